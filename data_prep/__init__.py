@@ -1,0 +1,1 @@
+"""Raw data -> `stcn_tf.data.records`, one command per dataset; and synthetic raw data."""

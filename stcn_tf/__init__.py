@@ -1,0 +1,34 @@
+"""STCN: Stochastic Temporal Convolutional Networks in TensorFlow 2 and Keras.
+
+The names below are imported on first use, because importing TensorFlow takes seconds and
+commands parse their flags before.
+"""
+
+import importlib
+
+_HOMES = {
+    "Config": "stcn_tf.config",
+    "ModelConfig": "stcn_tf.config",
+    "RunDirectory": "stcn_tf.runs",
+    "STCN": "stcn_tf.models",
+    "ScoreTerms": "stcn_tf.models",
+    "SequenceModel": "stcn_tf.models",
+    "TrainingConfig": "stcn_tf.config",
+    "UserError": "stcn_tf.errors",
+    "build_model": "stcn_tf.models",
+    "generate": "stcn_tf.generation",
+    "load_run": "stcn_tf.runs",
+    "reconstruct": "stcn_tf.generation",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,131 @@
+"""Every absl flag of the commands, once, and the way from flags to settings.
+
+The flags of the model and of training are made from the fields of the settings classes, so that a
+setting has one name, one default and one text. Each command defines only the groups that it reads.
+"""
+
+import dataclasses
+
+from absl import flags
+
+from stcn_tf.config import Config, ModelConfig, TrainingConfig
+from stcn_tf.errors import UserError
+
+FLAGS = flags.FLAGS
+
+
+def define_settings(kind: type) -> None:
+    """Defines one flag for each field of a settings class."""
+    for field in dataclasses.fields(kind):
+        text, choices = field.metadata["help"], field.metadata["choices"]
+        if choices:
+            flags.DEFINE_enum(field.name, field.default, choices, text)
+        elif isinstance(field.default, bool):
+            flags.DEFINE_bool(field.name, field.default, text)
+        elif isinstance(field.default, int):
+            flags.DEFINE_integer(field.name, field.default, text)
+        elif isinstance(field.default, float):
+            flags.DEFINE_float(field.name, field.default, text)
+        elif isinstance(field.default, tuple):
+            flags.DEFINE_list(field.name, [str(value) for value in field.default], text)
+        else:
+            raise TypeError(f"no kind of flag for the setting {field.name}")
+
+
+def _settings(kind: type):
+    values = {field.name: getattr(FLAGS, field.name) for field in dataclasses.fields(kind)}
+    for name, value in values.items():
+        if isinstance(value, list):
+            try:
+                values[name] = tuple(int(item) for item in value)
+            except ValueError as error:
+                text = ",".join(value)
+                raise UserError(
+                    f"--{name}={text}: whole numbers are accepted, as in 32,16,8"
+                ) from error
+    try:
+        return kind(**values)
+    except UserError as error:
+        raise UserError(f"--{error}") from error
+
+
+def config() -> Config:
+    """The settings that the parsed flags give.
+
+    Raises:
+        UserError: a value is not accepted.
+    """
+    return Config(model=_settings(ModelConfig), training=_settings(TrainingConfig))
+
+
+def define_train() -> None:
+    """Flags of `python -m stcn_tf.train`."""
+    _define_data()
+    flags.DEFINE_string(
+        "run_dir", None, "folder for the run; one that holds this run is continued", required=True
+    )
+    define_settings(ModelConfig)
+    define_settings(TrainingConfig)
+
+
+def define_evaluate() -> None:
+    """Flags of `python -m stcn_tf.evaluate`."""
+    _define_data()
+    _define_run()
+    flags.DEFINE_string("split", "valid", "split of the records to evaluate on")
+    flags.DEFINE_integer("batch_size", 20, "sequences scored at once", lower_bound=1)
+    flags.DEFINE_integer(
+        "limit", 0, "evaluate on the first N sequences only; 0: on all", lower_bound=0
+    )
+    flags.DEFINE_integer("seed", 0, "seed of the posterior draw", lower_bound=0)
+
+
+def define_sample() -> None:
+    """Flags of `python -m stcn_tf.sample`."""
+    _define_run()
+    flags.DEFINE_string(
+        "out", None, "folder for samples.png, samples.svg, samples.h5", required=True
+    )
+    flags.DEFINE_integer("num", 8, "number of sequences", lower_bound=1)
+    flags.DEFINE_integer("length", 600, "steps to generate", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "the same seed gives the same samples", lower_bound=0)
+    flags.DEFINE_float(
+        "temperature", 1.0, "of the output: below 1 is neater, above is wilder", lower_bound=0.0
+    )
+    flags.DEFINE_float("latent_temperature", 1.0, "multiplies the latent noise", lower_bound=0.0)
+    flags.DEFINE_bool(
+        "pen_threshold",
+        False,
+        "lift the pen where its probability exceeds 0.5, as released, instead of drawing it",
+    )
+    flags.DEFINE_string(
+        "continue_from",
+        None,
+        "an HDF5 file with strokes, as this command writes, whose beginnings are continued",
+    )
+    flags.DEFINE_integer(
+        "beginning", 0, "steps of each given sequence to keep; 0: all", lower_bound=0
+    )
+
+
+def define_export() -> None:
+    """Flags of `python -m stcn_tf.export`."""
+    _define_run()
+    flags.DEFINE_string("out", None, "folder for the SavedModel", required=True)
+    flags.DEFINE_bool(
+        "jit_compile",
+        False,
+        "compile the sampling with XLA: many times faster on long samples, after some seconds of "
+        "compilation for each new number and length; other random numbers for one seed",
+    )
+
+
+def _define_data() -> None:
+    flags.DEFINE_string("data", None, "folder of records, as data_prep makes them", required=True)
+
+
+def _define_run() -> None:
+    flags.DEFINE_string("run_dir", None, "run directory of stcn_tf.train", required=True)
+    flags.DEFINE_enum(
+        "checkpoint", "best", ["best", "latest"], "weights: best by validation ELBO, or latest"
+    )

@@ -1,0 +1,150 @@
+"""The gated residual block of Wavenet and the stack of them (paper, section 2.1 and Figure 5)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from stcn_tf.layers.base import SequenceLayer, State
+from stcn_tf.layers.causal_conv import CausalConv
+
+
+class WavenetOutput(NamedTuple):
+    """The two outputs of a Wavenet block."""
+
+    residual: tf.Tensor  # [batch, time, filters], block output + input
+    skip: tf.Tensor  # [batch, time, filters], block output before the input is added
+
+
+class WavenetBlock(SequenceLayer):
+    """tanh(filter) * sigmoid(gate), a 1x1 convolution, and a residual connection.
+
+    Where the input has another number of channels than `filters`, the residual path is a 1x1
+    convolution.
+
+    Args:
+        filters: channels of every convolution in the block.
+        kernel_size: taps of the filter and of the gate convolution.
+        dilation: their dilation.
+        **kwargs: `name`, `dtype` of `keras.layers.Layer`.
+    """
+
+    def __init__(self, filters: int, kernel_size: int = 2, dilation: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        shared = {"dtype": self.dtype_policy}
+        self.filter_conv = CausalConv(
+            filters, kernel_size, dilation, "tanh", name="filter", **shared
+        )
+        self.gate_conv = CausalConv(
+            filters, kernel_size, dilation, "sigmoid", name="gate", **shared
+        )
+        self.output_conv = CausalConv(filters, name="output", **shared)
+        self.residual_conv = None
+
+    @property
+    def memory(self) -> int:
+        """Time steps before t that the output at t can see."""
+        return self.filter_conv.memory
+
+    def build(self, input_shape):
+        hidden_shape = (*input_shape[:-1], self.filters)
+        self.filter_conv.build(input_shape)
+        self.gate_conv.build(input_shape)
+        self.output_conv.build(hidden_shape)
+        if input_shape[-1] != self.filters:
+            self.residual_conv = CausalConv(self.filters, name="residual", dtype=self.dtype_policy)
+            self.residual_conv.build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> WavenetOutput:
+        """[batch, time, channels] -> residual and skip output, each [batch, time, filters]."""
+        return self._combine(inputs, self.filter_conv(inputs), self.gate_conv(inputs))
+
+    def initial_state(self, batch_size: tf.Tensor | int) -> State:
+        """Filter and gate read the same inputs, so they share one memory."""
+        return self.filter_conv.initial_state(batch_size)
+
+    def step(self, frame: tf.Tensor, state: State) -> tuple[WavenetOutput, State]:
+        """[batch, channels] -> residual and skip output, each [batch, filters]; new state."""
+        filtered, new_state = self.filter_conv.step(frame, state)
+        gated, _ = self.gate_conv.step(frame, state)
+        combined = self._combine(*(t[:, tf.newaxis] for t in (frame, filtered, gated)))
+        return WavenetOutput(*(t[:, 0] for t in combined)), new_state
+
+    def _combine(self, inputs: tf.Tensor, filtered: tf.Tensor, gated: tf.Tensor) -> WavenetOutput:
+        skip = self.output_conv(filtered * gated)
+        carried = self.residual_conv(inputs) if self.residual_conv else inputs
+        return WavenetOutput(skip + tf.cast(carried, skip.dtype), skip)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "dilation": self.dilation,
+        }
+
+
+class WavenetStack(SequenceLayer):
+    """Wavenet blocks one on the other: the deterministic half of the model.
+
+    Args:
+        filters: channels of every block.
+        kernel_size: taps of the dilated convolutions.
+        dilations: one for each block, lowest first.
+        **kwargs: `name`, `dtype` of `keras.layers.Layer`.
+    """
+
+    def __init__(self, filters: int, kernel_size: int, dilations: Sequence[int], **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.dilations = tuple(dilations)
+        self.blocks = [
+            WavenetBlock(
+                filters, kernel_size, dilation, name=f"block_{i:02d}", dtype=self.dtype_policy
+            )
+            for i, dilation in enumerate(self.dilations)
+        ]
+
+    @property
+    def receptive_field(self) -> int:
+        """Input frames that the top block's output at t can see, the one at t included."""
+        return 1 + sum(block.memory for block in self.blocks)
+
+    def build(self, input_shape):
+        for block in self.blocks:
+            block.build(input_shape)
+            input_shape = (*input_shape[:-1], self.filters)
+
+    def call(self, inputs: tf.Tensor) -> list[WavenetOutput]:
+        """[batch, time, channels] -> the outputs of every block, lowest first."""
+        outputs = []
+        for block in self.blocks:
+            outputs.append(block(inputs))
+            inputs = outputs[-1].residual
+        return outputs
+
+    def initial_state(self, batch_size: tf.Tensor | int) -> State:
+        """One state for each block, lowest first."""
+        return tuple(block.initial_state(batch_size) for block in self.blocks)
+
+    def step(self, frame: tf.Tensor, state: State) -> tuple[list[WavenetOutput], State]:
+        """[batch, channels] -> the outputs of every block for this step; new state."""
+        outputs, new_state = [], []
+        for block, block_state in zip(self.blocks, state, strict=True):
+            output, block_state = block.step(frame, block_state)
+            outputs.append(output)
+            new_state.append(block_state)
+            frame = output.residual
+        return outputs, tuple(new_state)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "dilations": self.dilations,
+        }

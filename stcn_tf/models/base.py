@@ -1,0 +1,95 @@
+"""What every sequence model offers: score a batch of sequences, and generate step by step."""
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from stcn_tf.layers.observation import Observation, ObservationParameters
+
+# Any two integers; a tensor [2] int32 inside tf.function.
+Seed = tuple[int, int] | tf.Tensor
+
+
+class ScoreTerms(NamedTuple):
+    """The terms of the bound for each step, in nats, 0 beyond a sequence's length.
+
+    `log_likelihood` is of the normalised values that the records hold.
+    """
+
+    log_likelihood: tf.Tensor  # [batch, time], log p(x_t | z_t)
+    kl: tf.Tensor  # [batch, time, layers], KL of q(z_t^l) from p(z_t^l), layer 0 = lowest
+    kl_per_unit: tuple[tf.Tensor, ...]  # for each layer [batch, time, units]; sums to `kl`
+
+
+class SequenceModel(keras.Model):
+    """Base of the models. A subclass defines `score`, `reconstruct` and the step-wise methods.
+
+    Attributes:
+        observation: the observation model, whose `sample` and `log_prob` read what the model
+            predicts.
+        elbo_kl_weights: one number for each layer: how often its KL counts in a valid lower bound.
+    """
+
+    observation: Observation
+    elbo_kl_weights: tuple[float, ...]
+
+    @property
+    def num_features(self) -> int:
+        """Features of one step of x."""
+        return self.observation.num_real + self.observation.num_binary
+
+    @property
+    def is_released_objective_a_bound(self) -> bool:
+        """Whether counting each layer's KL once, as the authors' program does, gives a bound."""
+        return all(weight == 1.0 for weight in self.elbo_kl_weights)
+
+    def score(
+        self, x: tf.Tensor, lengths: tf.Tensor, seed: Seed = (0, 0), noise: str = "sample"
+    ) -> ScoreTerms:
+        """Scores sequences: the one function that training and evaluation share.
+
+        Args:
+            x: [batch, time, features] float32, normalised, zero-padded.
+            lengths: [batch] int32, steps of each sequence.
+            seed: of the latent noise; the same seed gives the same terms.
+            noise: "sample": latents are drawn from the posterior; "zero": they are its means.
+
+        Returns:
+            ScoreTerms, masked by `lengths`.
+        """
+        raise NotImplementedError
+
+    def reconstruct(self, x: tf.Tensor, seed: Seed = (0, 0)) -> ObservationParameters:
+        """p(x_t | z_t) with z_t drawn from the posterior, which has seen x_t.
+
+        Args:
+            x: [batch, time, features] float32, normalised.
+            seed: of the latent noise.
+        """
+        raise NotImplementedError
+
+    def initial_state(self, batch_size: tf.Tensor | int) -> Any:
+        """The state before the first step of `predict_step`."""
+        raise NotImplementedError
+
+    def predict_step(
+        self, previous: tf.Tensor, state: Any, seed: Seed, temperature: tf.Tensor | float = 1.0
+    ) -> tuple[ObservationParameters, Any]:
+        """Predicts x_t from the past, with latents drawn from the prior.
+
+        Args:
+            previous: [batch, features], x_{t-1}; zeros for the first step.
+            state: from `initial_state` or the previous call.
+            seed: of this step's latent noise.
+            temperature: multiplies the latent noise; 0: prior means.
+
+        Returns:
+            p(x_t | z_t) with a time axis of length one, and the new state.
+        """
+        raise NotImplementedError
+
+
+def sequence_mask(lengths: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """[batch, time] bool: True on the steps that belong to a sequence."""
+    return tf.sequence_mask(lengths, tf.shape(x)[1])

@@ -1,0 +1,147 @@
+"""Run directories: config.json, the dataset card, checkpoints and TensorBoard events.
+
+    run_dir/
+      config.json           all settings (`stcn_tf.config`)
+      dataset.json          a copy of the card of the records
+      checkpoints/latest/   weights, optimizer and position in the data: to continue training
+      checkpoints/best/     weights with the best ELBO on the validation split
+      events/train/ events/valid/   TensorBoard
+
+This is all that evaluation, sampling and export need.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from stcn_tf.config import Config
+from stcn_tf.data.records import CARD_NAME, DatasetCard, read_card
+from stcn_tf.errors import UserError
+from stcn_tf.models import SequenceModel, build_model
+
+CONFIG_NAME = "config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """The settings and the card of a run, and where its files are."""
+
+    path: Path
+    config: Config
+    card: DatasetCard
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "RunDirectory":
+        """Opens an existing run.
+
+        Raises:
+            UserError: the folder, its config.json or its card is missing or unreadable.
+        """
+        path = Path(path)
+        config_file = path / CONFIG_NAME
+        if not config_file.is_file():
+            raise UserError(f"{path}: no run directory (no {CONFIG_NAME} in it)")
+        config = Config.from_json(config_file.read_text(), str(config_file))
+        return cls(path, config, read_card(path))
+
+    @classmethod
+    def prepare(cls, path: str | os.PathLike, config: Config, card: DatasetCard) -> "RunDirectory":
+        """Opens the run to continue it, or makes a new one.
+
+        Raises:
+            UserError: the folder holds something else, or a run with other settings or records.
+        """
+        path = Path(path)
+        if (path / CONFIG_NAME).exists():
+            run = cls.open(path)
+            differences = config.differences(run.config)
+            if differences:
+                raise UserError(
+                    f"{path}: holds a run of another configuration "
+                    f"({'; '.join(differences)}): give its settings, or another --run_dir"
+                )
+            if card != run.card:
+                raise UserError(
+                    f"{path}: holds a run on other records ({run.card.name}, source "
+                    f"{run.card.source_sha256[:12]}; given: {card.name}, source "
+                    f"{card.source_sha256[:12]}): give its --data, or another --run_dir"
+                )
+            return run
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path}: neither empty nor a run directory: give another --run_dir")
+        path.mkdir(parents=True, exist_ok=True)
+        # config.json last: a folder with one is complete.
+        for name, text in ((CARD_NAME, card.to_json()), (CONFIG_NAME, config.to_json())):
+            partial = path / f".{name}.partial"
+            partial.write_text(text)
+            partial.rename(path / name)
+        return cls(path, config, card)
+
+    @property
+    def latest(self) -> Path:
+        """Folder of the checkpoints to continue from."""
+        return self.path / "checkpoints" / "latest"
+
+    @property
+    def best(self) -> Path:
+        """Folder of the checkpoint with the best validation ELBO."""
+        return self.path / "checkpoints" / "best"
+
+    def events(self, split: str) -> str:
+        """Folder of the TensorBoard events of a split."""
+        return str(self.path / "events" / split)
+
+    def load_model(self, checkpoint: str = "best") -> SequenceModel:
+        """Builds the model and reads its weights; it computes in float32.
+
+        Args:
+            checkpoint: "best" or "latest".
+
+        Raises:
+            UserError: there is no such checkpoint, or it is not of this model.
+        """
+        folder = {"best": self.best, "latest": self.latest}.get(checkpoint)
+        if folder is None:
+            raise UserError(f"checkpoint: {checkpoint!r}; accepted: best, latest")
+        prefix = tf.train.latest_checkpoint(str(folder))
+        if prefix is None:
+            raise UserError(
+                f"{folder}: no checkpoint (the run has not been evaluated or saved yet)"
+            )
+        model = build_model(self.config.model, self.card)
+        try:
+            status = tf.train.Checkpoint(weights=weights_by_path(model)).restore(prefix)
+            status.assert_existing_objects_matched().expect_partial()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{prefix}: damaged, or not of the model in {CONFIG_NAME} "
+                f"({str(error).splitlines()[0]})"
+            ) from error
+        return model
+
+
+def weights_by_path(model: SequenceModel) -> dict[str, keras.Variable]:
+    """The model's variables by path, as checkpoints name them.
+
+    `tf.train.Checkpoint(model=...)` would drop those of layers in Python lists.
+    """
+    return {variable.path: variable for variable in model.variables}
+
+
+def load_run(run_dir: str | os.PathLike, checkpoint: str = "best") -> SequenceModel:
+    """The model of a run with its trained weights.
+
+    Args:
+        run_dir: a run directory of `stcn_tf.train`.
+        checkpoint: "best" (by validation ELBO) or "latest".
+
+    Returns:
+        A model to `score`, `reconstruct` and generate with, computing in float32.
+
+    Raises:
+        UserError: it is no run directory, or has no such checkpoint.
+    """
+    return RunDirectory.open(run_dir).load_model(checkpoint)

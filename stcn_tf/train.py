@@ -1,0 +1,22 @@
+"""Trains a model on records, or continues a run.
+
+python -m stcn_tf.train --flagfile=experiments/iamondb.flags --data=RECORDS --run_dir=DIR
+
+Ctrl-C stops at the end of an update with a checkpoint; the same command continues.
+"""
+
+from stcn_tf import cli, flags
+
+
+def main() -> int:
+    """Builds what the flags say and trains it."""
+    config = flags.config()
+
+    from stcn_tf.training.loop import Trainer
+
+    finished = Trainer(config, flags.FLAGS.data, flags.FLAGS.run_dir).train()
+    return 0 if finished else cli.INTERRUPTED
+
+
+if __name__ == "__main__":
+    cli.run(main, flags.define_train)

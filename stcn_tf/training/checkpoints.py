@@ -1,0 +1,87 @@
+"""Everything a continued run needs, saved and restored exactly; and the best weights."""
+
+import keras
+import tensorflow as tf
+
+from stcn_tf.errors import UserError
+from stcn_tf.models.base import SequenceModel
+from stcn_tf.runs import RunDirectory, weights_by_path
+
+
+class Checkpoints:
+    """The latest state of a run and the weights that evaluated best.
+
+    Attributes:
+        best_elbo: variable, nats per sequence; -inf before the first evaluation.
+        best_step: variable, the update after which it was reached.
+        evaluated_step: variable, the update after which the last evaluation was made.
+        stale_evaluations: variable, evaluations in a row that improved too little.
+        finished: variable, whether the run has come to its end.
+
+    Args:
+        run: the run directory.
+        model: built.
+        optimizer: built; its counter of updates is the step.
+        batches: the iterator of the training batches.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        model: SequenceModel,
+        optimizer: keras.optimizers.Optimizer,
+        batches: tf.data.Iterator,
+    ):
+        self._optimizer = optimizer
+        self.best_elbo = tf.Variable(-float("inf"), dtype=tf.float64, trainable=False)
+        self.best_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.evaluated_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.stale_evaluations = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.finished = tf.Variable(False, trainable=False)
+        weights = weights_by_path(model)
+        self._latest = tf.train.CheckpointManager(
+            tf.train.Checkpoint(
+                weights=weights,
+                optimizer={variable.path: variable for variable in optimizer.variables},
+                batches=batches,
+                best_elbo=self.best_elbo,
+                best_step=self.best_step,
+                evaluated_step=self.evaluated_step,
+                stale_evaluations=self.stale_evaluations,
+                finished=self.finished,
+            ),
+            str(run.latest),
+            max_to_keep=2,
+        )
+        self._best = tf.train.CheckpointManager(
+            tf.train.Checkpoint(weights=weights), str(run.best), max_to_keep=1
+        )
+
+    def restore(self) -> bool:
+        """Restores the latest state, if there is one.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            UserError: it is damaged or of another model.
+        """
+        prefix = self._latest.latest_checkpoint
+        if prefix is None:
+            return False
+        try:
+            status = self._latest.checkpoint.restore(prefix)
+            status.assert_consumed().assert_existing_objects_matched()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{prefix}: damaged, or of another model ({str(error).splitlines()[0]})"
+            ) from error
+        return True
+
+    def save(self) -> None:
+        """Saves the state after the current update."""
+        self._latest.save(checkpoint_number=int(self._optimizer.iterations))
+
+    def save_best(self) -> None:
+        """Saves the weights as the best so far."""
+        self._best.save(checkpoint_number=int(self._optimizer.iterations))

@@ -1,0 +1,303 @@
+"""The training loop: updates, progress, evaluation, early stopping, checkpoints."""
+
+import contextlib
+import functools
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from stcn_tf.config import Config
+from stcn_tf.data import pipeline
+from stcn_tf.data.records import read_card
+from stcn_tf.errors import UserError
+from stcn_tf.evaluation import Evaluator
+from stcn_tf.generation import generate, reconstruct
+from stcn_tf.models import build_model
+from stcn_tf.runs import RunDirectory
+from stcn_tf.training.checkpoints import Checkpoints
+from stcn_tf.training.summaries import Summaries, is_handwriting
+from stcn_tf.training.train_step import StepResult, TrainStep, make_optimizer
+
+_PICTURE_SEQUENCES = 6
+_PICTURE_STEPS = 600
+
+
+class Trainer:
+    """One run: made from its settings, continued from its latest checkpoint.
+
+    Args:
+        config: all settings.
+        data_dir: folder of records with the splits train and valid.
+        run_dir: a new folder, or one that holds this run.
+        report: told every line of progress.
+
+    Raises:
+        UserError: the records or the run directory do not fit.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data_dir: str | os.PathLike,
+        run_dir: str | os.PathLike,
+        report: Callable[[str], None] = print,
+    ):
+        self.config = config.training
+        self._report = report
+        self._data_dir = data_dir
+        card = read_card(data_dir)
+        for split in ("train", "valid"):
+            if split not in card.splits:
+                raise UserError(
+                    f"{data_dir}: has no split {split!r}, only {', '.join(card.splits)}"
+                )
+        strategy = tf.distribute.get_strategy()
+        if self.config.mirrored:
+            strategy = tf.distribute.MirroredStrategy()
+        self._strategy = strategy
+        if self.config.batch_size < strategy.num_replicas_in_sync:
+            raise UserError(
+                f"--batch_size={self.config.batch_size}: at least one sequence for each of the "
+                f"{strategy.num_replicas_in_sync} devices is accepted"
+            )
+        batches = pipeline.train_batches(
+            data_dir,
+            batch_size=self.config.batch_size,
+            max_length=self.config.max_length,
+            window=self.config.shuffle_window,
+            seed=self.config.seed,
+            pad_to_multiple=self.config.pad_to_multiple,
+        )
+        self._valid_batches = pipeline.eval_batches(
+            data_dir,
+            split="valid",
+            batch_size=self.config.batch_size,
+            limit=self.config.evaluate_sequences,
+            pad_to_multiple=self.config.pad_to_multiple,
+        )
+        self.run = RunDirectory.prepare(run_dir, config, card)
+        with strategy.scope():
+            keras.utils.set_random_seed(self.config.seed)  # of the initial weights
+            self.model = build_model(config.model, card, self.config.precision)
+            self._optimizer = make_optimizer(self.config)
+            self._optimizer.build(self.model.trainable_variables)
+        self._batches = iter(batches)
+        self._train_step = TrainStep(self.config, self.model, self._optimizer, strategy)
+        self._evaluator = Evaluator(self.model, self.config.jit_compile)
+        self.checkpoints = Checkpoints(self.run, self.model, self._optimizer, self._batches)
+        self.checkpoints.restore()
+        self._summaries = Summaries(self.run)
+        self._generate = tf.function(functools.partial(generate, self.model))
+        num_train = card.splits["train"].num_sequences
+        self.last_step = max(1, self.config.max_epochs * num_train // self.config.batch_size)
+        if self.config.max_steps:
+            self.last_step = min(self.last_step, self.config.max_steps)
+        self._stop_requested = False
+
+    @property
+    def step(self) -> int:
+        """The number of updates made."""
+        return int(self._optimizer.iterations)
+
+    def train(self) -> bool:
+        """Trains until the last step, early stopping, or Ctrl-C (SIGINT or SIGTERM).
+
+        Returns:
+            True when the run has come to its end; False when it was interrupted and can be
+            continued.
+        """
+        if self.checkpoints.finished:
+            self._report(
+                f"{self.run.path}: finished already, after {self.step:,} updates; best validation "
+                f"ELBO {float(self.checkpoints.best_elbo):.1f} nats/sequence after "
+                f"{int(self.checkpoints.best_step):,}"
+            )
+            return True
+        model = self.run.config.model
+        started = f"continuing after update {self.step:,}" if self.step else "starting"
+        self._report(
+            f"{started}: {model.model} with {model.observation} outputs on {self.run.card.name}, "
+            f"{self.model.count_params():,} parameters, at most {self.last_step:,} updates; "
+            f"{self.run.path}"
+        )
+        handlers = {
+            number: signal.signal(number, self._request_stop)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            finished = self._updates()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self._summaries.flush()
+        if finished:
+            self._report(
+                f"finished after {self.step:,} updates: best validation ELBO "
+                f"{float(self.checkpoints.best_elbo):.1f} nats/sequence after "
+                f"{int(self.checkpoints.best_step):,}"
+            )
+        else:
+            self._report(
+                f"stopped after {self.step:,} updates, checkpoint written; the same command "
+                "continues"
+            )
+        return finished
+
+    def _request_stop(self, number, frame) -> None:
+        if self._stop_requested:  # asked twice: at once, from the last checkpoint
+            raise KeyboardInterrupt
+        self._stop_requested = True
+        self._report("stopping after this update; once more: at once")
+
+    def _updates(self) -> bool:
+        window = _Window()
+        while not self.checkpoints.finished:
+            if self._stop_requested:
+                self.checkpoints.save()
+                return False
+            if self._is_evaluation_due():
+                with window.paused():
+                    self._evaluate()
+                continue
+            window.add(self._train_step(self._distribute(next(self._batches))))
+            step = self.step
+            if step % self.config.log_every == 0 or step == self.last_step:
+                self._log(window)
+                window = _Window()
+            with window.paused():
+                if self.config.sample_every and step % self.config.sample_every == 0:
+                    self._draw_pictures()
+                if step % self.config.checkpoint_every == 0:
+                    self.checkpoints.save()
+        self.checkpoints.save()
+        return True
+
+    def _is_evaluation_due(self) -> bool:
+        # The step of the last evaluation is part of the checkpoint, so that a run which was stopped
+        # in the middle of one makes it up.
+        step = self.step
+        due = step > 0 and (step % self.config.evaluate_every == 0 or step == self.last_step)
+        return due and int(self.checkpoints.evaluated_step) != step
+
+    def _distribute(self, batch: pipeline.Batch):
+        """Gives each replica every n-th sequence, so that their lengths are alike."""
+        replicas = self._strategy.num_replicas_in_sync
+        if replicas == 1:
+            return batch
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: tf.nest.map_structure(
+                lambda t: t[context.replica_id_in_sync_group :: replicas], batch
+            )
+        )
+
+    def _log(self, window: "_Window") -> None:
+        totals, rate = window.totals(), window.updates_per_second()
+        self._summaries.train(self.step, totals, rate)
+        per_step = totals["elbo"] / totals["num_steps"]
+        left = (self.last_step - self.step) / rate
+        self._report(
+            f"update {self.step:>7,}/{self.last_step:,}  ELBO {per_step:8.4f} nats/step  "
+            f"KL weight {totals['kl_weight'] / totals['updates']:.2f}  {rate:.2f} updates/s  "
+            f"at most {_duration(left)} left"
+        )
+        if not np.isfinite(per_step):
+            raise UserError(
+                f"the ELBO is {per_step} at update {self.step}: training diverged; the latest "
+                "checkpoint is from before; try a smaller --learning_rate or --clip_norm"
+            )
+
+    def _evaluate(self) -> None:
+        """Evaluates on the validation split and decides whether the run has come to its end."""
+        evaluation = self._evaluator(
+            self._valid_batches, self.config.seed, stop=lambda: self._stop_requested
+        )
+        if evaluation is None:
+            return
+        step, state = self.step, self.checkpoints
+        elbo = evaluation.per_sequence(evaluation.elbo)
+        best = float(state.best_elbo)
+        improved = elbo - best > self.config.min_improvement * abs(best) or math.isinf(best)
+        stale = 0 if improved else int(state.stale_evaluations) + 1
+        if elbo > best:
+            state.best_elbo.assign(elbo)
+            state.best_step.assign(step)
+            state.save_best()
+        state.stale_evaluations.assign(stale)
+        state.evaluated_step.assign(step)
+        stop_early = 0 < self.config.patience <= stale
+        state.finished.assign(stop_early or step == self.last_step)
+        self._summaries.valid(step, evaluation)
+        kl = ", ".join(f"{value:.1f}" for value in np.mean(evaluation.kl, axis=0))
+        self._report(
+            f"update {step:>7,}  validation: ELBO {elbo:.1f} nats/sequence "
+            f"({evaluation.per_step(evaluation.elbo):.4f}/step), KL of layer 1, 2, ...: {kl}"
+            + ("  best so far" if elbo > best else f"  best {best:.1f}")
+        )
+        if stop_early:
+            self._report(
+                f"stopping early: {stale} evaluations in a row improved by less than "
+                f"{self.config.min_improvement:.2%}"
+            )
+
+    def _draw_pictures(self) -> None:
+        if not is_handwriting(self.run.card):
+            return
+        batch = next(iter(self._valid_batches))
+        lengths = batch.lengths.numpy()[:_PICTURE_SEQUENCES]
+        x = batch.x[:_PICTURE_SEQUENCES]
+        rebuilt = reconstruct(self.model, x, (self.config.seed, 2)).numpy()
+        beginning = tf.zeros([_PICTURE_SEQUENCES, 0, self.model.num_features])
+        samples = self._generate(beginning, _PICTURE_STEPS, (self.config.seed, 3))
+        self._summaries.pictures(
+            self.step,
+            [sequence[:n] for sequence, n in zip(x.numpy(), lengths, strict=True)],
+            [sequence[:n] for sequence, n in zip(rebuilt, lengths, strict=True)],
+            samples.numpy(),
+        )
+
+
+class _Window:
+    """Sums over the updates since the last progress line, and the time they took."""
+
+    def __init__(self):
+        self._sums = None
+        self._updates = 0
+        self._start = time.monotonic()
+
+    def add(self, result: StepResult) -> None:
+        """Adds an update's result, on the device: nothing waits for its value."""
+        self._updates += 1
+        if self._sums is None:
+            self._sums = result
+        else:
+            self._sums = tf.nest.map_structure(tf.add, self._sums, result)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out of the clock what is done inside."""
+        start = time.monotonic()
+        yield
+        self._start += time.monotonic() - start
+
+    def totals(self) -> dict[str, np.ndarray]:
+        """Sums of the StepResult fields by name, and `updates`, their number."""
+        return {
+            **{name: value.numpy() for name, value in self._sums._asdict().items()},
+            "updates": self._updates,
+        }
+
+    def updates_per_second(self) -> float:
+        """Over the time that was not paused."""
+        return self._updates / (time.monotonic() - self._start)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {seconds:02d}s"
