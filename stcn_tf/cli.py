@@ -76,16 +76,28 @@ def run(
         _define_flags(define)
         _parse(sys.argv)
         if needs_tensorflow:
-            _import_tensorflow()
+            import_tensorflow()
         sys.exit(main())
     except UserError as error:
         fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
-def _import_tensorflow() -> None:
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its chatter.
+
+    A command that first checks more than its flags calls it in its `main`, and `run` with
+    `needs_tensorflow=False`.
+
+    Raises:
+        UserError: TensorFlow is not installed.
+    """
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError("TensorFlow is not installed here: use the .venv that `make` sets up")
     with quiet_import():

@@ -1,0 +1,88 @@
+# `make` lists the targets. Everything is installed into .venv by the first target that needs it.
+
+PYTHON ?= python3
+WORKERS ?= 2
+QUICKSTART_FLAGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+QUICKSTART := quickstart
+RECORDS := $(QUICKSTART)/records/dataset.json
+
+SUPPORTED := import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13)
+
+.PHONY: help quickstart test test-slow lint format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make quickstart   synthetic handwriting: prepare, train, evaluate, draw samples (minutes)"
+	@echo "make test         all tests but the slow ones (WORKERS=$(WORKERS) processes)"
+	@echo "make test-slow    the slow tests"
+	@echo "make lint         style and format, checked"
+	@echo "make format       style and format, mended"
+	@echo "make clean        remove quickstart/ and caches; .venv stays"
+	@echo
+	@echo "The first of them installs everything into .venv (Python 3.11 to 3.13; another than"
+	@echo "python3: make PYTHON=python3.12 ...)."
+
+# The stamp is written last, so an installation that failed or was interrupted is done again.
+$(STAMP): requirements.txt setup.py
+	@rm -f $@
+	@if ! $(PY) -c '$(SUPPORTED); import pip' 2>/dev/null; then \
+	    $(PYTHON) -c '' 2>/dev/null || { \
+	        echo "error: cannot run $(PYTHON): name a Python 3.11, 3.12 or 3.13," \
+	            "for example: make PYTHON=/usr/bin/python3.12" >&2; exit 1; }; \
+	    $(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { \
+	        echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1), needed is Python 3.11, 3.12 or" \
+	            "3.13, for example: make PYTHON=/usr/bin/python3.12" >&2; exit 1; }; \
+	    $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	        echo "error: $(PYTHON) cannot make virtual environments: install its venv package" \
+	            "(Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }; \
+	    $(PYTHON) -m venv --clear $(VENV); \
+	fi
+	@echo "setting up $(VENV) (about 3 minutes, 2.3 GB)"
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-input -e '.[dev]' || { \
+	    echo "error: the installation into $(VENV) failed, see above" >&2; exit 1; }
+	@touch $@
+
+test: $(STAMP)
+	$(PY) -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
+
+test-slow: $(STAMP)
+	$(PY) -m pytest -m slow
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(STAMP)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# The records appear in one piece, at the end. What was trained on older ones goes with them.
+$(RECORDS): data_prep/synthetic.py data_prep/iamondb.py | $(STAMP)
+	rm -rf $(QUICKSTART)
+	$(PY) -m data_prep.synthetic --out=$(QUICKSTART)/raw
+	$(PY) -m data_prep.iamondb --source=$(QUICKSTART)/raw --split=$(QUICKSTART)/raw/splits \
+	    --normalization=channel --out=$(QUICKSTART)/records
+	@touch $@
+
+quickstart: $(RECORDS)
+	$(PY) -m stcn_tf.train --flagfile=experiments/quickstart.flags \
+	    --data=$(QUICKSTART)/records --run_dir=$(QUICKSTART)/run $(QUICKSTART_FLAGS)
+	$(PY) -m stcn_tf.evaluate --run_dir=$(QUICKSTART)/run --data=$(QUICKSTART)/records
+	$(PY) -m stcn_tf.sample --run_dir=$(QUICKSTART)/run --out=$(QUICKSTART)/samples
+	@echo
+	@echo "Made in $(QUICKSTART)/, from synthetic handwriting:"
+	@echo "  raw/       pen strokes in the XML format of IAM-OnDB, with their split"
+	@echo "  records/   the data set the model reads; dataset.json describes it"
+	@echo "  run/       configuration, checkpoints, TensorBoard events"
+	@echo "  samples/   handwriting by the model: samples.png, samples.svg, samples.h5"
+	@echo "Next: look at the curves:   $(VENV)/bin/tensorboard --logdir=$(QUICKSTART)/run"
+	@echo "      train on IAM-OnDB:    README.md says where it comes from and which command;"
+	@echo "                            the runs of the paper are in experiments/"
+
+clean:
+	rm -rf $(QUICKSTART) build dist .pytest_cache .ruff_cache *.egg-info
+	find stcn_tf data_prep tests -name __pycache__ -type d -prune -exec rm -rf {} +
