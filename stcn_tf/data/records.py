@@ -339,7 +339,7 @@ def read_card(path_or_dir: str | os.PathLike) -> DatasetCard:
 
 
 def verify(directory: str | os.PathLike, split: str) -> list[str]:
-    """Checks the files of one split against the card: existence, size and checksum.
+    """Checks the files of one split against the card: existence, size, checksum, dimension.
 
     Args:
         directory: a dataset folder.
@@ -349,8 +349,8 @@ def verify(directory: str | os.PathLike, split: str) -> list[str]:
         The paths of the shards, in order.
 
     Raises:
-        UserError: naming the first file that is missing, truncated or corrupted, or, where there
-            is no such split, those there are.
+        UserError: naming the first file that is missing, truncated, corrupted or of another
+            number of features, or, where there is no such split, those there are.
     """
     directory = Path(directory)
     card = read_card(directory)
@@ -378,6 +378,16 @@ def verify(directory: str | os.PathLike, split: str) -> list[str]:
                     f"{path}: shard is corrupted: its sha256 is {sha256[:12]}... instead of "
                     f"{shard.sha256[:12]}...; prepare the dataset again"
                 )
+    for path in paths:
+        # Shards that are as they were written have records of one kind: the first tells.
+        first = tf.data.TFRecordDataset(str(path)).batch(1).take(1)
+        try:
+            parse_records(next(iter(first)), card.num_features)
+        except tf.errors.InvalidArgumentError as error:
+            raise UserError(
+                f"{path}: its records do not have the {card.num_features} features that "
+                f"{CARD_NAME} says; prepare the dataset again"
+            ) from error
     return [str(path) for path in paths]
 
 
@@ -492,14 +502,14 @@ def _typed(content: Mapping[str, Any], key: str, kind: type) -> Any:
     if key not in content:
         raise UserError(f"{key!r} is missing")
     if not isinstance(content[key], kind) or (kind is int and isinstance(content[key], bool)):
-        raise UserError(f"{key!r} is not a {kind.__name__}")
+        raise UserError(f"{key!r} is not of type {kind.__name__}")
     return content[key]
 
 
 def _build(cls: type, content: Any) -> Any:
     """Makes one of the flat dataclasses above of a JSON object, every field by name."""
     if not isinstance(content, dict):
-        raise UserError(f"{cls.__name__.lower()} is not a dict")
+        raise UserError(f"{cls.__name__.lower()} is not of type dict")
     kinds = {field.name: field.type for field in dataclasses.fields(cls)}
     return cls(
         **{
@@ -511,7 +521,7 @@ def _build(cls: type, content: Any) -> Any:
 
 def _split_from_json(content: Any) -> Split:
     if not isinstance(content, dict):
-        raise UserError("split is not a dict")
+        raise UserError("split is not of type dict")
     shards = tuple(_build(Shard, item) for item in _typed(content, "shards", list))
     for shard in shards:
         if not _SHARD_NAME.fullmatch(shard.file):

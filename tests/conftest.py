@@ -1,0 +1,148 @@
+"""What several test files share: tiny records and settings, and parsing of flags."""
+
+import dataclasses
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from stcn_tf.config import Config, ModelConfig, TrainingConfig
+from stcn_tf.data.records import Feature, Normalization, write_dataset
+
+# Two logical devices, for tests of tf.distribute; must be set before TensorFlow first computes.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+FEATURES = (
+    Feature("dx", "real", "device units", "step to the right"),
+    Feature("dy", "real", "device units", "step upwards"),
+    Feature("pen", "binary", "0 or 1", "1 on the last point of a stroke"),
+)
+
+
+def handwriting_like(rng: np.random.Generator, length: int) -> np.ndarray:
+    """[length, 3] float32 with the statistics that matter: small steps, rare pen lifts."""
+    steps = rng.normal(scale=[0.7, 0.5], size=(length, 2)).cumsum(axis=0) * 0.1
+    pen = rng.random((length, 1)) < 0.1
+    return np.concatenate([steps, pen], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_records(tmp_path_factory) -> str:
+    """A folder of records: 23 training and 7 validation sequences of 5 to 29 steps."""
+    rng = np.random.default_rng(7)
+    folder = tmp_path_factory.mktemp("records") / "tiny"
+    write_dataset(
+        folder,
+        name="tiny",
+        features=FEATURES,
+        splits={
+            split: [
+                (f"{split}-{i}", handwriting_like(rng, int(rng.integers(5, 30))))
+                for i in range(count)
+            ]
+            for split, count in (("train", 23), ("valid", 7))
+        },
+        normalization=Normalization("channel", (3.0, -1.0, 0.0), (40.0, 30.0, 1.0)),
+        source_sha256="0" * 64,
+        command="a test",
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    """Settings of a model that trains in no time; every size differs."""
+    return Config(
+        ModelConfig(
+            num_components=4,
+            num_filters=6,
+            blocks_per_layer=1,
+            latent_sizes=(5, 3, 2),
+            latent_hidden_layers=0,
+            output_layers=1,
+            output_filters=7,
+        ),
+        TrainingConfig(
+            batch_size=4,
+            shuffle_window=8,
+            learning_rate=1e-2,
+            kl_weight_increment=0.1,
+            max_steps=8,
+            evaluate_every=4,
+            checkpoint_every=100,
+            log_every=1,
+            sample_every=0,
+        ),
+    )
+
+
+@pytest.fixture
+def tiny_config_with(tiny_config):
+    """Function (model=..., training=...) -> `tiny_config` with some settings replaced."""
+
+    def replaced(model: dict | None = None, training: dict | None = None) -> Config:
+        return Config(
+            dataclasses.replace(tiny_config.model, **(model or {})),
+            dataclasses.replace(tiny_config.training, **(training or {})),
+        )
+
+    return replaced
+
+
+@pytest.fixture
+def parse_flags():
+    """Function (define, *arguments): defines and parses flags, which are gone after the test."""
+    known = set(flags.FLAGS)
+
+    def parse(define, *arguments: str) -> None:
+        define()
+        flags.FLAGS(["test", *arguments])
+
+    yield parse
+    for name in set(flags.FLAGS) - known:
+        delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_records, tiny_config, tmp_path_factory) -> str:
+    """A run directory of an untrained model, random biases included, with both checkpoints."""
+    from stcn_tf.data import pipeline
+    from stcn_tf.data.records import read_card
+    from stcn_tf.models import build_model
+    from stcn_tf.runs import RunDirectory
+    from stcn_tf.training.checkpoints import Checkpoints
+    from stcn_tf.training.train_step import make_optimizer
+
+    card = read_card(tiny_records)
+    run = RunDirectory.prepare(tmp_path_factory.mktemp("runs") / "tiny", tiny_config, card)
+    model = build_model(tiny_config.model, card)
+    rng = np.random.default_rng(3)
+    for variable in model.variables:
+        variable.assign(0.5 * rng.standard_normal(variable.shape))
+    optimizer = make_optimizer(tiny_config.training)
+    optimizer.build(model.trainable_variables)
+    batches = iter(pipeline.train_batches(tiny_records, batch_size=4, window=8, seed=0))
+    checkpoints = Checkpoints(run, model, optimizer, batches)
+    checkpoints.save_best()
+    checkpoints.save()
+    return str(run.path)
+
+
+@pytest.fixture(scope="session")
+def randomize():
+    """Gives every weight, biases too, a value that depends on the seed alone."""
+
+    def randomize(layer, seed=0, scale=0.5):
+        rng = np.random.default_rng(seed)
+        for variable in layer.variables:
+            variable.assign(scale * rng.standard_normal(variable.shape))
+        return layer
+
+    return randomize
