@@ -457,7 +457,9 @@ def prepare(
     raw = read_raw(source, form_lists, skip_bad=skip_bad, workers=workers)
     statistics = offset_statistics(raw.splits["train"].offsets)
 
-    # Only now: the worker processes of read_raw import this module too, but no TensorFlow.
+    # Only now: mistakes in the raw data answer before TensorFlow, and the worker processes of
+    # read_raw, which import this module too, do without it.
+    cli.import_tensorflow()
     from stcn_tf.data import records
 
     mean, std = mean_and_std(statistics, normalization)
@@ -547,4 +549,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    cli.run(main, define_flags, needs_tensorflow=False)
