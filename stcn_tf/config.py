@@ -8,6 +8,7 @@ configurations differ, the field's text says so.
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 from stcn_tf.errors import UserError
@@ -30,9 +31,11 @@ class _Validated:
                 value = float(value)
             if type(value) is not type(field.default):
                 raise UserError(
-                    f"{field.name}: {value!r} is a {type(value).__name__}; "
-                    f"a {type(field.default).__name__} is accepted"
+                    f"{field.name}: {value!r} of type {type(value).__name__}; "
+                    f"accepted: {type(field.default).__name__}"
                 )
+            if type(value) is float and not math.isfinite(value):
+                raise UserError(f"{field.name}: {value!r}; accepted: finite numbers")
             choices = field.metadata["choices"]
             if choices and value not in choices:
                 raise UserError(f"{field.name}: {value!r}; accepted: {', '.join(choices)}")

@@ -5,6 +5,7 @@ setting has one name, one default and one text. Each command defines only the gr
 """
 
 import dataclasses
+import math
 
 from absl import flags
 
@@ -78,6 +79,7 @@ def define_evaluate() -> None:
         "limit", 0, "evaluate on the first N sequences only; 0: on all", lower_bound=0
     )
     flags.DEFINE_integer("seed", 0, "seed of the posterior draw", lower_bound=0)
+    flags.DEFINE_string("out", None, "file to write; default: RUN_DIR/evaluation.json")
 
 
 def define_sample() -> None:
@@ -86,13 +88,28 @@ def define_sample() -> None:
     flags.DEFINE_string(
         "out", None, "folder for samples.png, samples.svg, samples.h5", required=True
     )
-    flags.DEFINE_integer("num", 8, "number of sequences", lower_bound=1)
-    flags.DEFINE_integer("length", 600, "steps to generate", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "the same seed gives the same samples", lower_bound=0)
-    flags.DEFINE_float(
-        "temperature", 1.0, "of the output: below 1 is neater, above is wilder", lower_bound=0.0
+    flags.DEFINE_integer(
+        "num",
+        None,
+        "number of sequences; default: 8, or with --continue_from all that are in the file",
+        lower_bound=1,
     )
-    flags.DEFINE_float("latent_temperature", 1.0, "multiplies the latent noise", lower_bound=0.0)
+    flags.DEFINE_integer("length", 600, "steps to generate", lower_bound=1)
+    flags.DEFINE_integer(
+        "seed", 0, "the same seed gives the same samples", lower_bound=0, upper_bound=2**31 - 1
+    )
+    flags.DEFINE_float(
+        "temperature",
+        1.0,
+        "of dx and dy: divides the mixture's logits and multiplies its sigmas, so that below 1 is "
+        "neater and above is wilder; 0: the mean of the most probable component",
+        lower_bound=0.0,
+    )
+    flags.DEFINE_float(
+        "latent_temperature", 1.0, "multiplies the latent noise; 0: prior means", lower_bound=0.0
+    )
+    for name in ("temperature", "latent_temperature"):
+        flags.register_validator(name, math.isfinite, "not finite")
     flags.DEFINE_bool(
         "pen_threshold",
         False,
@@ -101,22 +118,31 @@ def define_sample() -> None:
     flags.DEFINE_string(
         "continue_from",
         None,
-        "an HDF5 file with strokes, as this command writes, whose beginnings are continued",
+        "an HDF5 file with strokes, as this command writes, each of which is continued",
     )
     flags.DEFINE_integer(
-        "beginning", 0, "steps of each given sequence to keep; 0: all", lower_bound=0
+        "beginning",
+        0,
+        "steps of each sequence of --continue_from to keep; 0: all",
+        lower_bound=0,
     )
+    _define_jit_compile()
 
 
 def define_export() -> None:
     """Flags of `python -m stcn_tf.export`."""
     _define_run()
     flags.DEFINE_string("out", None, "folder for the SavedModel", required=True)
+    _define_jit_compile()
+
+
+def _define_jit_compile() -> None:
     flags.DEFINE_bool(
         "jit_compile",
         False,
-        "compile the sampling with XLA: many times faster on long samples, after some seconds of "
-        "compilation for each new number and length; other random numbers for one seed",
+        "compile the generation with XLA: each step is several times faster, after a compilation "
+        "for each new number and length, which pays for thousands of steps or repeated use; other "
+        "random numbers for one seed",
     )
 
 

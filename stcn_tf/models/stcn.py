@@ -156,7 +156,12 @@ class STCN(SequenceModel):
 
         Returns:
             STCNOutput over the time axis of x.
+
+        Raises:
+            ValueError: `latents` is neither.
         """
+        if latents not in ("posterior", "prior"):
+            raise ValueError(f"latents must be 'posterior' or 'prior', got {latents!r}")
         # The one-step shift: a zero frame in front, so that d[:, t] has seen x_1, ..., x_t and
         # d[:, t - 1], which has not seen x_t, feeds the prior of z_t.
         d = self._layers_of(self.stack(tf.pad(x, [[0, 0], [1, 0], [0, 0]])))
