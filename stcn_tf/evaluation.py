@@ -42,6 +42,11 @@ class Evaluation:
             return math.nan
         return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
+    def per_step_standard_error(self, values: np.ndarray) -> float:
+        """Of `per_step`, a ratio of two sums over sequences (delta method)."""
+        residuals = values - self.per_step(values) * self.lengths
+        return self.standard_error(residuals) / float(np.mean(self.lengths))
+
 
 class Evaluator:
     """Scores batches with a model; made once, so that it is traced once.
@@ -61,6 +66,7 @@ class Evaluator:
                 tf.TensorSpec([2], tf.int32),
             ],
             jit_compile=jit_compile,
+            autograph=False,
         )
         def score(x, lengths, seed):
             terms = model.score(x, lengths, seed)

@@ -1,7 +1,15 @@
-"""Sampling, continuation and reconstruction; everything in the normalised units of the records."""
+"""Sampling, continuation and reconstruction, in the normalised units of the records.
 
+`generate_raw` alone takes and gives raw units.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
 import tensorflow as tf
 
+from stcn_tf.data.records import Normalization
 from stcn_tf.models.base import Seed, SequenceModel
 
 
@@ -13,6 +21,7 @@ def generate(
     temperature: tf.Tensor | float = 1.0,
     latent_temperature: tf.Tensor | float = 1.0,
     binary_temperature: tf.Tensor | float = 1.0,
+    given_lengths: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Generates sequences step by step, latents from the prior (Eq. 7) and x_t from Eq. 9.
 
@@ -24,19 +33,24 @@ def generate(
         model: built.
         beginning: [num, steps, features] float32, what every sequence starts with; `steps` may be
             0, and `num` is the number of sequences.
-        length: steps to generate after the beginning.
+        length: steps to generate after the (longest) beginning.
         seed: stateless; the same seed gives the same samples.
         temperature: of the real-valued features, see `Observation.sample`.
         latent_temperature: multiplies the noise of the latents; 0: prior means.
         binary_temperature: of the binary features, see `Observation.sample`.
+        given_lengths: [num] int32, how many steps of `beginning` each sequence starts with, the
+            others being padding; None: all.
 
     Returns:
-        [num, steps + length, features] float32, the beginning included.
+        [num, steps + length, features] float32, the beginnings included. A sequence with a shorter
+        beginning goes on from its own end and so has more generated steps.
     """
     beginning = tf.convert_to_tensor(beginning, tf.float32)
     seed = tf.convert_to_tensor(seed, tf.int32)
-    num, given = tf.shape(beginning)[0], tf.shape(beginning)[1]
-    total = given + tf.convert_to_tensor(length, tf.int32)
+    num, steps = tf.shape(beginning)[0], tf.shape(beginning)[1]
+    total = steps + tf.convert_to_tensor(length, tf.int32)
+    if given_lengths is None:
+        given_lengths = tf.fill([num], steps)
     # One frame more than given, so that indexing below is valid where nothing is given.
     padded = tf.pad(beginning, [[0, 0], [0, 1], [0, 0]])
 
@@ -46,7 +60,8 @@ def generate(
         drawn = model.observation.sample(
             parameters, observation_seed, temperature, binary_temperature
         )
-        frame = tf.where(t < given, padded[:, tf.minimum(t, given)], drawn[:, 0])
+        is_given = (t < given_lengths)[:, tf.newaxis]  # [num, 1]
+        frame = tf.where(is_given, padded[:, tf.minimum(t, steps)], drawn[:, 0])
         return t + 1, frame, state, frames.write(t, frame)
 
     _, _, _, frames = tf.while_loop(
@@ -60,6 +75,81 @@ def generate(
         ),
     )
     return tf.transpose(frames.stack(), [1, 0, 2])
+
+
+def compile_generate(model: SequenceModel, jit_compile: bool = False) -> Callable[..., tf.Tensor]:
+    """`generate` with this model as a tf.function, all its arguments by position.
+
+    Args:
+        model: built.
+        jit_compile: compile with XLA, anew for each number and length of sequences.
+    """
+    temperature = tf.TensorSpec([], tf.float32)
+    # Sizes are left open, as in an exported model: TensorFlow optimises graphs of known sizes into
+    # ones that round otherwise.
+    return tf.function(
+        functools.partial(generate, model),
+        input_signature=[
+            tf.TensorSpec([None, None, model.num_features], tf.float32),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([2], tf.int32),
+            *[temperature] * 3,
+            tf.TensorSpec([None], tf.int32),
+        ],
+        jit_compile=jit_compile,
+        autograph=False,
+    )
+
+
+def generate_raw(
+    model: SequenceModel,
+    normalization: Normalization,
+    beginnings: Sequence[np.ndarray],
+    length: int,
+    seed: Seed,
+    temperature: float = 1.0,
+    latent_temperature: float = 1.0,
+    binary_temperature: float = 1.0,
+    jit_compile: bool = False,
+) -> list[np.ndarray]:
+    """Continues sequences of raw units, each from its own end.
+
+    Args:
+        model: built.
+        normalization: of the records that the model was trained on.
+        beginnings: [steps, features] each, not necessarily of one length; of no steps at all: the
+            sequence is generated from its first step on.
+        length: steps to generate after each beginning.
+        seed: stateless; the same seed gives the same samples.
+        temperature: see `generate`.
+        latent_temperature: see `generate`.
+        binary_temperature: see `generate`.
+        jit_compile: compile with XLA; other random numbers for one seed.
+
+    Returns:
+        [steps + length, features] float32 each; its first `steps` are those of its beginning.
+    """
+    given_lengths = np.array([len(beginning) for beginning in beginnings], np.int32)
+    padded = np.zeros((len(beginnings), given_lengths.max(), model.num_features), np.float32)
+    for row, beginning in zip(padded, beginnings, strict=True):
+        row[: len(beginning)] = normalization.normalize(beginning)
+    generated = compile_generate(model, jit_compile)(
+        padded,
+        length,
+        seed,
+        temperature,
+        latent_temperature,
+        binary_temperature,
+        given_lengths,
+    )
+    raw = normalization.denormalize(generated.numpy())
+    sequences = []
+    for row, beginning in zip(raw, beginnings, strict=True):
+        sequence = row[: len(beginning) + length]
+        # Back from normalised values they could be off by rounding.
+        sequence[: len(beginning)] = beginning
+        sequences.append(sequence)
+    return sequences
 
 
 def reconstruct(model: SequenceModel, x: tf.Tensor, seed: Seed = (0, 0)) -> tf.Tensor:

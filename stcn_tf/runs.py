@@ -80,6 +80,20 @@ class RunDirectory:
             partial.rename(path / name)
         return cls(path, config, card)
 
+    def check_same_units(self, card: DatasetCard) -> None:
+        """Checks that likelihoods of other records compare with the run's.
+
+        Raises:
+            UserError: features or normalisation differ.
+        """
+        for what in ("features", "normalization"):
+            theirs, mine = getattr(card, what), getattr(self.card, what)
+            if theirs != mine:
+                raise UserError(
+                    f"the records {card.name} have other {what} than those that {self.path} was "
+                    f"trained on: {theirs}; accepted: {mine}"
+                )
+
     @property
     def latest(self) -> Path:
         """Folder of the checkpoints to continue from."""
@@ -112,14 +126,7 @@ class RunDirectory:
                 f"{folder}: no checkpoint (the run has not been evaluated or saved yet)"
             )
         model = build_model(self.config.model, self.card)
-        try:
-            status = tf.train.Checkpoint(weights=weights_by_path(model)).restore(prefix)
-            status.assert_existing_objects_matched().expect_partial()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
-            raise UserError(
-                f"{prefix}: damaged, or not of the model in {CONFIG_NAME} "
-                f"({str(error).splitlines()[0]})"
-            ) from error
+        restore(tf.train.Checkpoint(weights=weights_by_path(model)), prefix)
         return model
 
 
@@ -129,6 +136,32 @@ def weights_by_path(model: SequenceModel) -> dict[str, keras.Variable]:
     `tf.train.Checkpoint(model=...)` would drop those of layers in Python lists.
     """
     return {variable.path: variable for variable in model.variables}
+
+
+def restore(checkpoint: tf.train.Checkpoint, prefix: str, whole: bool = False) -> None:
+    """Reads a checkpoint's files into its objects.
+
+    Args:
+        checkpoint: every one of its objects must be in the files.
+        prefix: of the files.
+        whole: everything in the files must be in `checkpoint`, too.
+
+    Raises:
+        UserError: the files are damaged or of other objects.
+    """
+    try:
+        status = checkpoint.restore(prefix)
+        status.assert_existing_objects_matched()
+        if whole:
+            status.assert_consumed()
+        else:
+            status.expect_partial()
+    except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
+        # IndexError is how TensorFlow tells that a file is too short.
+        raise UserError(
+            f"{prefix}: damaged, or not of the model in {CONFIG_NAME} "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 def load_run(run_dir: str | os.PathLike, checkpoint: str = "best") -> SequenceModel:

@@ -11,6 +11,7 @@ from stcn_tf import cli, flags
 def main() -> int:
     """Builds what the flags say and trains it."""
     config = flags.config()
+    cli.import_tensorflow()
 
     from stcn_tf.training.loop import Trainer
 
@@ -19,4 +20,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, flags.define_train)
+    cli.run(main, flags.define_train, needs_tensorflow=False)

@@ -3,9 +3,8 @@
 import keras
 import tensorflow as tf
 
-from stcn_tf.errors import UserError
 from stcn_tf.models.base import SequenceModel
-from stcn_tf.runs import RunDirectory, weights_by_path
+from stcn_tf.runs import RunDirectory, restore, weights_by_path
 
 
 class Checkpoints:
@@ -57,6 +56,11 @@ class Checkpoints:
             tf.train.Checkpoint(weights=weights), str(run.best), max_to_keep=1
         )
 
+    @property
+    def step(self) -> int:
+        """The number of updates made; to ask is to wait for the last one."""
+        return int(tf.convert_to_tensor(self._optimizer.iterations))
+
     def restore(self) -> bool:
         """Restores the latest state, if there is one.
 
@@ -69,19 +73,13 @@ class Checkpoints:
         prefix = self._latest.latest_checkpoint
         if prefix is None:
             return False
-        try:
-            status = self._latest.checkpoint.restore(prefix)
-            status.assert_consumed().assert_existing_objects_matched()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
-            raise UserError(
-                f"{prefix}: damaged, or of another model ({str(error).splitlines()[0]})"
-            ) from error
+        restore(self._latest.checkpoint, prefix, whole=True)
         return True
 
     def save(self) -> None:
         """Saves the state after the current update."""
-        self._latest.save(checkpoint_number=int(self._optimizer.iterations))
+        self._latest.save(checkpoint_number=self.step)
 
     def save_best(self) -> None:
         """Saves the weights as the best so far."""
-        self._best.save(checkpoint_number=int(self._optimizer.iterations))
+        self._best.save(checkpoint_number=self.step)

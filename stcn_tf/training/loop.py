@@ -1,7 +1,6 @@
 """The training loop: updates, progress, evaluation, early stopping, checkpoints."""
 
 import contextlib
-import functools
 import math
 import os
 import signal
@@ -17,7 +16,7 @@ from stcn_tf.data import pipeline
 from stcn_tf.data.records import read_card
 from stcn_tf.errors import UserError
 from stcn_tf.evaluation import Evaluator
-from stcn_tf.generation import generate, reconstruct
+from stcn_tf.generation import compile_generate, reconstruct
 from stcn_tf.models import build_model
 from stcn_tf.runs import RunDirectory
 from stcn_tf.training.checkpoints import Checkpoints
@@ -37,6 +36,9 @@ class Trainer:
         run_dir: a new folder, or one that holds this run.
         report: told every line of progress.
 
+    Attributes:
+        step: the number of updates made.
+
     Raises:
         UserError: the records or the run directory do not fit.
     """
@@ -50,7 +52,9 @@ class Trainer:
     ):
         self.config = config.training
         self._report = report
-        self._data_dir = data_dir
+        # Of the initial weights. Before the batches, because TensorFlow mixes its global seed into
+        # the seeds of tf.data.
+        keras.utils.set_random_seed(self.config.seed)
         card = read_card(data_dir)
         for split in ("train", "valid"):
             if split not in card.splits:
@@ -83,7 +87,6 @@ class Trainer:
         )
         self.run = RunDirectory.prepare(run_dir, config, card)
         with strategy.scope():
-            keras.utils.set_random_seed(self.config.seed)  # of the initial weights
             self.model = build_model(config.model, card, self.config.precision)
             self._optimizer = make_optimizer(self.config)
             self._optimizer.build(self.model.trainable_variables)
@@ -92,18 +95,14 @@ class Trainer:
         self._evaluator = Evaluator(self.model, self.config.jit_compile)
         self.checkpoints = Checkpoints(self.run, self.model, self._optimizer, self._batches)
         self.checkpoints.restore()
+        self.step = self.checkpoints.step
         self._summaries = Summaries(self.run)
-        self._generate = tf.function(functools.partial(generate, self.model))
+        self._generate = compile_generate(self.model)
         num_train = card.splits["train"].num_sequences
         self.last_step = max(1, self.config.max_epochs * num_train // self.config.batch_size)
         if self.config.max_steps:
             self.last_step = min(self.last_step, self.config.max_steps)
         self._stop_requested = False
-
-    @property
-    def step(self) -> int:
-        """The number of updates made."""
-        return int(self._optimizer.iterations)
 
     def train(self) -> bool:
         """Trains until the last step, early stopping, or Ctrl-C (SIGINT or SIGTERM).
@@ -123,8 +122,8 @@ class Trainer:
         started = f"continuing after update {self.step:,}" if self.step else "starting"
         self._report(
             f"{started}: {model.model} with {model.observation} outputs on {self.run.card.name}, "
-            f"{self.model.count_params():,} parameters, at most {self.last_step:,} updates; "
-            f"{self.run.path}"
+            f"{self.model.count_params():,} parameters, at most {self.last_step:,} updates on "
+            f"{self._devices()}; {self.run.path}"
         )
         handlers = {
             number: signal.signal(number, self._request_stop)
@@ -149,6 +148,12 @@ class Trainer:
             )
         return finished
 
+    def _devices(self) -> str:
+        if self._strategy.num_replicas_in_sync > 1:
+            return ", ".join(self._strategy.extended.worker_devices)
+        gpus = tf.config.list_logical_devices("GPU")
+        return gpus[0].name if gpus else "the CPU"
+
     def _request_stop(self, number, frame) -> None:
         if self._stop_requested:  # asked twice: at once, from the last checkpoint
             raise KeyboardInterrupt
@@ -166,7 +171,7 @@ class Trainer:
                     self._evaluate()
                 continue
             window.add(self._train_step(self._distribute(next(self._batches))))
-            step = self.step
+            self.step = step = self.step + 1
             if step % self.config.log_every == 0 or step == self.last_step:
                 self._log(window)
                 window = _Window()
@@ -252,8 +257,15 @@ class Trainer:
         lengths = batch.lengths.numpy()[:_PICTURE_SEQUENCES]
         x = batch.x[:_PICTURE_SEQUENCES]
         rebuilt = reconstruct(self.model, x, (self.config.seed, 2)).numpy()
-        beginning = tf.zeros([_PICTURE_SEQUENCES, 0, self.model.num_features])
-        samples = self._generate(beginning, _PICTURE_STEPS, (self.config.seed, 3))
+        samples = self._generate(
+            tf.zeros([_PICTURE_SEQUENCES, 0, self.model.num_features]),
+            _PICTURE_STEPS,
+            (self.config.seed, 3),
+            1.0,
+            1.0,
+            1.0,
+            tf.zeros([_PICTURE_SEQUENCES], tf.int32),
+        )
         self._summaries.pictures(
             self.step,
             [sequence[:n] for sequence, n in zip(x.numpy(), lengths, strict=True)],

@@ -28,8 +28,11 @@ class StepResult(NamedTuple):
 
 
 def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
-    """Adam, whose learning rate each update sets anew."""
-    return keras.optimizers.Adam(config.learning_rate, epsilon=_ADAM_EPSILON)
+    """Adam, whose learning rate each update sets anew.
+
+    Its name is part of the names in checkpoints; left to Keras it would be numbered.
+    """
+    return keras.optimizers.Adam(config.learning_rate, epsilon=_ADAM_EPSILON, name="adam")
 
 
 class TrainStep:
@@ -63,6 +66,7 @@ class TrainStep:
         self._gradients = tf.function(
             self._scored_gradients,
             jit_compile=config.jit_compile,
+            autograph=False,  # no Python here depends on tensors; without it tracing is faster
             input_signature=[
                 batch,
                 tf.TensorSpec([], tf.float32),
@@ -72,7 +76,10 @@ class TrainStep:
         # A signature saves a second trace, but cannot describe the values of several replicas.
         single = strategy.num_replicas_in_sync == 1
         self._update = tf.function(
-            self._strategy_step, input_signature=[batch] if single else None, reduce_retracing=True
+            self._strategy_step,
+            autograph=False,
+            input_signature=[batch] if single else None,
+            reduce_retracing=True,
         )
 
     def __call__(self, batch: Batch) -> StepResult:

@@ -1,0 +1,66 @@
+"""Evaluates a run on a split of its records.
+
+python -m stcn_tf.evaluate --run_dir=DIR --data=RECORDS
+
+Prints a table (ELBO, reconstruction, KL, KL of each layer; nats per sequence and per step) and
+writes it as evaluation.json into the run directory, or where --out says.
+"""
+
+import sys
+from pathlib import Path
+
+from stcn_tf import cli, flags
+
+
+def main() -> None:
+    """Scores the split, prints the table, writes evaluation.json."""
+    args = flags.FLAGS
+
+    from tqdm import tqdm
+
+    from stcn_tf import report
+    from stcn_tf.data import pipeline
+    from stcn_tf.data.records import read_card
+    from stcn_tf.evaluation import Evaluator
+    from stcn_tf.runs import RunDirectory
+
+    run = RunDirectory.open(args.run_dir)
+    out = Path(args.out or run.path / "evaluation.json")
+    if not out.parent.is_dir():
+        cli.fail(f"--out={out}: {out.parent} is no folder")
+    card = read_card(args.data)
+    run.check_same_units(card)
+    batches = pipeline.eval_batches(
+        args.data, split=args.split, batch_size=args.batch_size, limit=args.limit
+    )
+    model = run.load_model(args.checkpoint)
+    total = card.splits[args.split].num_sequences
+    with tqdm(
+        total=min(args.limit, total) if args.limit else total,
+        unit=" sequences",
+        disable=not sys.stderr.isatty(),
+        leave=False,
+    ) as bar:
+        evaluation = Evaluator(model)(
+            batches, args.seed, progress=lambda done: bar.update(done - bar.n)
+        )
+    content = report.summary(
+        evaluation,
+        model,
+        card,
+        {
+            "run": str(run.path),
+            "model": run.config.model.model,
+            "posterior_draws": run.config.model.posterior_draws,
+            "checkpoint": args.checkpoint,
+            "split": args.split,
+            "seed": args.seed,
+        },
+    )
+    report.write(content, out)
+    print(report.table(content))
+    print(f"written: {out}")
+
+
+if __name__ == "__main__":
+    cli.run(main, flags.define_evaluate)

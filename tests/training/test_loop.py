@@ -1,0 +1,178 @@
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from stcn_tf.data.records import read_card, write_dataset
+from stcn_tf.errors import UserError
+from stcn_tf.runs import RunDirectory, load_run
+from stcn_tf.training.loop import Trainer
+
+
+def weights(model) -> list[np.ndarray]:
+    return [v.numpy() for v in model.variables]
+
+
+def interrupting(update: int):
+    """A report function that presses Ctrl-C at the progress line of an update."""
+
+    def report(line: str) -> None:
+        if line.startswith(f"update {update:>7,}/"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return report
+
+
+@pytest.mark.parametrize("update", [3, 4])  # between evaluations; and when one is due
+def test_continuing_equals_never_having_stopped(tmp_path, tiny_records, tiny_config, update):
+    whole = Trainer(tiny_config, tiny_records, tmp_path / "whole", report=lambda line: None)
+    assert whole.train()
+    stopped = Trainer(tiny_config, tiny_records, tmp_path / "parts", interrupting(update))
+    assert not stopped.train()
+    assert stopped.step == update
+    continued = Trainer(tiny_config, tiny_records, tmp_path / "parts", report=lambda line: None)
+    assert continued.step == update
+    assert continued.train()
+    assert continued.step == whole.step == tiny_config.training.max_steps
+    for a, b in zip(weights(whole.model), weights(continued.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for name in ("best_elbo", "best_step", "evaluated_step", "stale_evaluations"):
+        assert getattr(whole.checkpoints, name) == getattr(continued.checkpoints, name)
+    for a, b in zip(
+        weights(load_run(tmp_path / "whole")), weights(load_run(tmp_path / "parts")), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with):
+    config = tiny_config_with(training={"sample_every": 8})
+    lines = []
+    trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
+    initial = float(trainer.checkpoints.best_elbo)
+    assert initial == -np.inf
+    assert trainer.train()
+    assert lines[0].startswith("starting: stcn_dense with gmm outputs on tiny")
+    assert sum("nats/step  KL weight" in line for line in lines) == 8
+    assert sum("validation: ELBO" in line for line in lines) == 2
+    assert lines[-1].startswith("finished after 8 updates")
+
+    terms = [
+        f"{group}/{unit}"
+        for group in ("elbo", "reconstruction")
+        for unit in ("per_sequence", "per_step")
+    ] + [
+        f"kl_{unit}/{part}"
+        for unit in ("per_sequence", "per_step")
+        for part in ("total", "layer_1", "layer_2", "layer_3")
+    ]
+    training = [
+        f"training/{name}"
+        for name in ("gradient_norm", "kl_weight", "learning_rate", "steps_per_second")
+    ]
+    active = [f"active_units/layer_{layer}" for layer in (1, 2, 3)]
+    for split, tags, count in (("train", terms + training, 8), ("valid", terms + active, 2)):
+        events = EventAccumulator(trainer.run.events(split))
+        events.Reload()
+        assert set(tags) == set(events.Tags()["tensors"]) - {"samples", "reconstructions"}
+        for tag in tags:
+            assert len(events.Tensors(tag)) == count, tag
+        if split == "valid":
+            assert {"samples", "reconstructions"} <= set(events.Tags()["tensors"])
+            elbos = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors("elbo/per_sequence")]
+    assert max(elbos) == pytest.approx(float(trainer.checkpoints.best_elbo), rel=1e-5)
+    # Ended is ended: the same command says so and does nothing.
+    again = Trainer(config, tiny_records, tmp_path / "run", lines.append)
+    assert again.train()
+    assert "finished already, after 8 updates" in lines[-1]
+    assert again.step == 8
+
+
+def test_early_stopping(tmp_path, tiny_records, tiny_config_with):
+    config = tiny_config_with(
+        training={
+            "learning_rate": 1e-30,
+            "evaluate_every": 1,
+            "patience": 2,
+            "max_steps": 0,
+            "max_epochs": 5,
+        }
+    )
+    lines = []
+    trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
+    assert trainer.last_step == 5 * 23 // 4
+    assert trainer.train()
+    # The first evaluation is the best so far, the next two do not improve on it.
+    assert trainer.step == 3
+    assert int(trainer.checkpoints.best_step) == 1
+    assert any("stopping early: 2 evaluations in a row" in line for line in lines)
+
+
+def test_refuses_a_run_of_another_configuration(tmp_path, tiny_records, tiny_config_with):
+    RunDirectory.prepare(tmp_path / "run", tiny_config_with(), read_card(tiny_records))
+    other = tiny_config_with(model={"num_filters": 8}, training={"seed": 5})
+    with pytest.raises(UserError, match=r"num_filters: 8, not 6; training\.seed: 5, not 0"):
+        Trainer(other, tiny_records, tmp_path / "run")
+
+
+def test_refuses_a_run_on_other_records(tmp_path, tiny_records, tiny_config):
+    card = read_card(tiny_records)
+    write_dataset(
+        tmp_path / "other",
+        name="other",
+        features=card.features,
+        splits={split: [(split, np.zeros((4, 3), np.float32))] for split in ("train", "valid")},
+        normalization=card.normalization,
+        source_sha256="1" * 64,
+        command="a test",
+    )
+    RunDirectory.prepare(tmp_path / "run", tiny_config, card)
+    with pytest.raises(UserError, match="run on other records"):
+        Trainer(tiny_config, tmp_path / "other", tmp_path / "run")
+
+
+def test_refuses_a_folder_with_something_else(tmp_path, tiny_records, tiny_config):
+    (tmp_path / "thesis.tex").write_text("words")
+    with pytest.raises(UserError, match="neither empty nor a run directory"):
+        Trainer(tiny_config, tiny_records, tmp_path)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_missing_records_leave_no_run_directory(tmp_path, tiny_config):
+    with pytest.raises(UserError, match="nowhere"):
+        Trainer(tiny_config, tmp_path / "nowhere", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_divergence_is_told(tmp_path, tiny_records, tiny_config_with):
+    config = tiny_config_with(training={"learning_rate": 1e30, "evaluate_every": 100})
+    trainer = Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None)
+    with pytest.raises(UserError, match="training diverged"):
+        trainer.train()
+
+
+def test_damaged_checkpoint(tmp_path, tiny_records, tiny_config_with):
+    config = tiny_config_with(training={"max_steps": 1})
+    Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None).train()
+    for folder in ("best", "latest"):
+        (data,) = (tmp_path / "run" / "checkpoints" / folder).glob("*.data-*")
+        data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged"):
+        Trainer(config, tiny_records, tmp_path / "run")
+    with pytest.raises(UserError, match="damaged"):
+        load_run(tmp_path / "run")
+
+
+def test_mirrored_run(tmp_path, tiny_records, tiny_config_with, monkeypatch):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: strategy)
+    config = tiny_config_with(training={"mirrored": True, "max_steps": 2, "evaluate_every": 2})
+    trainer = Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None)
+    assert trainer.train()
+    # What it wrote is read without a strategy.
+    for a, b in zip(
+        weights(load_run(tmp_path / "run", "latest")), weights(trainer.model), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,24 @@
+import pytest
+import tensorflow as tf
+
+from stcn_tf.config import TrainingConfig
+from stcn_tf.training import schedules
+
+
+def test_paper_defaults():
+    config = TrainingConfig()
+    for update, rate, weight in (
+        (1, 5e-4 * 0.94**0.001, 1e-4),
+        (500, 5e-4 * 0.94**0.5, 0.05),
+        (10_000, 5e-4 * 0.94**10, 1.0),
+        (25_000, 5e-4 * 0.94**25, 1.0),
+    ):
+        n = tf.constant(update, tf.int64)
+        assert float(schedules.learning_rate(config, n)) == pytest.approx(rate, rel=1e-5)
+        assert float(schedules.kl_weight(config, n)) == pytest.approx(weight, rel=1e-6)
+
+
+def test_kl_weight_starts_where_told():
+    config = TrainingConfig(kl_weight_start=0.5, kl_weight_increment=0.2)
+    weights = [float(schedules.kl_weight(config, tf.constant(n, tf.int64))) for n in (1, 2, 3)]
+    assert weights == pytest.approx([0.7, 0.9, 1.0])
