@@ -1,0 +1,144 @@
+"""The whole path as a user walks it: every command in a process of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+SMALL = (
+    "--flagfile=experiments/quickstart.flags",
+    "--num_filters=6",
+    "--output_filters=5",
+    "--num_components=3",
+    "--latent_sizes=4,3",
+    "--blocks_per_layer=3",
+    "--batch_size=4",
+    "--max_length=40",
+    "--max_steps=60",
+    "--log_every=2",
+    "--evaluate_every=30",
+    "--evaluate_sequences=4",
+    "--sample_every=0",
+)
+
+
+def start(command: str, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", command, *arguments],
+        cwd=PROJECT,
+        env={k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(command: str, *arguments: str, code: int = 0) -> tuple[str, str]:
+    process = start(command, *arguments)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == code, (out, err)
+    return out, err
+
+
+def test_from_raw_strokes_to_samples(tmp_path):
+    raw, records, run_dir = (str(tmp_path / name) for name in ("raw", "records", "run"))
+    run("data_prep.synthetic", f"--out={raw}", "--num_forms=4", "--lines_per_form=3", "--seed=5")
+    out, _ = run(
+        "data_prep.iamondb", f"--source={raw}", f"--split={raw}/splits", f"--out={records}"
+    )
+    card = json.loads((tmp_path / "records" / "dataset.json").read_text())
+    assert sum(split["num_sequences"] for split in card["splits"].values()) == 12
+
+    # Ctrl-C stops at the end of an update; the same command continues.
+    train = (*SMALL, f"--data={records}", f"--run_dir={run_dir}")
+    process = start("stcn_tf.train", *train)
+    for line in process.stdout:
+        if re.match(r"update +4/", line):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 130, (out, err)
+    stopped = int(re.search(r"stopped after (\d+) updates", out)[1])
+    assert 4 <= stopped < 60
+    assert "Traceback" not in err
+    out, _ = run("stcn_tf.train", *train)
+    assert f"continuing after update {stopped}" in out
+    assert "finished after 60 updates" in out
+    _, err = run("stcn_tf.train", *train, "--num_filters=7", code=2)
+    assert "model.num_filters: 7, not 6" in err
+    assert len(err.splitlines()) == 1
+
+    out, _ = run("stcn_tf.evaluate", f"--run_dir={run_dir}", f"--data={records}")
+    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert result["num_sequences"] == card["splits"]["valid"]["num_sequences"]
+    terms = {name: term["per_sequence"] for name, term in result["terms"].items()}
+    assert terms["ELBO"] == pytest.approx(terms["reconstruction"] - terms["KL"])
+    assert terms["KL"] == pytest.approx(terms["KL of layer 1"] + terms["KL of layer 2"])
+    assert f"{terms['ELBO']:.3f}" in out
+
+    sizes = ("--num=3", "--length=20", "--seed=9")
+    for name in ("samples", "again"):
+        run("stcn_tf.sample", f"--run_dir={run_dir}", f"--out={tmp_path / name}", *sizes)
+    with (
+        h5py.File(tmp_path / "samples" / "samples.h5") as first,
+        h5py.File(tmp_path / "again" / "samples.h5") as second,
+    ):
+        strokes = first["strokes"][:]
+        np.testing.assert_array_equal(strokes, second["strokes"][:])
+    assert {p.name for p in (tmp_path / "samples").iterdir()} == {
+        "samples.png",
+        "samples.svg",
+        "samples.h5",
+    }
+
+    run("stcn_tf.export", f"--run_dir={run_dir}", f"--out={tmp_path / 'exported'}")
+    script = (
+        "import sys; sys.modules['stcn_tf'] = sys.modules['tensorflow_probability'] = None\n"
+        "import tensorflow as tf, numpy as np\n"
+        f"model = tf.saved_model.load({str(tmp_path / 'exported')!r})\n"
+        "strokes = model.sample(num=3, length=20, seed=[9, 0], temperature=1.0)\n"
+        f"np.save({str(tmp_path / 'exported.npy')!r}, strokes)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    exported = np.load(tmp_path / "exported.npy")
+    assert exported.shape == (3, 20, 3)
+    np.testing.assert_array_equal(exported.reshape(strokes.shape), strokes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run_dir=r"], "--data is required"),
+        (["--data=d", "--run_dir=r", "--num_filters=many"], "--num_filters=many"),
+        (["--data=d", "--run_dir=r", "--latent_sizes=4,x"], "whole numbers are accepted"),
+        (["--data=d", "--run_dir=r", "--model=rnn"], "<stcn|stcn_dense>"),
+        (["--data=d", "--run_dir=r", "--batch_size=0"], "--batch_size: 0; accepted: 1 or more"),
+        (["--data=d", "--run_dir=r", "--fitlers=3"], "fitlers"),
+        (["--data=nowhere", "--run_dir=r"], "nowhere"),
+    ],
+)
+def test_wrong_flags_of_train(arguments, message):
+    _, err = run("stcn_tf.train", *arguments, code=2)
+    assert message in err
+    assert err.startswith("error: ") and len(err.splitlines()) == 1
+    assert not (PROJECT / "r").exists()
+
+
+def test_wrong_flags_of_the_commands_after_training(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for command, *arguments in (
+        ("stcn_tf.evaluate", "--data=d"),
+        ("stcn_tf.sample", f"--out={tmp_path / 'out'}"),
+        ("stcn_tf.export", f"--out={tmp_path / 'out'}"),
+    ):
+        _, err = run(command, f"--run_dir={tmp_path / 'empty'}", *arguments, code=2)
+        assert "no run directory" in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
