@@ -41,7 +41,7 @@ $(STAMP): requirements.txt setup.py
 	            "(Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }; \
 	    $(PYTHON) -m venv --clear $(VENV); \
 	fi
-	@echo "setting up $(VENV) (about 3 minutes, 2.3 GB)"
+	@echo "setting up $(VENV) (about 3 minutes, 2.4 GB)"
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-input -e '.[dev]' || { \
 	    echo "error: the installation into $(VENV) failed, see above" >&2; exit 1; }
 	@touch $@
@@ -61,7 +61,7 @@ format: $(STAMP)
 	$(PY) -m ruff format .
 
 # The records appear in one piece, at the end. What was trained on older ones goes with them.
-$(RECORDS): data_prep/synthetic.py data_prep/iamondb.py | $(STAMP)
+$(RECORDS): $(wildcard data_prep/*.py) experiments/quickstart.flags | $(STAMP)
 	rm -rf $(QUICKSTART)
 	$(PY) -m data_prep.synthetic --out=$(QUICKSTART)/raw
 	$(PY) -m data_prep.iamondb --source=$(QUICKSTART)/raw --split=$(QUICKSTART)/raw/splits \
@@ -81,7 +81,7 @@ quickstart: $(RECORDS)
 	@echo "  samples/   handwriting by the model: samples.png, samples.svg, samples.h5"
 	@echo "Next: look at the curves:   $(VENV)/bin/tensorboard --logdir=$(QUICKSTART)/run"
 	@echo "      train on IAM-OnDB:    README.md says where it comes from and which command;"
-	@echo "                            the runs of the paper are in experiments/"
+	@echo "                            experiments/iamondb.flags is the paper's model"
 
 clean:
 	rm -rf $(QUICKSTART) build dist .pytest_cache .ruff_cache *.egg-info

@@ -37,6 +37,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -450,18 +451,15 @@ def prepare(
     Raises:
         UserError: as `read_splits`, `read_raw`, `offset_statistics` and `write_dataset`.
     """
-    # write_dataset checks this and more; a mistake in --out should not cost a parse first.
-    if out.is_dir() and any(out.iterdir()) and not (out / "dataset.json").is_file():
-        raise UserError(f"--out: {out} is not empty and holds no records; name another folder")
+    if out.exists():
+        # write_dataset checks it too; a mistake in --out should not cost a parse first. A new
+        # folder needs no check, and then mistakes in the raw data answer before TensorFlow.
+        _import_records().check_replaceable(out)
     form_lists = read_splits(split)
     raw = read_raw(source, form_lists, skip_bad=skip_bad, workers=workers)
     statistics = offset_statistics(raw.splits["train"].offsets)
 
-    # Only now: mistakes in the raw data answer before TensorFlow, and the worker processes of
-    # read_raw, which import this module too, do without it.
-    cli.import_tensorflow()
-    from stcn_tf.data import records
-
+    records = _import_records()
     mean, std = mean_and_std(statistics, normalization)
     normalizer = records.Normalization(kind=normalization, mean=mean, std=std)
 
@@ -470,10 +468,11 @@ def prepare(
             yield sequence_id, normalizer.normalize(offsets)
 
     bundled = split in BUNDLED_SPLITS
-    # Without paths: the same data prepared elsewhere gives the same bytes.
+    # Without the paths: the same data prepared elsewhere gives the same bytes.
     command = (
-        f"python -m data_prep.iamondb --split={split if bundled else 'FOLDER'} "
-        f"--normalization={normalization}{' --skip_bad' if skip_bad else ''}"
+        "python -m data_prep.iamondb --source=DIR --out=DIR "
+        f"--split={split if bundled else 'DIR'} --normalization={normalization}"
+        f"{' --skip_bad' if skip_bad else ''}"
     )
     extra = {
         "split": split if bundled else "folder",
@@ -505,6 +504,14 @@ def prepare(
         extra=extra,
     )
     _print_summary(card, out)
+
+
+def _import_records() -> ModuleType:
+    """Not at the top: the processes that parse import this module too, without TensorFlow."""
+    cli.import_tensorflow()
+    from stcn_tf.data import records
+
+    return records
 
 
 def _print_summary(card: "DatasetCard", out: Path) -> None:

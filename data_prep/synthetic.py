@@ -17,9 +17,6 @@ flags give the same bytes. The pictures are handwriting-like; likelihoods on the
 
 import dataclasses
 import json
-import os
-import secrets
-import shutil
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +29,10 @@ from tqdm import tqdm
 from data_prep import sentences
 from stcn_tf import cli
 from stcn_tf.errors import UserError
+from stcn_tf.files import replacing_folder
 
 SETTINGS_NAME = "synthetic.json"
+_PARTS = {SETTINGS_NAME, "lineStrokes", "splits"}
 MAX_FORMS = 99_000  # form ids run from x01-000z to x99-999z
 MIN_CHARS = 12  # the longest word with its punctuation fits
 
@@ -360,29 +359,27 @@ def write(out: Path, settings: Settings) -> None:
     Raises:
         UserError: `out` holds something else.
     """
-    out = out.resolve()
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out: {out} is a file")
-    if out.is_dir() and any(out.iterdir()) and not (out / SETTINGS_NAME).is_file():
-        raise UserError(f"--out: {out} is not empty and was not written by this command")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.partial-{secrets.token_hex(4)}"
-    try:
-        partial.mkdir()
+    _check_replaceable(out)
+    with replacing_folder(out) as partial:
         for index in tqdm(range(settings.num_forms), desc="writing", unit=" forms", disable=None):
             _write_form(partial, index, settings)
         _write_lists(partial / "splits", settings)
         content = json.dumps(dataclasses.asdict(settings), indent=1) + "\n"
         (partial / SETTINGS_NAME).write_text(content, encoding="ascii")
-        if out.exists():
-            old = out.parent / f".{out.name}.old-{secrets.token_hex(4)}"
-            os.rename(out, old)
-            os.rename(partial, out)
-            shutil.rmtree(old)
-        else:
-            os.rename(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _check_replaceable(out)
+
+
+def _check_replaceable(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"--out: {out} is a file; accepted: a new, an empty or an earlier folder")
+    names = {path.name for path in out.iterdir()}
+    if names and SETTINGS_NAME not in names:
+        raise UserError(f"--out: {out} is not empty and was not written by this command")
+    foreign = sorted(names - _PARTS)
+    if foreign:
+        raise UserError(f"--out: {out} holds {foreign[0]!r}, which this command did not write")
 
 
 def define_flags() -> None:

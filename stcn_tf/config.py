@@ -151,7 +151,8 @@ class TrainingConfig(_Validated):
     seed: int = _setting(0, "seed of the weights, the batches and the latent noise")
     precision: str = _setting(
         "float32",
-        "arithmetic of the convolutions; distributions and losses are always float32",
+        "arithmetic of the convolutions; distributions and losses are always float32 (GPUs compute "
+        "float32 convolutions in TF32 by TensorFlow's default)",
         choices=("float32", "mixed_bfloat16"),
     )
     jit_compile: bool = _setting(False, "compile the train step with XLA")

@@ -26,8 +26,8 @@ def main() -> None:
 
     run = RunDirectory.open(args.run_dir)
     out = Path(args.out or run.path / "evaluation.json")
-    if not out.parent.is_dir():
-        cli.fail(f"--out={out}: {out.parent} is no folder")
+    if out.is_dir() or not out.parent.is_dir():
+        cli.fail(f"--out={out}: accepted: a file in a folder that exists")
     card = read_card(args.data)
     run.check_same_units(card)
     batches = pipeline.eval_batches(
@@ -53,12 +53,13 @@ def main() -> None:
             "model": run.config.model.model,
             "posterior_draws": run.config.model.posterior_draws,
             "checkpoint": args.checkpoint,
+            "update": run.checkpoint_update(args.checkpoint),
             "split": args.split,
             "seed": args.seed,
         },
     )
-    report.write(content, out)
     print(report.table(content))
+    report.write(content, out)
     print(f"written: {out}")
 
 

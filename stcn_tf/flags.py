@@ -78,7 +78,9 @@ def define_evaluate() -> None:
     flags.DEFINE_integer(
         "limit", 0, "evaluate on the first N sequences only; 0: on all", lower_bound=0
     )
-    flags.DEFINE_integer("seed", 0, "seed of the posterior draw", lower_bound=0)
+    flags.DEFINE_integer(
+        "seed", 0, "seed of the posterior draw", lower_bound=0, upper_bound=2**31 - 1
+    )
     flags.DEFINE_string("out", None, "file to write; default: RUN_DIR/evaluation.json")
 
 

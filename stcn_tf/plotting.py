@@ -5,10 +5,8 @@ to point t + 1; its pen bit is 1 where that later point is the last of its strok
 the differences leave out, is the origin. Nothing here touches pyplot's global state.
 """
 
-import contextlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -18,6 +16,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from stcn_tf.files import replacing_file
+
 INK = "#1b1f3b"
 PREFIX_INK = "#c2452d"
 RECONSTRUCTION_INK = "#1f6f8b"
@@ -26,22 +26,6 @@ _LINE_WIDTH = 0.9  # points
 _MARGIN = 0.1  # inches, around the figure and between rows
 _LABEL_HEIGHT = 0.16  # inches
 _MAX_ROW_HEIGHT = 1.2  # inches, of a row of ordinary height
-
-
-def strokes_to_polylines(strokes: np.ndarray) -> list[np.ndarray]:
-    """Absolute coordinates of each stroke.
-
-    Args:
-        strokes: `[time, 3]` dx, dy and pen; a pen above 0.5 ends the stroke at that step's point.
-
-    Returns:
-        One `[points, 2]` array of x, y per stroke, in order. The first begins at the origin.
-        Everything from the first value on that is not finite is left out.
-
-    Raises:
-        ValueError: `strokes` is not `[time, 3]`.
-    """
-    return _split(*_points(strokes))
 
 
 def draw_handwriting(
@@ -98,14 +82,14 @@ def draw_reconstruction(
 
 def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a PNG, whole or not at all; the same figure gives the same bytes."""
-    with _replacing(path) as partial:
+    with replacing_file(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
 
 
 def save_svg(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes an SVG, whole or not at all; the same figure gives the same bytes."""
     # Without a salt of their own the ids of clip paths are random.
-    with _replacing(path) as partial, matplotlib.rc_context({"svg.hashsalt": "stcn_tf"}):
+    with replacing_file(path) as partial, matplotlib.rc_context({"svg.hashsalt": "stcn_tf"}):
         figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
 
 
@@ -241,16 +225,3 @@ def _draw_ink(
     dots = np.array([line[0] for line in polylines if len(line) == 1]).reshape(-1, 2)
     spots = axes.scatter(*dots.T, s=(2 * _LINE_WIDTH) ** 2, color=color, linewidths=0)
     spots.set_clip_path(window)
-
-
-@contextlib.contextmanager
-def _replacing(path: str | os.PathLike[str]):
-    """A path beside `path` to write to; it takes the place of `path` once that went well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

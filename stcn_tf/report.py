@@ -3,13 +3,13 @@
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stcn_tf.data.records import DatasetCard
 from stcn_tf.evaluation import Evaluation
+from stcn_tf.files import replacing_file
 from stcn_tf.models.base import SequenceModel
 
 _UNIT = "nats of the normalised values"
@@ -24,7 +24,7 @@ def summary(
         evaluation: of one split.
         model: the model that was evaluated.
         card: of the records.
-        about: what was evaluated: run, checkpoint, split, seed.
+        about: what was evaluated: run, model, checkpoint, update, split, seed.
 
     Returns:
         A JSON object: `about`, units and normalisation, counts, and for each row of the table
@@ -70,7 +70,8 @@ def table(content: dict[str, Any]) -> str:
     )
     width = max(len(name) for name in content["terms"])
     lines = [
-        f"{content['run']}: {content['model']}, checkpoint {content['checkpoint']}",
+        f"{content['run']}: {content['model']}, checkpoint {content['checkpoint']}, "
+        f"after {content['update']:,} updates",
         f"{content['dataset']}, split {content['split']}: {content['num_sequences']:,} sequences, "
         f"{content['num_steps']:,} steps",
         f"unit: {content['unit']}, one posterior draw; normalisation {norm['kind']}, "
@@ -91,12 +92,10 @@ def table(content: dict[str, Any]) -> str:
 
 def write(content: dict[str, Any], path: str | os.PathLike) -> None:
     """Writes evaluation.json, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
     # A single sequence has no standard error: null, because NaN is no JSON.
     text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
-    partial.write_text(text + "\n")
-    partial.replace(path)
+    with replacing_file(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def _terms(evaluation: Evaluation, model: SequenceModel) -> Iterator[tuple[str, np.ndarray]]:

@@ -20,6 +20,7 @@ import tensorflow as tf
 from stcn_tf.config import Config
 from stcn_tf.data.records import CARD_NAME, DatasetCard, read_card
 from stcn_tf.errors import UserError
+from stcn_tf.files import replacing_file
 from stcn_tf.models import SequenceModel, build_model
 
 CONFIG_NAME = "config.json"
@@ -44,8 +45,11 @@ class RunDirectory:
         config_file = path / CONFIG_NAME
         if not config_file.is_file():
             raise UserError(f"{path}: no run directory (no {CONFIG_NAME} in it)")
-        config = Config.from_json(config_file.read_text(), str(config_file))
-        return cls(path, config, read_card(path))
+        try:
+            text = config_file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{config_file}: not UTF-8 text") from error
+        return cls(path, Config.from_json(text, str(config_file)), read_card(path))
 
     @classmethod
     def prepare(cls, path: str | os.PathLike, config: Config, card: DatasetCard) -> "RunDirectory":
@@ -75,9 +79,8 @@ class RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         # config.json last: a folder with one is complete.
         for name, text in ((CARD_NAME, card.to_json()), (CONFIG_NAME, config.to_json())):
-            partial = path / f".{name}.partial"
-            partial.write_text(text)
-            partial.rename(path / name)
+            with replacing_file(path / name) as partial:
+                partial.write_text(text, encoding="utf-8")
         return cls(path, config, card)
 
     def check_same_units(self, card: DatasetCard) -> None:
@@ -108,6 +111,29 @@ class RunDirectory:
         """Folder of the TensorBoard events of a split."""
         return str(self.path / "events" / split)
 
+    def checkpoint_update(self, checkpoint: str) -> int:
+        """The update after which a checkpoint was written.
+
+        Args:
+            checkpoint: "best" or "latest".
+
+        Raises:
+            UserError: there is no such checkpoint.
+        """
+        return int(self._checkpoint(checkpoint).rpartition("-")[2])
+
+    def _checkpoint(self, checkpoint: str) -> str:
+        """The prefix of a checkpoint's files."""
+        folder = {"best": self.best, "latest": self.latest}.get(checkpoint)
+        if folder is None:
+            raise UserError(f"checkpoint: {checkpoint!r}; accepted: best, latest")
+        prefix = tf.train.latest_checkpoint(str(folder))
+        if prefix is None:
+            raise UserError(
+                f"{folder}: no checkpoint (the run has not been evaluated or saved yet)"
+            )
+        return prefix
+
     def load_model(self, checkpoint: str = "best") -> SequenceModel:
         """Builds the model and reads its weights; it computes in float32.
 
@@ -117,14 +143,7 @@ class RunDirectory:
         Raises:
             UserError: there is no such checkpoint, or it is not of this model.
         """
-        folder = {"best": self.best, "latest": self.latest}.get(checkpoint)
-        if folder is None:
-            raise UserError(f"checkpoint: {checkpoint!r}; accepted: best, latest")
-        prefix = tf.train.latest_checkpoint(str(folder))
-        if prefix is None:
-            raise UserError(
-                f"{folder}: no checkpoint (the run has not been evaluated or saved yet)"
-            )
+        prefix = self._checkpoint(checkpoint)
         model = build_model(self.config.model, self.card)
         restore(tf.train.Checkpoint(weights=weights_by_path(model)), prefix)
         return model

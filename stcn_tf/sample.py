@@ -22,10 +22,9 @@ def main() -> None:
     args = flags.FLAGS
 
     from stcn_tf import plotting
-    from stcn_tf.data.strokes import write_strokes
+    from stcn_tf.data.strokes import is_handwriting, write_strokes
     from stcn_tf.generation import generate_raw
     from stcn_tf.runs import RunDirectory
-    from stcn_tf.training.summaries import is_handwriting
 
     run = RunDirectory.open(args.run_dir)
     if not is_handwriting(run.card):

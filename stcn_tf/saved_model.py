@@ -1,14 +1,13 @@
 """A model as a SavedModel that draws samples wherever TensorFlow is, without this project."""
 
 import os
-import secrets
-import shutil
 from pathlib import Path
 
 import tensorflow as tf
 
 from stcn_tf.data.records import DatasetCard
 from stcn_tf.errors import UserError
+from stcn_tf.files import replacing_folder
 from stcn_tf.generation import generate
 from stcn_tf.models.base import SequenceModel
 
@@ -93,24 +92,7 @@ def write(sampler: Sampler, out: str | os.PathLike) -> None:
     Raises:
         UserError: `out` holds anything but a SavedModel, or cannot be made.
     """
-    out = Path(out).resolve()
     check_replaceable(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be a folder ({error.strerror})") from error
-    mark = secrets.token_hex(4)
-    partial, old = (out.with_name(f".{out.name}.{kind}-{mark}") for kind in ("partial", "old"))
-    try:
+    with replacing_folder(out) as partial:
         tf.saved_model.save(sampler, str(partial), signatures=sampler.sample)
         check_replaceable(out)
-        if out.exists():
-            out.rename(old)
-        partial.rename(out)
-    except BaseException:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

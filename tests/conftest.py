@@ -75,7 +75,7 @@ def tiny_config() -> Config:
             kl_weight_increment=0.1,
             max_steps=8,
             evaluate_every=4,
-            checkpoint_every=100,
+            checkpoint_every=5,
             log_every=1,
             sample_every=0,
         ),

@@ -11,6 +11,8 @@ from stcn_tf.data.records import read_card
 from stcn_tf.evaluation import ACTIVE_UNIT_NATS, Evaluation, Evaluator
 from stcn_tf.models import build_model
 
+ABOUT = {"run": "r", "model": "m", "checkpoint": "best", "update": 1234, "split": "valid"}
+
 
 def evaluation_of(lengths, **values) -> Evaluation:
     lengths = np.array(lengths)
@@ -91,13 +93,12 @@ def test_report(tmp_path, tiny_records, tiny_config_with, draws):
     evaluation = evaluation_of(
         [4, 6], elbo=[1.0, 2.0], released_objective=[3.0, 5.0], kl=[[1.0, 0.5], [2.0, 1.5]]
     )
-    content = report.summary(
-        evaluation, model, card, {"run": "r", "model": "m", "checkpoint": "best", "split": "valid"}
-    )
+    content = report.summary(evaluation, model, card, ABOUT)
     assert content["terms"]["KL"]["per_sequence"] == pytest.approx(2.5)
     assert content["terms"]["KL of layer 2"]["per_step"] == pytest.approx(0.2)
     text = report.table(content)
     assert "nats of the normalised values" in text
+    assert "r: m, checkpoint best, after 1,234 updates" in text
     assert "normalisation channel, (mean, std) of dx (3, 40), dy (-1, 30), pen (0, 1)" in text
     released = "released objective (not a lower bound)"
     assert (released in text) == (released in content["terms"]) == (draws == "independent")
@@ -110,7 +111,7 @@ def test_report_of_one_sequence_is_json(tmp_path, tiny_records, model):
         evaluation_of([4], elbo=[1.0]),
         model,
         read_card(tiny_records),
-        {"run": "r", "model": "m", "checkpoint": "best", "split": "valid"},
+        ABOUT,
     )
     report.write(content, tmp_path / "evaluation.json")
     stored = json.loads((tmp_path / "evaluation.json").read_text())

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -80,7 +81,7 @@ def test_a_later_export_takes_the_place_of_an_earlier_one(run, model, live, tmp_
     fingerprint = (out / "fingerprint.pb").read_bytes()
 
     def fail(module, path, **kwargs):
-        Path(path).mkdir()
+        Path(path, "half").write_text("half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -114,7 +115,7 @@ def test_foreign_folders_are_left_alone(run, model, tmp_path, parse_flags):
     for out in (tmp_path / "file", mixed, run.path, tmp_path):
         with pytest.raises(UserError, match="holds no SavedModel; accepted: a new, an empty"):
             saved_model.check_replaceable(out)
-    with pytest.raises(UserError, match="file/model: cannot be a folder"):
+    with pytest.raises(UserError, match="file/model: cannot be written"):
         saved_model.write(saved_model.Sampler(model, run.card), tmp_path / "file" / "model")
     parse_flags(flags.define_export, f"--run_dir={run.path}", f"--out={run.path}")
     with pytest.raises(UserError, match="holds no SavedModel"):
@@ -122,6 +123,7 @@ def test_foreign_folders_are_left_alone(run, model, tmp_path, parse_flags):
 
 
 def test_features_that_are_no_handwriting(run):
+    keras.utils.set_random_seed(0)  # some initial weights let the samples run away
     model = STCN(
         num_real=4,
         num_binary=0,

@@ -38,8 +38,12 @@ def _dots(figure):
     ]
 
 
+def _polylines(strokes):
+    return plotting._split(*plotting._points(strokes))
+
+
 def test_polylines_are_cut_after_the_point_with_the_pen_bit():
-    polylines = plotting.strokes_to_polylines(STROKES)
+    polylines = _polylines(STROKES)
     expected = [[[0, 0], [2, 1], [5, 1]], [[9, -3]], [[9, 2], [10, 4]]]
     assert len(polylines) == len(expected)
     for polyline, points in zip(polylines, expected, strict=True):
@@ -48,13 +52,13 @@ def test_polylines_are_cut_after_the_point_with_the_pen_bit():
 
 def test_polylines_hold_every_point_once():
     strokes = _line(57)
-    points = np.concatenate(plotting.strokes_to_polylines(strokes))
+    points = np.concatenate(_polylines(strokes))
     np.testing.assert_allclose(np.diff(points, axis=0), strokes[:, :2], atol=1e-9)
-    assert len(plotting.strokes_to_polylines(strokes)) == 1 + strokes[:-1, 2].sum()
+    assert len(_polylines(strokes)) == 1 + strokes[:-1, 2].sum()
 
 
 def test_no_steps_leave_the_first_point():
-    (polyline,) = plotting.strokes_to_polylines(np.zeros((0, 3)))
+    (polyline,) = _polylines(np.zeros((0, 3)))
     np.testing.assert_array_equal(polyline, [[0, 0]])
 
 
@@ -62,14 +66,14 @@ def test_no_steps_leave_the_first_point():
 def test_what_follows_a_value_that_is_not_finite_is_left_out(bad):
     strokes = STROKES.copy()
     strokes[2, 1] = bad
-    (polyline,) = plotting.strokes_to_polylines(strokes)
+    (polyline,) = _polylines(strokes)
     np.testing.assert_array_equal(polyline, [[0, 0], [2, 1], [5, 1]])
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 2), (2, 5, 3)])
 def test_a_wrong_shape_is_named(shape):
     with pytest.raises(ValueError, match=r"\[time, 3\].*not \[" + str(shape[0])):
-        plotting.strokes_to_polylines(np.zeros(shape))
+        _polylines(np.zeros(shape))
 
 
 def test_drawing_keeps_shapes_equal_in_aspect_and_scale():
@@ -92,7 +96,7 @@ def test_drawing_keeps_shapes_equal_in_aspect_and_scale():
 def test_rows_lie_below_each_other_inside_the_figure():
     rows = [_line(40, seed) for seed in range(3)]
     figure = plotting.draw_handwriting(rows, labels=["a", "b_$1$ $", "c"])
-    counts = [sum(len(p) > 1 for p in plotting.strokes_to_polylines(row)) for row in rows]
+    counts = [sum(len(p) > 1 for p in _polylines(row)) for row in rows]
     segments = _segments(figure, plotting.INK)
     assert len(segments) == sum(counts)
     starts = np.cumsum([0, *counts])
@@ -167,7 +171,7 @@ def test_reconstructions_lie_below_their_originals():
         (plotting.INK, originals),
         (plotting.RECONSTRUCTION_INK, reconstructions),
     ]:
-        expected = [len(p) for row in rows for p in plotting.strokes_to_polylines(row)]
+        expected = [len(p) for row in rows for p in _polylines(row)]
         assert [len(s) for s in _segments(figure, color)] == [n for n in expected if n > 1]
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["original", "reconstruction"] * 2

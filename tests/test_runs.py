@@ -29,6 +29,9 @@ def test_no_run_directory(tmp_path):
 
 def test_broken_configuration(run):
     file = run.path / "config.json"
+    file.write_bytes(b'{"model": "\xff"}')
+    with pytest.raises(UserError, match=r"config\.json: not UTF-8 text"):
+        RunDirectory.open(run.path)
     file.write_text("{")
     with pytest.raises(UserError, match=r"config\.json: not JSON"):
         RunDirectory.open(run.path)
@@ -42,6 +45,11 @@ def test_no_checkpoint_yet(run):
         load_run(run.path)
     with pytest.raises(UserError, match="accepted: best, latest"):
         run.load_model("newest")
+
+
+def test_checkpoint_update(tiny_run):
+    run = RunDirectory.open(tiny_run)
+    assert run.checkpoint_update("best") == run.checkpoint_update("latest") == 0
 
 
 def test_other_units_are_not_compared(run):

@@ -32,7 +32,7 @@ SMALL = (
 
 def start(command: str, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-u", "-m", command, *arguments],
+        [sys.executable, "-m", command, *arguments],
         cwd=PROJECT,
         env={k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"},
         stdout=subprocess.PIPE,

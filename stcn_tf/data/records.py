@@ -12,15 +12,12 @@ little-endian float32, row-major). The same input gives the same bytes, so that 
 the card also tell whether two preparations agree.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
 import re
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from stcn_tf.errors import UserError
+from stcn_tf.files import replacing_folder
 
 FORMAT_VERSION = 1
 CARD_NAME = "dataset.json"
@@ -246,8 +244,7 @@ def write_dataset(
 ) -> DatasetCard:
     """Writes a dataset, all of it or nothing.
 
-    The records go into a hidden folder beside `out_dir`, which takes its place only when everything
-    is on disk. After an error or Ctrl-C the hidden folder is removed and `out_dir` is as it was.
+    Until everything is on disk, and after an error or Ctrl-C, `out_dir` is as it was.
 
     Args:
         out_dir: the folder to make. If it exists, it must be empty or hold a dataset and nothing
@@ -268,7 +265,6 @@ def write_dataset(
     Raises:
         UserError: `out_dir` holds something else, or a sequence is not what the features say.
     """
-    out_dir = Path(out_dir).resolve()
     features = tuple(features)
     extra = _plain_json(dict(extra or {}))
     _check_features(features, normalization)
@@ -279,12 +275,8 @@ def write_dataset(
     for split in splits:
         if not _SPLIT_NAME.fullmatch(split):
             raise UserError(f"split name {split!r} may hold letters, digits and underscores only")
-    _check_replaceable(out_dir)
-
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial = out_dir.parent / f".{out_dir.name}.partial-{secrets.token_hex(4)}"
-    try:
-        partial.mkdir()
+    check_replaceable(out_dir)
+    with replacing_folder(out_dir) as partial:
         card = DatasetCard(
             format_version=FORMAT_VERSION,
             name=name,
@@ -299,14 +291,34 @@ def write_dataset(
             extra=extra,
         )
         (partial / CARD_NAME).write_text(card.to_json(), encoding="utf-8")
-        _fsync(partial / CARD_NAME)
-        _fsync(partial)
-        _check_replaceable(out_dir)
-        _move_into_place(partial, out_dir)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        check_replaceable(out_dir)
     return card
+
+
+def check_replaceable(out_dir: str | os.PathLike) -> None:
+    """Checks that a dataset may be written to `out_dir`.
+
+    Raises:
+        UserError: `out_dir` holds anything but a dataset.
+    """
+    out_dir = Path(out_dir)
+    if not out_dir.exists():
+        return
+    if not out_dir.is_dir():
+        raise UserError(f"{out_dir}: is a file; a new, an empty or a dataset folder is needed")
+    names = sorted(path.name for path in out_dir.iterdir())
+    # A run directory, too, may keep a card: a card alone does not make a folder replaceable.
+    foreign = [name for name in names if name != CARD_NAME and not _SHARD_NAME.fullmatch(name)]
+    if foreign:
+        raise UserError(
+            f"{out_dir}: holds {foreign[0]!r}, which is no part of a dataset; "
+            "only a new, an empty or a dataset folder is written to"
+        )
+    if names and CARD_NAME not in names:
+        raise UserError(
+            f"{out_dir}: is not empty and has no {CARD_NAME}; "
+            "only a new, an empty or a dataset folder is written to"
+        )
 
 
 def read_card(path_or_dir: str | os.PathLike) -> DatasetCard:
@@ -522,12 +534,18 @@ def _build(cls: type, content: Any) -> Any:
 def _split_from_json(content: Any) -> Split:
     if not isinstance(content, dict):
         raise UserError("split is not of type dict")
+    num_sequences = _typed(content, "num_sequences", int)
     shards = tuple(_build(Shard, item) for item in _typed(content, "shards", list))
+    if not shards:
+        raise UserError("'shards' is empty")
     for shard in shards:
         if not _SHARD_NAME.fullmatch(shard.file):
             raise UserError(f"{shard.file!r} is not the name of a shard")
+    in_shards = sum(shard.num_sequences for shard in shards)
+    if num_sequences != in_shards:
+        raise UserError(f"'num_sequences' is {num_sequences}, but the shards hold {in_shards}")
     return Split(
-        num_sequences=_typed(content, "num_sequences", int),
+        num_sequences=num_sequences,
         num_steps=_typed(content, "num_steps", int),
         length_quantiles=_typed(content, "length_quantiles", dict),
         shards=shards,
@@ -553,7 +571,6 @@ def _write_split(
             while size < sequences_per_shard and (record := next(records, None)) is not None:
                 writer.write(record)
                 size += 1
-        _fsync(path)
         shard_sizes.append(size)
     if not shard_sizes:
         raise UserError(f"split {split!r}: there are no sequences")
@@ -636,50 +653,6 @@ def _quantiles(lengths: Counter[int]) -> dict[str, int]:
         share: ordered[int(np.searchsorted(cumulative, rank))]
         for share, rank in zip(QUANTILES, ranks, strict=True)
     }
-
-
-def _check_replaceable(out_dir: Path) -> None:
-    if not out_dir.exists():
-        return
-    if not out_dir.is_dir():
-        raise UserError(f"{out_dir}: is a file; a new, an empty or a dataset folder is needed")
-    names = sorted(path.name for path in out_dir.iterdir())
-    # A run directory, too, may keep a card: a card alone does not make a folder replaceable.
-    foreign = [name for name in names if name != CARD_NAME and not _SHARD_NAME.fullmatch(name)]
-    if foreign:
-        raise UserError(
-            f"{out_dir}: holds {foreign[0]!r}, which is no part of a dataset; "
-            "only a new, an empty or a dataset folder is written to"
-        )
-    if names and CARD_NAME not in names:
-        raise UserError(
-            f"{out_dir}: is not empty and has no {CARD_NAME}; "
-            "only a new, an empty or a dataset folder is written to"
-        )
-
-
-def _move_into_place(partial: Path, out_dir: Path) -> None:
-    """Renames; a dataset that is replaced stays beside it until the new one is in its place."""
-    old = partial.with_name(f".{out_dir.name}.replaced-{secrets.token_hex(4)}")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            out_dir.rename(old)
-        partial.rename(out_dir)
-    except BaseException:
-        if old.exists() and not out_dir.exists():
-            old.rename(out_dir)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-    _fsync(out_dir.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

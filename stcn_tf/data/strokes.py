@@ -17,17 +17,26 @@ they are left out. Strokes of one's own are written with::
 """
 
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
 from stcn_tf.errors import UserError
+from stcn_tf.files import replacing_file
+
+if TYPE_CHECKING:
+    from stcn_tf.data.records import DatasetCard
 
 FORMAT_VERSION = 1
 FEATURES = ("dx", "dy", "pen")
+
+
+def is_handwriting(card: "DatasetCard") -> bool:
+    """Whether the records are pen movements, which these files hold and `plotting` draws."""
+    return tuple(feature.name for feature in card.features) == FEATURES
 
 
 def write_strokes(
@@ -45,15 +54,16 @@ def write_strokes(
         units: of dx, dy and pen.
         beginning_lengths: for each sequence the number of given steps.
         attributes: how the strokes were made.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     lengths = np.array([len(sequence) for sequence in sequences], np.int32)
     strokes = np.zeros((len(sequences), lengths.max(), len(FEATURES)), np.float32)
     for row, sequence in zip(strokes, sequences, strict=True):
         row[: len(sequence)] = sequence
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
     try:
-        with h5py.File(partial, "w") as file:
+        with replacing_file(path) as partial, h5py.File(partial, "w") as file:
             file.create_dataset("strokes", data=strokes, compression="gzip", shuffle=True)
             file["lengths"] = lengths
             file["beginning_lengths"] = np.array(beginning_lengths, np.int32)
@@ -61,9 +71,9 @@ def write_strokes(
             file.attrs["features"] = list(FEATURES)
             file.attrs["units"] = list(units)
             file.attrs.update(attributes or {})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    except OSError as error:  # that of h5py tells no file name
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be written ({reason})") from error
 
 
 def read_strokes(path: str | os.PathLike, units: Sequence[str]) -> list[np.ndarray]:

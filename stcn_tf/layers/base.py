@@ -1,4 +1,8 @@
-"""The contract of every layer here: a whole sequence at once, or one frame after the other."""
+"""The contract of every layer here: a whole sequence at once, or one frame after the other.
+
+`LatentLayer` alone is outside of it: it joins two sequences and a draw from above, has no memory,
+and computes a step as a sequence of length one.
+"""
 
 from typing import Any
 

@@ -25,6 +25,9 @@ class ScoreTerms(NamedTuple):
 class SequenceModel(keras.Model):
     """Base of the models. A subclass defines `score`, `reconstruct` and the step-wise methods.
 
+    Models are made from a run's config.json (`stcn_tf.models.build_model`), not from a Keras
+    config, so they have no `get_config`.
+
     Attributes:
         observation: the observation model, whose `sample` and `log_prob` read what the model
             predicts.
@@ -52,7 +55,8 @@ class SequenceModel(keras.Model):
         Args:
             x: [batch, time, features] float32, normalised, zero-padded.
             lengths: [batch] int32, steps of each sequence.
-            seed: of the latent noise; the same seed gives the same terms.
+            seed: of the latent noise; the same seed gives the same terms for the same batch,
+                however much it is padded.
             noise: "sample": latents are drawn from the posterior; "zero": they are its means.
 
         Returns:

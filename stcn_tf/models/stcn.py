@@ -240,7 +240,10 @@ class STCN(SequenceModel):
 
             def draw(use, source=source, index=index):
                 stream = tf.random.fold_in(tf.random.fold_in(_as_seed(seed), index), use)
-                noise = tf.random.stateless_normal(tf.shape(source.loc), stream)
+                # Time first, so that more padding leaves the draws of earlier steps as they are.
+                batch, time, units = tf.unstack(tf.shape(source.loc))
+                noise = tf.random.stateless_normal([time, batch, units], stream)
+                noise = tf.transpose(noise, [1, 0, 2])
                 return source.loc + temperature * source.scale * noise
 
             z = above_prior = above_posterior = draw(_FOR_OUTPUT)

@@ -1,6 +1,7 @@
 """The training loop: updates, progress, evaluation, early stopping, checkpoints."""
 
 import contextlib
+import functools
 import math
 import os
 import signal
@@ -14,17 +15,21 @@ import tensorflow as tf
 from stcn_tf.config import Config
 from stcn_tf.data import pipeline
 from stcn_tf.data.records import read_card
+from stcn_tf.data.strokes import is_handwriting
 from stcn_tf.errors import UserError
 from stcn_tf.evaluation import Evaluator
 from stcn_tf.generation import compile_generate, reconstruct
 from stcn_tf.models import build_model
 from stcn_tf.runs import RunDirectory
 from stcn_tf.training.checkpoints import Checkpoints
-from stcn_tf.training.summaries import Summaries, is_handwriting
+from stcn_tf.training.summaries import Summaries
 from stcn_tf.training.train_step import StepResult, TrainStep, make_optimizer
 
 _PICTURE_SEQUENCES = 6
 _PICTURE_STEPS = 600
+
+# Flushed, so that a log file or a pipe shows progress, too.
+_print_now = functools.partial(print, flush=True)
 
 
 class Trainer:
@@ -48,7 +53,7 @@ class Trainer:
         config: Config,
         data_dir: str | os.PathLike,
         run_dir: str | os.PathLike,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] = _print_now,
     ):
         self.config = config.training
         self._report = report
@@ -84,6 +89,10 @@ class Trainer:
             batch_size=self.config.batch_size,
             limit=self.config.evaluate_sequences,
             pad_to_multiple=self.config.pad_to_multiple,
+        )
+        # The first lines of the split, not of the batches, which begin with the shortest.
+        self._pictured = pipeline.eval_batches(
+            data_dir, split="valid", batch_size=_PICTURE_SEQUENCES, limit=_PICTURE_SEQUENCES
         )
         self.run = RunDirectory.prepare(run_dir, config, card)
         with strategy.scope():
@@ -164,6 +173,7 @@ class Trainer:
         window = _Window()
         while not self.checkpoints.finished:
             if self._stop_requested:
+                self._log(window)
                 self.checkpoints.save()
                 return False
             if self._is_evaluation_due():
@@ -172,13 +182,14 @@ class Trainer:
                 continue
             window.add(self._train_step(self._distribute(next(self._batches))))
             self.step = step = self.step + 1
-            if step % self.config.log_every == 0 or step == self.last_step:
+            is_checkpoint_due = step % self.config.checkpoint_every == 0
+            if step % self.config.log_every == 0 or is_checkpoint_due or step == self.last_step:
                 self._log(window)
                 window = _Window()
             with window.paused():
                 if self.config.sample_every and step % self.config.sample_every == 0:
                     self._draw_pictures()
-                if step % self.config.checkpoint_every == 0:
+                if is_checkpoint_due:
                     self.checkpoints.save()
         self.checkpoints.save()
         return True
@@ -202,20 +213,25 @@ class Trainer:
         )
 
     def _log(self, window: "_Window") -> None:
+        """Reports the updates of a window. Comes before every checkpoint, so none is of NaN."""
+        if not window.updates:
+            return
         totals, rate = window.totals(), window.updates_per_second()
         self._summaries.train(self.step, totals, rate)
         per_step = totals["elbo"] / totals["num_steps"]
+        norm = totals["gradient_norm"] / window.updates
+        if not (np.isfinite(per_step) and np.isfinite(norm)):
+            raise UserError(
+                f"training diverged by update {self.step} (ELBO {per_step} nats/step, gradient "
+                f"norm {norm}): start in another --run_dir with a smaller --learning_rate or "
+                "--clip_norm"
+            )
         left = (self.last_step - self.step) / rate
         self._report(
             f"update {self.step:>7,}/{self.last_step:,}  ELBO {per_step:8.4f} nats/step  "
-            f"KL weight {totals['kl_weight'] / totals['updates']:.2f}  {rate:.2f} updates/s  "
+            f"KL weight {totals['kl_weight'] / window.updates:.2f}  {rate:.2f} updates/s  "
             f"at most {_duration(left)} left"
         )
-        if not np.isfinite(per_step):
-            raise UserError(
-                f"the ELBO is {per_step} at update {self.step}: training diverged; the latest "
-                "checkpoint is from before; try a smaller --learning_rate or --clip_norm"
-            )
 
     def _evaluate(self) -> None:
         """Evaluates on the validation split and decides whether the run has come to its end."""
@@ -253,9 +269,7 @@ class Trainer:
     def _draw_pictures(self) -> None:
         if not is_handwriting(self.run.card):
             return
-        batch = next(iter(self._valid_batches))
-        lengths = batch.lengths.numpy()[:_PICTURE_SEQUENCES]
-        x = batch.x[:_PICTURE_SEQUENCES]
+        x, lengths = (t.numpy() for t in next(iter(self._pictured)))
         rebuilt = reconstruct(self.model, x, (self.config.seed, 2)).numpy()
         samples = self._generate(
             tf.zeros([_PICTURE_SEQUENCES, 0, self.model.num_features]),
@@ -268,7 +282,7 @@ class Trainer:
         )
         self._summaries.pictures(
             self.step,
-            [sequence[:n] for sequence, n in zip(x.numpy(), lengths, strict=True)],
+            [sequence[:n] for sequence, n in zip(x, lengths, strict=True)],
             [sequence[:n] for sequence, n in zip(rebuilt, lengths, strict=True)],
             samples.numpy(),
         )
@@ -279,12 +293,12 @@ class _Window:
 
     def __init__(self):
         self._sums = None
-        self._updates = 0
+        self.updates = 0
         self._start = time.monotonic()
 
     def add(self, result: StepResult) -> None:
         """Adds an update's result, on the device: nothing waits for its value."""
-        self._updates += 1
+        self.updates += 1
         if self._sums is None:
             self._sums = result
         else:
@@ -301,12 +315,12 @@ class _Window:
         """Sums of the StepResult fields by name, and `updates`, their number."""
         return {
             **{name: value.numpy() for name, value in self._sums._asdict().items()},
-            "updates": self._updates,
+            "updates": self.updates,
         }
 
     def updates_per_second(self) -> float:
         """Over the time that was not paused."""
-        return self._updates / (time.monotonic() - self._start)
+        return self.updates / (time.monotonic() - self._start)
 
 
 def _duration(seconds: float) -> str:

@@ -4,7 +4,6 @@ import numpy as np
 import tensorflow as tf
 
 from stcn_tf import plotting
-from stcn_tf.data.records import DatasetCard
 from stcn_tf.evaluation import Evaluation
 from stcn_tf.runs import RunDirectory
 
@@ -12,7 +11,9 @@ from stcn_tf.runs import RunDirectory
 class Summaries:
     """Writes scalars and pictures to the run's two event folders, train and valid.
 
-    Both folders use the same tags, so that TensorBoard draws the two splits in one chart.
+    Both folders use the same tags, so that TensorBoard draws the two splits in one chart. Where
+    training crops its sequences, `per_sequence` is per piece in train and per whole sequence in
+    valid: then only `per_step` compares.
     """
 
     def __init__(self, run: RunDirectory):
@@ -90,8 +91,3 @@ class Summaries:
             tf.summary.scalar(f"kl_{unit}/total", np.sum(kl) / count)
             for layer, kl_of_layer in enumerate(kl, start=1):
                 tf.summary.scalar(f"kl_{unit}/layer_{layer}", kl_of_layer / count)
-
-
-def is_handwriting(card: DatasetCard) -> bool:
-    """Whether the records are pen movements, which `plotting` can draw."""
-    return tuple(feature.name for feature in card.features) == ("dx", "dy", "pen")

@@ -366,6 +366,11 @@ def drop(key):
         (lambda c: c["splits"].update(train=3), "split is not of type dict"),
         (lambda c: c["splits"]["train"].pop("num_steps"), "'num_steps' is missing"),
         (lambda c: c["splits"]["train"].update(num_steps="9"), "'num_steps' is not of type int"),
+        (lambda c: c["splits"]["train"].update(shards=[]), "'shards' is empty"),
+        (
+            lambda c: c["splits"]["train"].update(num_sequences=8),
+            "'num_sequences' is 8, but the shards hold 7",
+        ),
         (lambda c: c["splits"]["train"]["shards"][0].pop("sha256"), "'sha256' is missing"),
         (
             lambda c: c["splits"]["train"]["shards"][0].update(file="../../etc/passwd"),

@@ -1,8 +1,11 @@
+import dataclasses
+
 import h5py
 import numpy as np
 import pytest
 
-from stcn_tf.data.strokes import read_strokes, write_strokes
+from stcn_tf.data.records import read_card
+from stcn_tf.data.strokes import is_handwriting, read_strokes, write_strokes
 from stcn_tf.errors import UserError
 
 UNITS = ("mm", "mm", "none")
@@ -62,6 +65,25 @@ def test_a_failure_leaves_what_was_there(tmp_path):
         write_strokes(path, _sequences(5, 2), UNITS, [0, 0], {"seed": object()})
     assert path.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    # Permissions would not stop an administrator, a name that is too long does.
+    for path in (tmp_path / "file" / "a.h5", tmp_path / "folder", tmp_path / ("a" * 250)):
+        with pytest.raises(UserError, match=r": cannot be written \(\w+") as caught:
+            write_strokes(path, _sequences(5, 2), UNITS, [0, 0])
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_handwriting_is_known_by_its_features(tiny_records):
+    card = read_card(tiny_records)
+    assert is_handwriting(card)
+    dx, dy, pen = card.features
+    assert not is_handwriting(dataclasses.replace(card, features=(dy, dx, pen)))
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])

@@ -302,7 +302,9 @@ def test_records_hold_the_offsets_in_sorted_order(source, capsys):
     assert card.extra["train_statistics"]["dx"]["mean"] == pytest.approx(42 / 9, rel=1e-14)
     assert card.extra["skipped"] == {}
     assert card.extra["files_in_no_list"] == ["z01/z01-000/z01-000-01.xml"]
-    assert card.command == "python -m data_prep.iamondb --split=FOLDER --normalization=vrnn"
+    assert card.command == (
+        "python -m data_prep.iamondb --source=DIR --out=DIR --split=DIR --normalization=vrnn"
+    )
 
     printed = capsys.readouterr().out
     assert "train: 2 forms, 3 lines, 9 steps, T 1..5, pen rate 0.5556, one-point" in printed
@@ -454,10 +456,22 @@ def test_interrupted_preparation_leaves_nothing(source, monkeypatch, moment):
     assert files_of(source / "kept") == kept
 
 
-def test_a_folder_of_something_else_is_not_touched(source):
-    with pytest.raises(UserError, match="is not empty and holds no records"):
-        prepare(source, "lists")
+def test_what_is_no_dataset_is_refused_before_parsing(source, monkeypatch):
+    kept = prepare(source, "kept")
+    (kept / "thesis.tex").write_text("precious")
+    (source / "file").write_text("precious")
+    before = files_of(kept)
+    monkeypatch.setattr(iamondb, "read_raw", None)
+    for out, message in (
+        ("lists", "lists: holds 'train.txt', which is no part of a dataset"),
+        ("kept", "kept: holds 'thesis.tex', which is no part of a dataset"),
+        ("file", "file: is a file; a new, an empty or a dataset folder is needed"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prepare(source, out)
     assert (source / "lists" / "train.txt").is_file()
+    assert (source / "file").read_text() == "precious"
+    assert files_of(kept) == before
 
 
 @pytest.mark.parametrize(
@@ -492,11 +506,10 @@ def test_parsing_processes_need_no_tensorflow():
 
 
 @pytest.mark.data
-@pytest.mark.slow
 def test_check_values_of_the_complete_data(tmp_path):
     if not os.environ.get("STCN_DATA"):
         pytest.skip("STCN_DATA is not set")
-    from stcn_tf.data import records
+    from stcn_tf.data import pipeline, records
 
     with tarfile.open(Path(os.environ["STCN_DATA"], "iamondb", "lineStrokes.tar.xz")) as archive:
         archive.extractall(tmp_path / "raw", filter="data")
@@ -517,12 +530,21 @@ def test_check_values_of_the_complete_data(tmp_path):
     assert card.extra["num_files_in_no_list"] == 16
     assert card.extra["skipped"] == {}
 
-    raw = iamondb.read_raw(
-        tmp_path / "raw", iamondb.read_splits("official"), skip_bad=False, workers=2
-    )
-    assert {name: len(lines.ids) for name, lines in raw.splits.items()} == {
+    # Every file is good (above), so that the lines of a form are its files.
+    forms = list(iamondb.index_files(iamondb.find_line_strokes(tmp_path / "raw")).values())
+    official = iamondb.read_splits("official")
+    assert {name: sum(map(set(ids).__contains__, forms)) for name, ids in official.items()} == {
         "train": 5_364,
         "valid": 1_438,
         "test_t": 1_518,
         "test_f": 3_859,
     }
+
+    # Little of what training computes on is padding.
+    num_steps = num_cells = 0
+    batches = pipeline.train_batches(out, batch_size=20, seed=0)
+    for batch in batches.take(train.num_sequences // 20):
+        num_steps += int(batch.lengths.numpy().sum())
+        num_cells += batch.x.shape[0] * batch.x.shape[1]
+    assert 0.93 * train.num_steps < num_steps <= train.num_steps
+    assert num_steps / num_cells > 0.95

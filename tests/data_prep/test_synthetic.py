@@ -182,6 +182,11 @@ def test_earlier_output_is_replaced_anything_else_is_not(tmp_path):
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="is not empty and was not written by this command"):
         synthetic.write(tmp_path / "mine", small)
+    (tmp_path / "raw" / "notes.txt").write_text("precious")
+    before = files_of(tmp_path / "raw")
+    with pytest.raises(UserError, match="raw holds 'notes.txt', which this command did not write"):
+        synthetic.write(tmp_path / "raw", small)
+    assert files_of(tmp_path / "raw") == before
     with pytest.raises(UserError, match="is a file"):
         synthetic.write(tmp_path / "mine" / "thesis.tex", small)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"

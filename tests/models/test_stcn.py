@@ -380,12 +380,13 @@ def test_terms_are_those_of_the_distributions_masked(model, x):
     assert np.all(np.stack(terms.kl)[mask] > 0)
 
 
-def test_more_padding_and_what_it_holds_change_no_term(model, x):
-    terms = model.score(x, LENGTHS, noise="zero")
+@pytest.mark.parametrize("noise", ["zero", "sample"])
+def test_more_padding_and_what_it_holds_change_no_term(model, x, noise):
+    terms = model.score(x, LENGTHS, noise=noise)
     padded = np.pad(x, [(0, 0), (0, 5), (0, 0)])
     for filling in (0.0, 3.0):
         padded[0, LENGTHS[0] :] = padded[1, LENGTHS[1] :] = filling
-        more = model.score(padded, LENGTHS, noise="zero")
+        more = model.score(padded, LENGTHS, noise=noise)
         for old, new in zip(_arrays(terms), _arrays(more), strict=True):
             np.testing.assert_allclose(new[:, :TIME], old, rtol=1e-5, atol=1e-5)
             assert not np.any(new[:, TIME:])

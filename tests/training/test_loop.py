@@ -26,15 +26,45 @@ def interrupting(update: int):
     return report
 
 
-@pytest.mark.parametrize("update", [3, 4])  # between evaluations; and when one is due
-def test_continuing_equals_never_having_stopped(tmp_path, tiny_records, tiny_config, update):
-    whole = Trainer(tiny_config, tiny_records, tmp_path / "whole", report=lambda line: None)
-    assert whole.train()
-    stopped = Trainer(tiny_config, tiny_records, tmp_path / "parts", interrupting(update))
-    assert not stopped.train()
-    assert stopped.step == update
+def dying(update: int):
+    """A report function that is the end of the process at the progress line of an update."""
+
+    def report(line: str) -> None:
+        if line.startswith(f"update {update:>7,}/"):
+            raise RuntimeError("the power is gone")
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_records, tiny_config) -> Trainer:
+    """A run that was never stopped."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    trainer = Trainer(tiny_config, tiny_records, run_dir, report=lambda line: None)
+    assert trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("report", "kept"),
+    [
+        pytest.param(interrupting(3), 3, id="between evaluations"),
+        pytest.param(interrupting(4), 4, id="when an evaluation is due"),
+        pytest.param(dying(7), 5, id="killed, from the last checkpoint"),
+    ],
+)
+def test_continuing_equals_never_having_stopped(
+    tmp_path, tiny_records, tiny_config, whole, report, kept
+):
+    stopped = Trainer(tiny_config, tiny_records, tmp_path / "parts", report)
+    if kept == 5:
+        with pytest.raises(RuntimeError):
+            stopped.train()
+    else:
+        assert not stopped.train()
+        assert stopped.step == kept
     continued = Trainer(tiny_config, tiny_records, tmp_path / "parts", report=lambda line: None)
-    assert continued.step == update
+    assert continued.step == kept
     assert continued.train()
     assert continued.step == whole.step == tiny_config.training.max_steps
     for a, b in zip(weights(whole.model), weights(continued.model), strict=True):
@@ -42,7 +72,7 @@ def test_continuing_equals_never_having_stopped(tmp_path, tiny_records, tiny_con
     for name in ("best_elbo", "best_step", "evaluated_step", "stale_evaluations"):
         assert getattr(whole.checkpoints, name) == getattr(continued.checkpoints, name)
     for a, b in zip(
-        weights(load_run(tmp_path / "whole")), weights(load_run(tmp_path / "parts")), strict=True
+        weights(load_run(whole.run.path)), weights(load_run(tmp_path / "parts")), strict=True
     ):
         np.testing.assert_array_equal(a, b)
 
@@ -150,6 +180,15 @@ def test_divergence_is_told(tmp_path, tiny_records, tiny_config_with):
     config = tiny_config_with(training={"learning_rate": 1e30, "evaluate_every": 100})
     trainer = Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None)
     with pytest.raises(UserError, match="training diverged"):
+        trainer.train()
+    assert trainer.checkpoints.restore() is False  # nothing of it was kept
+
+
+def test_a_gradient_that_is_not_finite_is_told(tmp_path, tiny_records, tiny_config):
+    trainer = Trainer(tiny_config, tiny_records, tmp_path / "run", report=lambda line: None)
+    step = trainer._train_step
+    trainer._train_step = lambda batch: step(batch)._replace(gradient_norm=tf.constant(np.nan))
+    with pytest.raises(UserError, match="training diverged by update 1 .*gradient norm nan"):
         trainer.train()
 
 
