@@ -15,12 +15,16 @@ COMMAND = '''"""Counts things.
 The second paragraph says more.
 """
 
+import signal
 import sys
 
 from absl import flags
 
 from stcn_tf import cli
 from stcn_tf.errors import UserError
+
+# What runs in the background of a script inherits that Ctrl-C is ignored; this one never.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def define():
@@ -165,9 +169,12 @@ def test_interrupt_exits_with_130_and_one_line(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=30)
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (error, process.returncode) == ("interrupted\n", cli.INTERRUPTED)
 
 

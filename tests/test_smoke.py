@@ -60,11 +60,14 @@ def test_from_raw_strokes_to_samples(tmp_path):
     # Ctrl-C stops at the end of an update; the same command continues.
     train = (*SMALL, f"--data={records}", f"--run_dir={run_dir}")
     process = start("stcn_tf.train", *train)
-    for line in process.stdout:
-        if re.match(r"update +4/", line):
-            process.send_signal(signal.SIGINT)
-            break
-    out, err = process.communicate(timeout=600)
+    try:
+        for line in process.stdout:
+            if re.match(r"update +4/", line):
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=600)
+    finally:
+        process.kill()
     assert process.returncode == 130, (out, err)
     stopped = int(re.search(r"stopped after (\d+) updates", out)[1])
     assert 4 <= stopped < 60
