@@ -18,7 +18,6 @@ _HOMES = {
     "build_model": "stcn_tf.models",
     "generate": "stcn_tf.generation",
     "load_run": "stcn_tf.runs",
-    "reconstruct": "stcn_tf.generation",
 }
 
 __all__ = sorted(_HOMES)

@@ -7,6 +7,7 @@ configurations differ, the field's text says so.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 from typing import Any
@@ -56,8 +57,10 @@ class ModelConfig(_Validated):
 
     model: str = _setting(
         "stcn_dense",
-        "stcn: only z^1 reaches the output; stcn_dense: all latents do (paper, Eq. 9)",
-        choices=("stcn", "stcn_dense"),
+        "stcn: only z^1 reaches the output; stcn_dense: all latents do (paper, Eq. 9); wavenet, "
+        "wavenet_dense: the baselines without latents, which read the sum of all skip outputs or "
+        "the residual outputs of some blocks",
+        choices=("stcn", "stcn_dense", "wavenet", "wavenet_dense"),
     )
     observation: str = _setting(
         "gmm",
@@ -65,18 +68,41 @@ class ModelConfig(_Validated):
         choices=("normal", "gmm"),
     )
     num_components: int = _setting(20, "components of the GMM")
-    num_filters: int = _setting(256, "filters of the Wavenet blocks and of the latent networks")
+    num_filters: int = _setting(256, "filters of the Wavenet blocks")
     kernel_size: int = _setting(2, "width of the dilated causal convolutions")
     blocks_per_layer: int = _setting(
         6, "K: Wavenet blocks below each latent layer, with dilations 1, 2, ..., 2^(K-1)"
+    )
+    dilations: tuple[int, ...] = _setting(
+        (), "dilations of the Wavenet blocks, over and over; empty: 1,2,...,2^(K-1)"
+    )
+    wavenet_blocks: int = _setting(25, "Wavenet blocks of wavenet and wavenet_dense")
+    wavenet_dense_blocks: tuple[int, ...] = _setting(
+        (5, 15, 25), "blocks whose residual outputs wavenet_dense reads; 1 is the lowest"
+    )
+    first_frame: str = _setting(
+        "scored",
+        "of wavenet and wavenet_dense: scored: x_1 is predicted from a zero frame, as in stcn; "
+        "given: x_1 is not scored, as released",
+        choices=("scored", "given"),
     )
     latent_sizes: tuple[int, ...] = _setting(
         (32, 16, 8, 5, 2),
         "units of z^1,...,z^L; their number is L (released for handwriting: 32,16,8,4,2)",
     )
     latent_hidden_layers: int = _setting(2, "hidden layers of each latent network")
-    output_layers: int = _setting(5, "1x1 convolutions between the latents and the heads")
+    latent_filters: int = _setting(
+        0, "filters of the hidden layers of the latent networks; 0: as many as --num_filters"
+    )
+    output_type: str = _setting(
+        "conv1x1",
+        "conv1x1: the output layers are 1x1 convolutions with ReLU; wavenet: Wavenet blocks of "
+        "dilation 1, through which latents reach later steps (speech)",
+        choices=("conv1x1", "wavenet"),
+    )
+    output_layers: int = _setting(5, "layers between the latents (or the stack) and the heads")
     output_filters: int = _setting(256, "filters of the output layers")
+    output_kernel_size: int = _setting(2, "width of the convolutions of Wavenet output layers")
     posterior_draws: str = _setting(
         "shared",
         "shared: one draw of each z^l serves every use, a valid bound (paper); independent: a "
@@ -89,13 +115,35 @@ class ModelConfig(_Validated):
         "in the ladder VAE",
         choices=("std", "variance"),
     )
+    released_floors: bool = _setting(
+        False,
+        "put the floors of the authors' program under variances, weights and probabilities before "
+        "their logarithms are taken: its numbers, but not quite densities",
+    )
+
+    @property
+    def stack_dilations(self) -> tuple[int, ...]:
+        """The dilation of each Wavenet block, lowest first."""
+        pattern = self.dilations or [2**k for k in range(self.blocks_per_layer)]
+        is_wavenet = self.model.startswith("wavenet")
+        layers = len(self.latent_sizes)
+        blocks = self.wavenet_blocks if is_wavenet else self.blocks_per_layer * layers
+        return tuple(itertools.islice(itertools.cycle(pattern), blocks))
 
     def _check(self) -> None:
-        for name in ("num_components", "num_filters", "output_filters"):
+        for name in ("num_components", "num_filters", "output_filters", "wavenet_blocks"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("latent_hidden_layers", "output_layers"):
+        for name in ("latent_hidden_layers", "latent_filters", "output_layers"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        self._require("kernel_size", self.kernel_size >= 2, "2 or more")
+        for name in ("kernel_size", "output_kernel_size"):
+            self._require(name, getattr(self, name) >= 2, "2 or more")
+        positive = all(type(n) is int and n >= 1 for n in self.dilations)
+        self._require("dilations", positive, "dilations of 1 or more, or none")
+        if self.model == "wavenet_dense":
+            blocks, top = self.wavenet_dense_blocks, self.wavenet_blocks
+            known = all(type(n) is int and 1 <= n <= top for n in blocks)
+            accepted = f"one or more numbers from 1 to {top} (--wavenet_blocks)"
+            self._require("wavenet_dense_blocks", bool(blocks) and known, accepted)
         self._require("blocks_per_layer", 1 <= self.blocks_per_layer <= 20, "1 to 20")
         sizes = self.latent_sizes
         positive = bool(sizes) and all(type(n) is int and n >= 1 for n in sizes)
@@ -198,12 +246,15 @@ class Config:
     def from_json(cls, text: str, where: str) -> "Config":
         """Reads what `to_json` wrote.
 
+        Settings that it lacks are taken to be their defaults: a setting that a later version adds
+        has as its default what earlier versions did.
+
         Args:
             text: the JSON text.
             where: the file's name, for messages.
 
         Raises:
-            UserError: the text is no JSON, or has a missing, unknown or unacceptable setting.
+            UserError: the text is no JSON, or has an unknown or unacceptable setting.
         """
         try:
             raw = json.loads(text)
@@ -217,12 +268,9 @@ class Config:
             if not isinstance(raw[part], dict):
                 raise UserError(f"{where}: {part}: an object is accepted")
             names = {field.name for field in dataclasses.fields(kind)}
-            missing = sorted(names - set(raw[part]))
             unknown = sorted(set(raw[part]) - names)
-            if missing or unknown:
-                raise UserError(
-                    f"{where}: {part}: missing settings: {missing}; unknown settings: {unknown}"
-                )
+            if unknown:
+                raise UserError(f"{where}: {part}: unknown settings: {', '.join(unknown)}")
             try:
                 made[part] = kind(**raw[part])
             except UserError as error:

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from stcn_tf.bounds import sum_over_time
+from stcn_tf import bounds
+from stcn_tf.errors import UserError
 from stcn_tf.models.base import SequenceModel
 
 # A latent unit counts as active where its KL, averaged over the steps, exceeds this many nats.
 # (Burda et al., 2015, threshold the variance of the posterior mean instead; with a prior that
 # moves from step to step that would also count units whose posterior equals their prior.)
 ACTIVE_UNIT_NATS = 0.01
+
+BOUNDS = ("elbo", "iwae", "fivo")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,10 @@ class Evaluation:
     kl: np.ndarray  # [sequences, layers], layer 0 = lowest
     elbo: np.ndarray  # [sequences], a valid lower bound
     released_objective: np.ndarray  # [sequences], each layer's KL counted once
-    lengths: np.ndarray  # [sequences]
+    importance_weighted: np.ndarray | None  # [sequences]; None where it was not asked for
+    fivo: np.ndarray | None  # [sequences]; None where it was not asked for
+    num_steps: np.ndarray  # [sequences], scored steps
+    num_samples: int  # draws of the latents, or particles
     active_units: tuple[int, ...]  # for each layer
 
     def per_sequence(self, values: np.ndarray) -> float:
@@ -34,7 +40,7 @@ class Evaluation:
 
     def per_step(self, values: np.ndarray) -> float:
         """Sum over all sequences divided by all their steps."""
-        return float(np.sum(values) / np.sum(self.lengths))
+        return float(np.sum(values) / np.sum(self.num_steps))
 
     def standard_error(self, values: np.ndarray) -> float:
         """Of the mean over sequences; nan for a single one."""
@@ -44,8 +50,8 @@ class Evaluation:
 
     def per_step_standard_error(self, values: np.ndarray) -> float:
         """Of `per_step`, a ratio of two sums over sequences (delta method)."""
-        residuals = values - self.per_step(values) * self.lengths
-        return self.standard_error(residuals) / float(np.mean(self.lengths))
+        residuals = values - self.per_step(values) * self.num_steps
+        return self.standard_error(residuals) / float(np.mean(self.num_steps))
 
 
 class Evaluator:
@@ -54,10 +60,30 @@ class Evaluator:
     Args:
         model: built.
         jit_compile: compile the scoring with XLA (once for each batch shape).
+        bound: what to give beside the ELBO, one of `BOUNDS`: "elbo" (nothing), "iwae" (the
+            importance-weighted bound) or "fivo". Where the released objective is no bound the
+            importance-weighted one is always given.
+        num_samples: draws of the latents for each sequence, over which the ELBO is averaged and of
+            which the importance-weighted bound is made; and the number of particles.
+
+    Raises:
+        UserError: `bound` is "fivo" for a model that it makes no sense for.
     """
 
-    def __init__(self, model: SequenceModel, jit_compile: bool = False):
+    def __init__(
+        self,
+        model: SequenceModel,
+        jit_compile: bool = False,
+        bound: str = "elbo",
+        num_samples: int = 1,
+    ):
+        if bound == "fivo" and not model.do_latents_reach_across_steps:
+            raise UserError(
+                "bound: fivo; for a model without latents, or whose prediction of x_t reads the "
+                "latents of step t alone, elbo and iwae are accepted (iwae weights each step)"
+            )
         self._model = model
+        self._num_samples = num_samples
 
         @tf.function(
             input_signature=[
@@ -69,10 +95,20 @@ class Evaluator:
             autograph=False,
         )
         def score(x, lengths, seed):
-            terms = model.score(x, lengths, seed)
-            sums = sum_over_time(terms)
-            kl_of_units = [tf.reduce_sum(kl, axis=(0, 1)) for kl in terms.kl_per_unit]
-            return sums, sums.elbo(model), sums.objective(), kl_of_units
+            sampled = bounds.score_samples(model, x, lengths, seed, num_samples)
+            rows = {
+                "log_likelihood": sampled.mean.log_likelihood,
+                "kl": sampled.mean.kl,
+                "elbo": sampled.mean.elbo(model),
+                "released_objective": sampled.mean.objective(),
+                "num_steps": model.num_scored(lengths),
+            }
+            if bound == "iwae" or not model.is_released_objective_a_bound:
+                rows["importance_weighted"] = sampled.importance_weighted
+            if bound == "fivo":
+                seed = tf.random.fold_in(seed, num_samples)
+                rows["fivo"] = bounds.filter_particles(model, x, lengths, seed, num_samples)
+            return rows, sampled.kl_of_units
 
         self._score = score
 
@@ -83,7 +119,7 @@ class Evaluator:
         stop: Callable[[], bool] = lambda: False,
         progress: Callable[[int], Any] = lambda sequences: None,
     ) -> Evaluation | None:
-        """Scores every sequence of `batches` once, with one posterior draw.
+        """Scores every sequence of `batches` once.
 
         Args:
             batches: of `pipeline.eval_batches`.
@@ -94,33 +130,28 @@ class Evaluator:
         Returns:
             The Evaluation; None if it was given up.
         """
-        scored, lengths, units = [], [], None
-        done = 0
+        scored, units, done = [], None, 0
         for index, batch in enumerate(batches):
             if stop():
                 return None
             batch_seed = tf.random.fold_in((seed, 1), index)
-            sums, elbo, objective, kl_of_units = self._score(batch.x, batch.lengths, batch_seed)
-            scored.append([t.numpy() for t in (sums.log_likelihood, sums.kl, elbo, objective)])
-            lengths.append(batch.lengths.numpy())
+            rows, kl_of_units = self._score(batch.x, batch.lengths, batch_seed)
+            scored.append({name: values.numpy() for name, values in rows.items()})
             kl_of_units = [kl.numpy().astype(np.float64) for kl in kl_of_units]
             units = (
                 kl_of_units
                 if units is None
                 else [a + b for a, b in zip(units, kl_of_units, strict=True)]
             )
-            done += len(lengths[-1])
+            done += len(scored[-1]["num_steps"])
             progress(done)
-        log_likelihood, kl, elbo, objective = (
-            np.concatenate(column).astype(np.float64) for column in zip(*scored, strict=True)
-        )
-        all_lengths = np.concatenate(lengths)
-        num_steps = all_lengths.sum()
+        columns = {name: np.concatenate([rows[name] for rows in scored]) for name in scored[0]}
+        num_steps = columns.pop("num_steps")
+        total_steps = num_steps.sum()
         return Evaluation(
-            log_likelihood=log_likelihood,
-            kl=kl,
-            elbo=elbo,
-            released_objective=objective,
-            lengths=all_lengths,
-            active_units=tuple(int(np.sum(kl / num_steps > ACTIVE_UNIT_NATS)) for kl in units),
+            **dict.fromkeys(("importance_weighted", "fivo"))
+            | {name: values.astype(np.float64) for name, values in columns.items()},
+            num_steps=num_steps,
+            num_samples=self._num_samples,
+            active_units=tuple(int(np.sum(kl / total_steps > ACTIVE_UNIT_NATS)) for kl in units),
         )

@@ -14,6 +14,10 @@ from stcn_tf.errors import UserError
 
 FLAGS = flags.FLAGS
 
+_SETTINGS = frozenset(
+    field.name for kind in (ModelConfig, TrainingConfig) for field in dataclasses.fields(kind)
+)
+
 
 def define_settings(kind: type) -> None:
     """Defines one flag for each field of a settings class."""
@@ -67,6 +71,7 @@ def define_train() -> None:
     )
     define_settings(ModelConfig)
     define_settings(TrainingConfig)
+    _define_released()
 
 
 def define_evaluate() -> None:
@@ -74,12 +79,38 @@ def define_evaluate() -> None:
     _define_data()
     _define_run()
     flags.DEFINE_string("split", "valid", "split of the records to evaluate on")
+    flags.DEFINE_enum(
+        "bound",
+        "elbo",
+        ["elbo", "iwae", "fivo"],
+        "what to give beside the ELBO: iwae: the importance-weighted bound, for each step where "
+        "the model allows it, else for each sequence (where the released objective is no lower "
+        "bound it is given in any case); fivo: that of a particle filter, for models with Wavenet "
+        "output layers",
+    )
+    flags.DEFINE_integer(
+        "num_samples",
+        None,
+        "K: draws of the latents, over which the ELBO is averaged and of which iwae is made (memory"
+        " does not grow with them), and particles; default: 1 for elbo alone, else 16",
+        lower_bound=1,
+    )
+    flags.DEFINE_enum(
+        "posterior_draws",
+        None,
+        ["shared", "independent"],
+        "score the weights as a model with these draws, another generative model than the one that "
+        "was trained; default: as trained",
+    )
+    flags.DEFINE_bool(
+        "released_floors", None, "score with or without the released floors; default: as trained"
+    )
     flags.DEFINE_integer("batch_size", 20, "sequences scored at once", lower_bound=1)
     flags.DEFINE_integer(
         "limit", 0, "evaluate on the first N sequences only; 0: on all", lower_bound=0
     )
     flags.DEFINE_integer(
-        "seed", 0, "seed of the posterior draw", lower_bound=0, upper_bound=2**31 - 1
+        "seed", 0, "seed of the posterior draws", lower_bound=0, upper_bound=2**31 - 1
     )
     flags.DEFINE_string("out", None, "file to write; default: RUN_DIR/evaluation.json")
 
@@ -136,6 +167,82 @@ def define_export() -> None:
     _define_run()
     flags.DEFINE_string("out", None, "folder for the SavedModel", required=True)
     _define_jit_compile()
+
+
+class _ReleasedParser(flags.ArgumentParser):
+    """Reads `NAME=VALUE`, a setting and a value of its type, as a pair of strings."""
+
+    syntactic_help = "NAME=VALUE, a setting and its value, as in learning_rate_decay=0.92"
+
+    def parse(self, argument: str) -> tuple[str, str]:
+        name, separator, value = argument.partition("=")
+        if not separator:
+            raise ValueError("no value")
+        if name not in _SETTINGS:
+            raise ValueError(f"{name!r} is no setting")
+        try:  # here already, so that a mistake shows without --as_released too
+            FLAGS[name].parser.parse(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {error.args[0]}") from error
+        return name, value
+
+
+class _AsReleasedFlag(flags.BooleanFlag):
+    """Sets what `--released` has collected, as if it stood at this flag's place."""
+
+    def parse(self, argument: str | bool) -> None:
+        super().parse(argument)
+        if not self.value:
+            return
+        released = FLAGS["released"].value
+        if not released:
+            raise flags.Error(
+                "--as_released: no released values before it (flagfiles of experiments/paper give "
+                "them)"
+            )
+        for name, value in dict(released).items():
+            flag = FLAGS[name]
+            flag.parse(value)
+            flag.using_default_value = False
+
+
+def _define_released() -> None:
+    flags.DEFINE_multi(
+        _ReleasedParser(),
+        None,
+        "released",
+        None,
+        "what the authors' released configuration has for a setting; used by --as_released",
+    )
+    flags.DEFINE_flag(
+        _AsReleasedFlag(
+            "as_released",
+            False,
+            "set what --released has given so far; flags that come later still win",
+        )
+    )
+
+
+def define_import_tf1() -> None:
+    """Flags of `python -m stcn_tf.import_tf1`."""
+    flags.DEFINE_string(
+        "checkpoint",
+        None,
+        "prefix of the checkpoint's files, as in DIR/model.ckpt-1",
+        required=True,
+    )
+    flags.DEFINE_string("config", None, "the model's JSON configuration", required=True)
+    flags.DEFINE_string("run_dir", None, "folder for the run, new or empty", required=True)
+    flags.DEFINE_string(
+        "data", None, "folder of the records that the model was trained on; default: not known"
+    )
+    flags.DEFINE_integer(
+        "max_steps",
+        0,
+        "the run's setting of this name, which the configuration does not have: stop training after"
+        " this many updates, those before the import included; 0: num_epochs alone decides",
+        lower_bound=0,
+    )
 
 
 def _define_jit_compile() -> None:

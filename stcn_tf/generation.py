@@ -1,4 +1,4 @@
-"""Sampling, continuation and reconstruction, in the normalised units of the records.
+"""Sampling and continuation, in the normalised units of the records.
 
 `generate_raw` alone takes and gives raw units.
 """
@@ -32,7 +32,8 @@ def generate(
     Args:
         model: built.
         beginning: [num, steps, features] float32, what every sequence starts with; `steps` may be
-            0, and `num` is the number of sequences.
+            0, and `num` is the number of sequences. A model that does not predict the first frame
+            then begins with a zero one.
         length: steps to generate after the (longest) beginning.
         seed: stateless; the same seed gives the same samples.
         temperature: of the real-valued features, see `Observation.sample`.
@@ -51,6 +52,11 @@ def generate(
     total = steps + tf.convert_to_tensor(length, tf.int32)
     if given_lengths is None:
         given_lengths = tf.fill([num], steps)
+    # A model that does not predict the first frame is given a zero one, the mean of the records,
+    # where there is no beginning; not padding, whatever that may hold.
+    within = tf.sequence_mask(given_lengths, steps)[..., tf.newaxis]  # [num, steps, 1]
+    beginning = tf.where(within, beginning, 0.0)
+    given_lengths = tf.maximum(given_lengths, model.num_given_frames)
     # One frame more than given, so that indexing below is valid where nothing is given.
     padded = tf.pad(beginning, [[0, 0], [0, 1], [0, 0]])
 
@@ -150,18 +156,3 @@ def generate_raw(
         sequence[: len(beginning)] = beginning
         sequences.append(sequence)
     return sequences
-
-
-def reconstruct(model: SequenceModel, x: tf.Tensor, seed: Seed = (0, 0)) -> tf.Tensor:
-    """Reconstructs sequences: latents from the posterior, then the most probable x_t.
-
-    Args:
-        model: built.
-        x: [batch, time, features] float32.
-        seed: of the latent noise.
-
-    Returns:
-        [batch, time, features] float32: the mean of the most probable component, and 1 for binary
-        features whose probability exceeds 0.5.
-    """
-    return model.observation.sample(model.reconstruct(x, seed), (0, 0), 0.0, 0.0)

@@ -1,9 +1,14 @@
-"""An evaluation as a table for people and as evaluation.json for programs."""
+"""An evaluation as a table for people and as evaluation.json for programs.
+
+A log-likelihood of real values depends on their scale, so that every number here says its unit and
+its normalisation, and likelihoods are given in the records' raw units, too.
+"""
 
 import json
+import math
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +17,19 @@ from stcn_tf.evaluation import Evaluation
 from stcn_tf.files import replacing_file
 from stcn_tf.models.base import SequenceModel
 
-_UNIT = "nats of the normalised values"
+
+class _Row(NamedTuple):
+    """A row of the table."""
+
+    values: np.ndarray  # [sequences], nats
+    is_likelihood: bool = True  # depends on the scale of x, and has bits per dimension
+
+
+def likelihood_unit(card: DatasetCard) -> str:
+    """In words, what a log-likelihood of these records is measured in."""
+    if not card.num_real:
+        return "nats"
+    return f"nats of {card.normalization.kind}-normalised values"
 
 
 def summary(
@@ -24,36 +41,43 @@ def summary(
         evaluation: of one split.
         model: the model that was evaluated.
         card: of the records.
-        about: what was evaluated: run, model, checkpoint, update, split, seed.
+        about: what was evaluated and how: run, model, checkpoint, update, split, seed, bound.
 
     Returns:
         A JSON object: `about`, units and normalisation, counts, and for each row of the table
-        `per_sequence` and `per_step` with their standard errors over sequences.
+        `per_sequence` and `per_step` with their standard errors over sequences; for likelihoods
+        also `bits_per_dimension` (of the features of the scored steps) and the same three under
+        `raw_units`.
     """
+    norm = card.normalization
+    # Densities of x = (raw - mean) / std are those of raw values times the product of the stds.
+    nats_per_step = sum(math.log(std) for std in norm.std)
+    units = ", ".join(f"{real.name} in {real.unit}" for real in card.features[: card.num_real])
+    rows = {}
+    for name, row in _rows(evaluation, model):
+        rows[name] = _numbers(evaluation, row, card.num_features)
+        if row.is_likelihood and card.num_real:
+            raw = _Row(row.values - nats_per_step * evaluation.num_steps)
+            rows[name]["raw_units"] = _numbers(evaluation, raw, card.num_features)
     return {
         **about,
         "dataset": card.name,
         "source_sha256": card.source_sha256,
-        "unit": _UNIT,
+        "unit": likelihood_unit(card),
+        "raw_unit": f"nats of values in raw units ({units})" if card.num_real else None,
         "normalization": {
-            "kind": card.normalization.kind,
+            "kind": norm.kind,
             "features": [feature.name for feature in card.features],
-            "mean": list(card.normalization.mean),
-            "std": list(card.normalization.std),
+            "mean": list(norm.mean),
+            "std": list(norm.std),
         },
-        "posterior_samples": 1,
-        "num_sequences": len(evaluation.lengths),
-        "num_steps": int(evaluation.lengths.sum()),
+        "num_samples": evaluation.num_samples,
+        "num_given_frames": model.num_given_frames,
+        "released_floors": model.observation.released_floors,
+        "num_sequences": len(evaluation.num_steps),
+        "num_steps": int(evaluation.num_steps.sum()),
         "active_units": list(evaluation.active_units),
-        "terms": {
-            name: {
-                "per_sequence": evaluation.per_sequence(values),
-                "per_sequence_standard_error": evaluation.standard_error(values),
-                "per_step": evaluation.per_step(values),
-                "per_step_standard_error": evaluation.per_step_standard_error(values),
-            }
-            for name, values in _terms(evaluation, model)
-        },
+        "terms": rows,
     }
 
 
@@ -63,30 +87,49 @@ def table(content: dict[str, Any]) -> str:
     Args:
         content: what `summary` returned.
     """
-    norm = content["normalization"]
-    scales = ", ".join(
-        f"{name} ({mean:.6g}, {std:.6g})"
-        for name, mean, std in zip(norm["features"], norm["mean"], norm["std"], strict=True)
-    )
-    width = max(len(name) for name in content["terms"])
+    norm, terms = content["normalization"], content["terms"]
     lines = [
         f"{content['run']}: {content['model']}, checkpoint {content['checkpoint']}, "
         f"after {content['update']:,} updates",
         f"{content['dataset']}, split {content['split']}: {content['num_sequences']:,} sequences, "
-        f"{content['num_steps']:,} steps",
-        f"unit: {content['unit']}, one posterior draw; normalisation {norm['kind']}, "
-        f"(mean, std) of {scales}",
-        "",
-        f"{'':{width}}  {'per sequence':>24}  {'per step':>20}",
+        f"{content['num_steps']:,} scored steps"
+        + (" (the first frame of each is given)" if content["num_given_frames"] else ""),
     ]
-    for name, term in content["terms"].items():
-        whole, whole_error = term["per_sequence"], term["per_sequence_standard_error"]
-        step, step_error = term["per_step"], term["per_step_standard_error"]
-        lines.append(
-            f"{name:{width}}  {whole:12.3f} +- {whole_error:8.3f}  {step:10.5f} +- {step_error:.5f}"
-        )
-    active = ", ".join(str(units) for units in content["active_units"])
-    lines += ["", f"+-: standard error over sequences; active units of layer 1, 2, ...: {active}"]
+    if content["active_units"]:
+        lines[0] += f"; posterior draws {content['posterior_draws']}, {content['num_samples']} of z"
+    if content["released_floors"]:
+        lines.append("with the floors of the released program: not quite densities")
+    width = max(len(name) for name in terms)
+
+    def block(unit: str, numbers: dict[str, dict[str, Any]]) -> None:
+        heading = f"{'per sequence':>25}  {'per step':>21}  {'bits/dimension':>14}"
+        lines.extend(["", f"{unit}:", f"{'':{width}}  {heading}"])
+        for name, term in numbers.items():
+            whole, whole_error = term["per_sequence"], term["per_sequence_standard_error"]
+            step, step_error = term["per_step"], term["per_step_standard_error"]
+            line = (
+                f"{name:{width}}  {whole:13.3f} +- {whole_error:8.3f}  "
+                f"{step:10.5f} +- {step_error:.5f}"
+            )
+            if "bits_per_dimension" in term:
+                line += f"  {term['bits_per_dimension']:14.5f}"
+            lines.append(line)
+
+    scales = ", ".join(
+        f"{name} ({mean:.6g}, {std:.6g})"
+        for name, mean, std in zip(norm["features"], norm["mean"], norm["std"], strict=True)
+    )
+    block(
+        content["unit"] + (f", (mean, std) of {scales}" if content["raw_unit"] else ""),
+        terms,
+    )
+    if content["raw_unit"]:
+        raw = {name: term["raw_units"] for name, term in terms.items() if "raw_units" in term}
+        block(content["raw_unit"], raw)
+    lines += ["", "+-: standard error over sequences"]
+    if content["active_units"]:
+        active = ", ".join(str(units) for units in content["active_units"])
+        lines[-1] += f"; active units of layer 1, 2, ...: {active}"
     return "\n".join(lines)
 
 
@@ -98,15 +141,41 @@ def write(content: dict[str, Any], path: str | os.PathLike) -> None:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def _terms(evaluation: Evaluation, model: SequenceModel) -> Iterator[tuple[str, np.ndarray]]:
-    """The rows of the table: name and value of each sequence."""
-    yield "ELBO", evaluation.elbo
-    if not model.is_released_objective_a_bound:
-        yield "released objective (not a lower bound)", evaluation.released_objective
-    yield "reconstruction", evaluation.log_likelihood
-    yield "KL", evaluation.kl.sum(axis=1)
+def _numbers(evaluation: Evaluation, row: _Row, num_features: int) -> dict[str, float]:
+    values = row.values
+    numbers = {
+        "per_sequence": evaluation.per_sequence(values),
+        "per_sequence_standard_error": evaluation.standard_error(values),
+        "per_step": evaluation.per_step(values),
+        "per_step_standard_error": evaluation.per_step_standard_error(values),
+    }
+    if row.is_likelihood:
+        numbers["bits_per_dimension"] = -numbers["per_step"] / (num_features * math.log(2))
+    return numbers
+
+
+def _rows(evaluation: Evaluation, model: SequenceModel) -> Iterator[tuple[str, _Row]]:
+    """The rows of the table by their names."""
+    if not model.latent_sizes:
+        yield "log-likelihood (exact)", _Row(evaluation.log_likelihood)
+        return
+    if model.is_released_objective_a_bound:
+        yield "ELBO", _Row(evaluation.elbo)
+    else:
+        yield "released objective (not a lower bound)", _Row(evaluation.released_objective)
+        yield "ELBO (KL_1 + 2 * the rest: a lower bound)", _Row(evaluation.elbo)
+    samples = evaluation.num_samples
+    if evaluation.importance_weighted is not None:
+        weights = "sequence" if model.do_latents_reach_across_steps else "step"
+        over = "" if model.is_released_objective_a_bound else " over both draws"
+        name = f"importance-weighted bound{over} (K = {samples}, per {weights})"
+        yield name, _Row(evaluation.importance_weighted)
+    if evaluation.fivo is not None:
+        yield f"FIVO bound (K = {samples})", _Row(evaluation.fivo)
+    yield "reconstruction", _Row(evaluation.log_likelihood)
+    yield "KL", _Row(evaluation.kl.sum(axis=1), is_likelihood=False)
     for layer, kl in enumerate(evaluation.kl.T, start=1):
-        yield f"KL of layer {layer}", kl
+        yield f"KL of layer {layer}", _Row(kl, is_likelihood=False)
 
 
 def _without_nan(content: Any) -> Any:

@@ -2,7 +2,9 @@
 
     run_dir/
       config.json           all settings (`stcn_tf.config`)
-      dataset.json          a copy of the card of the records
+      imported.flags        of an imported run: the same settings as flags of stcn_tf.train
+      dataset.json          a copy of the card of the records (of an imported run whose records are
+                            not known: a placeholder, until it is trained on)
       checkpoints/latest/   weights, optimizer and position in the data: to continue training
       checkpoints/best/     weights with the best ELBO on the validation split
       events/train/ events/valid/   TensorBoard
@@ -12,6 +14,7 @@ This is all that evaluation, sampling and export need.
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 
 import keras
@@ -55,6 +58,8 @@ class RunDirectory:
     def prepare(cls, path: str | os.PathLike, config: Config, card: DatasetCard) -> "RunDirectory":
         """Opens the run to continue it, or makes a new one.
 
+        A run that was imported without its records takes over the card.
+
         Raises:
             UserError: the folder holds something else, or a run with other settings or records.
         """
@@ -67,6 +72,10 @@ class RunDirectory:
                     f"{path}: holds a run of another configuration "
                     f"({'; '.join(differences)}): give its settings, or another --run_dir"
                 )
+            if run.card.is_placeholder:
+                run._check_same_kinds(card)
+                _write(path / CARD_NAME, card.to_json())
+                return cls(path, config, card)
             # The shards' checksums say what the records are, however they were made.
             if (card.features, card.splits, card.normalization) != (
                 run.card.features,
@@ -83,17 +92,28 @@ class RunDirectory:
             raise UserError(f"{path}: neither empty nor a run directory: give another --run_dir")
         path.mkdir(parents=True, exist_ok=True)
         # config.json last: a folder with one is complete.
-        for name, text in ((CARD_NAME, card.to_json()), (CONFIG_NAME, config.to_json())):
-            with replacing_file(path / name) as partial:
-                partial.write_text(text, encoding="utf-8")
+        _write(path / CARD_NAME, card.to_json())
+        _write(path / CONFIG_NAME, config.to_json())
         return cls(path, config, card)
 
     def check_same_units(self, card: DatasetCard) -> None:
         """Checks that likelihoods of other records compare with the run's.
 
+        Where the run's own are not known, records with features of the same kinds are accepted, and
+        stderr is told.
+
         Raises:
             UserError: features or normalisation differ.
         """
+        if self.card.is_placeholder:
+            self._check_same_kinds(card)
+            print(
+                f"{self.path}: how the data that it was trained on were normalised is not known; "
+                f"likelihoods are of the values that {card.name} holds (normalization: "
+                f"{card.normalization.kind})",
+                file=sys.stderr,
+            )
+            return
         for what in ("features", "normalization"):
             theirs, mine = getattr(card, what), getattr(self.card, what)
             if theirs != mine:
@@ -101,6 +121,14 @@ class RunDirectory:
                     f"the records {card.name} have other {what} than those that {self.path} was "
                     f"trained on: {theirs}; accepted: {mine}"
                 )
+
+    def _check_same_kinds(self, card: DatasetCard) -> None:
+        theirs, mine = ((c.num_real, c.num_binary) for c in (card, self.card))
+        if theirs != mine:
+            raise UserError(
+                f"the records {card.name} have {theirs[0]} real and {theirs[1]} binary features; "
+                f"the model of {self.path} has {mine[0]} and {mine[1]}"
+            )
 
     @property
     def latest(self) -> Path:
@@ -152,6 +180,11 @@ class RunDirectory:
         model = build_model(self.config.model, self.card)
         restore(tf.train.Checkpoint(weights=weights_by_path(model)), prefix)
         return model
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def weights_by_path(model: SequenceModel) -> dict[str, keras.Variable]:

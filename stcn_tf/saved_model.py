@@ -51,6 +51,7 @@ class Sampler(tf.Module):
                 tf.TensorSpec([], tf.float32, "temperature"),
             ],
             jit_compile=jit_compile,
+            autograph=False,
         )
         def sample(num, length, seed, temperature):
             nothing = tf.zeros([num, 0, card.num_features])
@@ -60,7 +61,7 @@ class Sampler(tf.Module):
 
         text = card.to_json()
 
-        @tf.function(input_signature=[])
+        @tf.function(input_signature=[], autograph=False)
         def card_text():
             return tf.constant(text)
 

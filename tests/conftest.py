@@ -95,6 +95,12 @@ def tiny_config_with(tiny_config):
     return replaced
 
 
+@pytest.fixture(scope="session")
+def two_replicas() -> tf.distribute.Strategy:
+    """One for all tests: two strategies of a process would number their all-reduces alike."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
 @pytest.fixture
 def parse_flags():
     """Function (define, *arguments): defines and parses flags, which are gone after the test."""
@@ -113,6 +119,24 @@ def parse_flags():
 @pytest.fixture(scope="session")
 def tiny_run(tiny_records, tiny_config, tmp_path_factory) -> str:
     """A run directory of an untrained model, random biases included, with both checkpoints."""
+    return _write_run(tmp_path_factory.mktemp("runs") / "tiny", tiny_records, tiny_config)
+
+
+@pytest.fixture(scope="session", params=["wavenet", "wavenet_dense"])
+def tiny_wavenet_run(request, tiny_records, tiny_config, tmp_path_factory) -> str:
+    """`tiny_run` of a Wavenet whose first frame is given, and of a Wavenet-dense without one."""
+    model = dataclasses.replace(
+        tiny_config.model,
+        model=request.param,
+        first_frame="given" if request.param == "wavenet" else "scored",
+        wavenet_blocks=3,
+        wavenet_dense_blocks=(1, 3),
+    )
+    config = dataclasses.replace(tiny_config, model=model)
+    return _write_run(tmp_path_factory.mktemp("runs") / request.param, tiny_records, config)
+
+
+def _write_run(folder, tiny_records: str, config: Config) -> str:
     from stcn_tf.data import pipeline
     from stcn_tf.data.records import read_card
     from stcn_tf.models import build_model
@@ -121,12 +145,12 @@ def tiny_run(tiny_records, tiny_config, tmp_path_factory) -> str:
     from stcn_tf.training.train_step import make_optimizer
 
     card = read_card(tiny_records)
-    run = RunDirectory.prepare(tmp_path_factory.mktemp("runs") / "tiny", tiny_config, card)
-    model = build_model(tiny_config.model, card)
+    run = RunDirectory.prepare(folder, config, card)
+    model = build_model(config.model, card)
     rng = np.random.default_rng(3)
     for variable in model.variables:
         variable.assign(0.5 * rng.standard_normal(variable.shape))
-    optimizer = make_optimizer(tiny_config.training)
+    optimizer = make_optimizer(config.training)
     optimizer.build(model.trainable_variables)
     batches = iter(pipeline.train_batches(tiny_records, batch_size=4, window=8, seed=0))
     checkpoints = Checkpoints(run, model, optimizer, batches)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -6,26 +7,30 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf import report
+from stcn_tf.bounds import filter_particles, score_samples
 from stcn_tf.data import pipeline
-from stcn_tf.data.records import read_card
+from stcn_tf.data.records import Feature, Normalization, read_card
+from stcn_tf.errors import UserError
 from stcn_tf.evaluation import ACTIVE_UNIT_NATS, Evaluation, Evaluator
 from stcn_tf.models import build_model
 
 ABOUT = {"run": "r", "model": "m", "checkpoint": "best", "update": 1234, "split": "valid"}
 
 
-def evaluation_of(lengths, **values) -> Evaluation:
-    lengths = np.array(lengths)
-    rows = {name: np.zeros(len(lengths)) for name in ("log_likelihood", "elbo")}
+def evaluation_of(num_steps, **values) -> Evaluation:
+    num_steps = np.array(num_steps)
+    rows = ("log_likelihood", "elbo", "released_objective")
     return Evaluation(
         **{
-            **rows,
-            "released_objective": np.zeros(len(lengths)),
-            "kl": np.zeros((len(lengths), 2)),
+            **{name: np.zeros(len(num_steps)) for name in rows},
+            "importance_weighted": None,
+            "fivo": None,
+            "kl": np.zeros((len(num_steps), 2)),
             "active_units": (1, 0),
+            "num_samples": 1,
             **{name: np.array(value, float) for name, value in values.items()},
         },
-        lengths=lengths,
+        num_steps=num_steps,
     )
 
 
@@ -41,7 +46,9 @@ def test_every_sequence_once_by_hand(model, tiny_records):
     assert told == [3, 6, 7]
     elbos, reconstructions, kls, units, lengths = [], [], [], 0.0, []
     for index, (x, n) in enumerate(batches):
-        terms = model.score(x, n, tf.random.fold_in((4, 1), index))
+        # The seed of the batch, and of its first (and only) draw.
+        seed = tf.random.fold_in(tf.random.fold_in((4, 1), index), 0)
+        terms = model.score(x, n, seed)
         for i, steps in enumerate(n.numpy()):
             reconstructions.append(terms.log_likelihood[i, :steps].numpy().sum())
             kls.append(terms.kl[i, :steps].numpy().sum(axis=0))
@@ -52,7 +59,8 @@ def test_every_sequence_once_by_hand(model, tiny_records):
     np.testing.assert_allclose(evaluation.released_objective, elbos, rtol=1e-4)
     np.testing.assert_allclose(evaluation.log_likelihood, reconstructions, rtol=1e-4)
     np.testing.assert_allclose(evaluation.kl, kls, rtol=1e-4)
-    np.testing.assert_array_equal(evaluation.lengths, lengths)
+    np.testing.assert_array_equal(evaluation.num_steps, lengths)
+    assert evaluation.importance_weighted is None and evaluation.fivo is None
     assert evaluation.active_units[0] == np.sum(units / sum(lengths) > ACTIVE_UNIT_NATS)
     assert len(evaluation.active_units) == 3
 
@@ -86,24 +94,113 @@ def test_standard_error_covers_the_mean():
     assert 0.90 < inside / 400 < 0.99
 
 
+def test_importance_weighted_bounds_of_a_split(model, tiny_records):
+    batches = pipeline.eval_batches(tiny_records, split="valid", batch_size=4)
+    evaluation = Evaluator(model, bound="iwae", num_samples=5)(batches, seed=3)
+    assert evaluation.num_samples == 5
+    for index, (x, n) in enumerate(batches):
+        seed = tf.random.fold_in((3, 1), index)
+        expected = score_samples(model, x, n, seed, 5)
+        rows = slice(4 * index, 4 * index + len(n))
+        np.testing.assert_allclose(
+            evaluation.importance_weighted[rows], expected.importance_weighted, rtol=1e-4
+        )
+        np.testing.assert_allclose(evaluation.elbo[rows], expected.mean.elbo(model), rtol=1e-4)
+
+
+def test_fivo_of_a_split(tiny_records, tiny_config_with):
+    settings = tiny_config_with(model={"output_type": "wavenet"}).model
+    model = build_model(settings, read_card(tiny_records))
+    batches = pipeline.eval_batches(tiny_records, split="valid", batch_size=4, limit=4)
+    evaluation = Evaluator(model, bound="fivo", num_samples=3)(batches, seed=3)
+    x, n = next(iter(batches))
+    seed = tf.random.fold_in(tf.random.fold_in((3, 1), 0), 3)
+    np.testing.assert_allclose(evaluation.fivo, filter_particles(model, x, n, seed, 3), rtol=1e-4)
+    assert evaluation.importance_weighted is None
+
+
+def test_fivo_is_refused_where_steps_can_be_weighted(model):
+    with pytest.raises(UserError, match="bound: fivo; .*elbo and iwae are accepted"):
+        Evaluator(model, bound="fivo")
+
+
+@pytest.mark.parametrize("first_frame", ["scored", "given"])
+def test_a_given_first_frame_is_no_scored_step(tiny_records, tiny_config_with, first_frame):
+    settings = tiny_config_with(
+        model={"model": "wavenet", "wavenet_blocks": 2, "first_frame": first_frame}
+    ).model
+    card = read_card(tiny_records)
+    model = build_model(settings, card)
+    batches = pipeline.eval_batches(tiny_records, split="valid", batch_size=4)
+    evaluation = Evaluator(model, bound="iwae", num_samples=9)(batches)
+    given = 1 if first_frame == "given" else 0
+    split = card.splits["valid"]
+    assert evaluation.num_steps.sum() == split.num_steps - given * split.num_sequences
+    content = report.summary(evaluation, model, card, ABOUT)
+    assert list(content["terms"]) == ["log-likelihood (exact)"]
+    text = report.table(content)
+    assert ("(the first frame of each is given)" in text) == bool(given)
+    assert "KL" not in text and "draws" not in text
+
+
 @pytest.mark.parametrize("draws", ["shared", "independent"])
 def test_report(tmp_path, tiny_records, tiny_config_with, draws):
     card = read_card(tiny_records)
     model = build_model(tiny_config_with(model={"posterior_draws": draws}).model, card)
     evaluation = evaluation_of(
-        [4, 6], elbo=[1.0, 2.0], released_objective=[3.0, 5.0], kl=[[1.0, 0.5], [2.0, 1.5]]
+        [4, 6],
+        elbo=[1.0, 2.0],
+        released_objective=[3.0, 5.0],
+        importance_weighted=[2.0, 3.0],
+        kl=[[1.0, 0.5], [2.0, 1.5]],
     )
-    content = report.summary(evaluation, model, card, ABOUT)
-    assert content["terms"]["KL"]["per_sequence"] == pytest.approx(2.5)
-    assert content["terms"]["KL of layer 2"]["per_step"] == pytest.approx(0.2)
+    content = report.summary(evaluation, model, card, {**ABOUT, "posterior_draws": draws})
+    terms = content["terms"]
+    assert terms["KL"]["per_sequence"] == pytest.approx(2.5)
+    assert terms["KL of layer 2"]["per_step"] == pytest.approx(0.2)
+    assert "bits_per_dimension" not in terms["KL"] and "raw_units" not in terms["KL"]
+    elbo = "ELBO" if draws == "shared" else "ELBO (KL_1 + 2 * the rest: a lower bound)"
+    # 3 nats over 10 steps of 3 features.
+    assert terms[elbo]["bits_per_dimension"] == pytest.approx(-3 / 30 / np.log(2))
+    # The stds are 3 and 40 and 30: of a raw value the density is that much smaller.
     text = report.table(content)
-    assert "nats of the normalised values" in text
+    assert "nats of channel-normalised values" in text
+    assert "(mean, std) of dx (3, 40), dy (-1, 30), pen (0, 1)" in text
+    raw_per_step = 0.3 - np.log(40) - np.log(30)
+    assert terms[elbo]["raw_units"]["per_step"] == pytest.approx(raw_per_step)
+    assert terms[elbo]["raw_units"]["per_sequence"] == pytest.approx(5 * raw_per_step)
+    bits = terms[elbo]["raw_units"]["bits_per_dimension"]
+    assert bits == pytest.approx(-raw_per_step / 3 / np.log(2))
+    assert "nats of values in raw units (dx in " in text
     assert "r: m, checkpoint best, after 1,234 updates" in text
-    assert "normalisation channel, (mean, std) of dx (3, 40), dy (-1, 30), pen (0, 1)" in text
+    assert f"posterior draws {draws}, 1 of z" in text
     released = "released objective (not a lower bound)"
-    assert (released in text) == (released in content["terms"]) == (draws == "independent")
+    weighted = "importance-weighted bound (K = 1, per step)"
+    if draws == "independent":
+        weighted = "importance-weighted bound over both draws (K = 1, per step)"
+    assert (released in text) == (released in terms) == (draws == "independent")
+    assert weighted in text and weighted in terms
     report.write(content, tmp_path / "evaluation.json")
     assert json.loads((tmp_path / "evaluation.json").read_text()) == content
+
+
+def test_report_of_binary_records(tiny_records, model):
+    """Probabilities have no scale: no normalisation, no raw units."""
+    card = dataclasses.replace(
+        read_card(tiny_records),
+        features=(Feature("pixel", "binary", "0 or 1", "a pixel"),),
+        normalization=Normalization("none", (0.0,), (1.0,)),
+    )
+    content = report.summary(
+        evaluation_of([4, 6], elbo=[-1.0, -2.0]),
+        model,
+        card,
+        {**ABOUT, "posterior_draws": "shared"},
+    )
+    assert content["unit"] == "nats" and content["raw_unit"] is None
+    assert "raw_units" not in content["terms"]["ELBO"]
+    assert content["terms"]["ELBO"]["bits_per_dimension"] == pytest.approx(0.3 / np.log(2))
+    assert "raw units" not in report.table(content)
 
 
 def test_report_of_one_sequence_is_json(tmp_path, tiny_records, model):

@@ -1,3 +1,10 @@
+"""Every flagfile of experiments/: what it gives, how large its model is, and that it can train.
+
+The rows of the paper are checked against tables that are written out here from the paper and from
+what is known of the authors' released configurations, and their sizes against arithmetic.
+"""
+
+import dataclasses
 from pathlib import Path
 
 import keras
@@ -6,36 +13,501 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf import flags
+from stcn_tf.config import Config
 from stcn_tf.data.pipeline import Batch
-from stcn_tf.data.records import read_card
-from stcn_tf.models import build_model
+from stcn_tf.data.records import DatasetCard, Feature, Normalization
+from stcn_tf.models import SequenceModel, build_model
 from stcn_tf.training.train_step import TrainStep, make_optimizer
 
-FLAGFILES = sorted(Path(__file__).parents[1].glob("experiments/**/*.flags"))
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+BASE = EXPERIMENTS / "paper" / "base"
+AS_RELEASED = "--flagfile=experiments/paper/as_released.flags"
+# Those that are an experiment by themselves.
+FLAGFILES = [
+    path
+    for path in sorted(EXPERIMENTS.rglob("*.flags"))
+    if path.parent != BASE and path.stem != "as_released"
+]
+
+# Real-valued and binary features of a step.
+FEATURES = {
+    "iamondb": (2, 1),
+    "deepwriting": (2, 1),
+    "timit": (200, 0),
+    "blizzard": (200, 0),
+    "mnist": (0, 1),
+}
+HANDWRITING = ("iamondb", "deepwriting")
+SPEECH = ("timit", "blizzard")
+MODEL_NAMES = {
+    "wavenet": "Wavenet",
+    "wavenet_dense": "Wavenet-dense",
+    "stcn": "STCN",
+    "stcn_dense": "STCN-dense",
+    "stcn_dense_large": "STCN-dense-large",
+}
+DATASET_NAMES = {
+    "timit": "TIMIT",
+    "blizzard": "Blizzard",
+    "iamondb": "IAM-OnDB",
+    "deepwriting": "Deepwriting",
+    "mnist": "MNIST",
+}
+OBSERVATION_NAMES = {"normal": "Normal", "gmm": "GMM", "": "Bernoulli"}
+
+# Table 4 of the paper, nats per sequence; its GMM rows are those of Table 1.
+PAPER_NUMBERS = {
+    ("wavenet", "normal"): (-7443, 3784, 1053, 337),
+    ("wavenet", "gmm"): (30188, 8190, 1381, 612),
+    ("wavenet_dense", "normal"): (-8579, 3712, 1030, 323),
+    ("wavenet_dense", "gmm"): (30636, 8212, 1380, 642),
+    ("stcn", "normal"): (64913, 13273, 1327, 575),
+    ("stcn", "gmm"): (69195, 15800, 1338, 605),
+    ("stcn_dense", "normal"): (70294, 15950, 1729, 740),
+    ("stcn_dense", "gmm"): (71386, 16288, 1796, 797),
+    ("stcn_dense_large", "gmm"): (77438, 17128),
+}
+# Table 2 of the paper, nats per image, negative log-likelihood.
+PAPER_MNIST = {"wavenet": 80.42, "wavenet_dense": 80.35, "stcn": 82.96, "stcn_dense": 60.75}
+
+_NUM_PARAMETERS = {
+    HANDWRITING: {
+        "wavenet_normal": 8_345_861,
+        "wavenet_gmm": 8_370_533,
+        "wavenet_dense_normal": 8_476_933,
+        "wavenet_dense_gmm": 8_501_605,
+        "stcn_normal": 12_596_481,
+        "stcn_gmm": 12_621_153,
+        "stcn_dense_normal": 12_604_417,
+        "stcn_dense_gmm": 12_629_089,
+    },
+    SPEECH: {
+        "wavenet_normal": 8_548_240,
+        "wavenet_gmm": 10_506_580,
+        "wavenet_dense_normal": 8_679_312,
+        "wavenet_dense_gmm": 10_637_652,
+        "stcn_normal": 13_337_680,
+        "stcn_gmm": 15_296_020,
+        "stcn_dense_normal": 13_710_672,
+        "stcn_dense_gmm": 15_669_012,
+        "stcn_dense_large_normal": 51_274_064,
+        "stcn_dense_large_gmm": 55_183_124,
+    },
+    ("mnist",): {
+        "wavenet": 3_490_305,
+        "wavenet_dense": 3_523_073,
+        "stcn": 4_212_913,
+        "stcn_dense": 4_214_193,
+    },
+}
 NUM_PARAMETERS = {
     "iamondb": 12_626_781,
     "iamondb_compare": 1_585_021,
     "iamondb_cpu": 1_585_021,
     "quickstart": 414_243,
+} | {
+    f"paper/{dataset}_{model}": number
+    for datasets, numbers in _NUM_PARAMETERS.items()
+    for dataset in datasets
+    for model, number in numbers.items()
+}
+# Where the released latent sizes make another number.
+NUM_PARAMETERS_AS_RELEASED = {
+    f"paper/{dataset}_{model}": number
+    for dataset in HANDWRITING
+    for model, number in {
+        "stcn_normal": 12_594_429,
+        "stcn_gmm": 12_619_101,
+        "stcn_dense_normal": 12_602_109,
+        "stcn_dense_gmm": 12_626_781,
+    }.items()
 }
 
 
-@pytest.mark.parametrize("flagfile", FLAGFILES, ids=lambda path: path.stem)
-def test_parses_builds_and_steps(flagfile, parse_flags, tiny_records, monkeypatch):
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of the paper for one data set. The observation of binary data is "": Bernoulli."""
+
+    dataset: str
+    model: str
+    observation: str
+
+    @property
+    def key(self) -> str:
+        """Its flagfile without the ending, below experiments/."""
+        return "paper/" + "_".join(filter(None, dataclasses.astuple(self)))
+
+    @property
+    def family(self) -> str:
+        return "wavenet" if self.model.startswith("wavenet") else "stcn"
+
+    @property
+    def kind(self) -> str:
+        if self.dataset in HANDWRITING:
+            return "handwriting"
+        return "speech" if self.dataset in SPEECH else "mnist"
+
+    @property
+    def paper_number(self) -> str:
+        """The paper's, "" where it has none. Bounds are marked."""
+        if self.dataset == "mnist":
+            return ("<= " if self.family == "stcn" else "") + str(PAPER_MNIST[self.model])
+        numbers = PAPER_NUMBERS.get((self.model, self.observation))
+        if numbers is None:
+            return ""
+        number = numbers[("timit", "blizzard", "iamondb", "deepwriting").index(self.dataset)]
+        return (">= " if self.family == "stcn" else "") + str(number)
+
+    @property
+    def title(self) -> str:
+        """The comment that its flagfile begins with."""
+        model, dataset = MODEL_NAMES[self.model], DATASET_NAMES[self.dataset]
+        number = self.paper_number
+        if self.dataset == "mnist":
+            return f"# Table 2, {model}, MNIST: {number} nats per image, negative log-likelihood."
+        observation = OBSERVATION_NAMES[self.observation]
+        if not number:
+            return f"# {model} ({observation}) on {dataset}: not in the paper, which has GMM."
+        tables = "Tables 1 and 4" if self.observation == "gmm" else "Table 4"
+        return f"# {tables}, {model} ({observation}), {dataset}: {number} nats per sequence."
+
+    @property
+    def readme_line(self) -> str:
+        """Its line in the table of experiments/README.md."""
+        released = NUM_PARAMETERS_AS_RELEASED.get(self.key)
+        cells = (
+            self.key.removeprefix("paper/"),
+            MODEL_NAMES[self.model],
+            OBSERVATION_NAMES[self.observation],
+            f"{NUM_PARAMETERS[self.key]:,}",
+            f"{released:,}" if released else "",
+            self.paper_number or "none",
+        )
+        return "| " + " | ".join(cells).replace("  ", " ") + " |"
+
+
+ROWS = [
+    Row(dataset, model, observation)
+    for dataset in DATASET_NAMES
+    for model in MODEL_NAMES
+    for observation in (("",) if dataset == "mnist" else ("normal", "gmm"))
+    if model != "stcn_dense_large" or dataset in SPEECH
+]
+OTHERS = ("iamondb", "iamondb_compare", "iamondb_cpu", "quickstart")
+rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
+
+
+def paper_settings(row: Row) -> dict[str, object]:
+    """What Appendix 7.1 and 7.2 say of a row, and what is chosen where they say nothing."""
+    filters = 512 if row.model == "stcn_dense_large" else 128 if row.kind == "mnist" else 256
+    settings = {
+        "model": row.model.removesuffix("_large"),
+        "num_components": 20,
+        "num_filters": filters,
+        "output_filters": filters,
+        "kernel_size": 2,
+        "posterior_draws": "shared",
+        "posterior_precision": "std",
+        "first_frame": "scored",
+        "released_floors": False,
+        "batch_size": 128 if row.dataset == "blizzard" else 20,
+        "max_length": 0,
+        "learning_rate": 1e-3 if row.kind == "speech" else 5e-4,
+        "learning_rate_decay": 0.98 if row.kind == "speech" else 0.94,
+        "kl_weight_start": 0.0,
+        "kl_weight_increment": 1e-4,
+        # As released.
+        "clip_norm": 1.0,
+        "loss_reduction": "mean_step" if row.kind == "handwriting" else "sum_step",
+        "max_epochs": 80 if row.dataset in ("iamondb", "mnist") else 100,
+        "max_steps": 0,
+        "evaluate_every": {"timit": 1000, "blizzard": 2000, "mnist": 2500}.get(row.dataset, 500),
+        "evaluate_sequences": 0,
+        "patience": 10,
+        "min_improvement": 0.0025,
+    }
+    if row.observation:
+        settings["observation"] = row.observation
+    if row.family == "wavenet":
+        settings |= {
+            "output_type": "conv1x1",
+            "output_layers": 2,
+            "dilations": (1, 2, 4, 8, 16, 32, 64) if row.kind == "mnist" else (1, 2, 4, 8, 16),
+            "wavenet_blocks": 42 if row.kind == "mnist" else 25,
+            "wavenet_dense_blocks": (7, 28, 42) if row.kind == "mnist" else (5, 15, 25),
+        }
+        if row.dataset == "timit":
+            settings["evaluate_every"] = 500
+    else:
+        settings |= {
+            "output_type": "wavenet" if row.kind == "speech" else "conv1x1",
+            "output_kernel_size": 2,
+            "output_layers": 2 if row.kind == "mnist" else 5,
+            "latent_hidden_layers": 2,
+            "latent_filters": 0,  # as many as the blocks
+            "latent_sizes": {
+                "handwriting": (32, 16, 8, 5, 2),
+                "speech": (256, 128, 64, 32, 16),
+                "mnist": (2, 2, 2, 2, 2, 2),
+            }[row.kind],
+            "blocks_per_layer": {"handwriting": 6, "speech": 5, "mnist": 7}[row.kind],
+        }
+    return settings
+
+
+def released_settings(row: Row) -> dict[str, object]:
+    """What the released configurations have instead."""
+    if row.family == "wavenet":
+        settings = {"first_frame": "given"}
+        if row.kind == "handwriting":
+            settings |= {"learning_rate_decay": 0.95, "batch_size": 32}
+        elif row.kind == "speech":
+            settings |= {"learning_rate_decay": 0.92}
+    else:
+        settings = {"posterior_draws": "independent"}
+        if row.kind == "handwriting":
+            settings |= {"learning_rate_decay": 0.92, "latent_sizes": (32, 16, 8, 4, 2)}
+    return settings | {"released_floors": True}
+
+
+def count_parameters(row: Row, latent_sizes: tuple[int, ...]) -> int:
+    """The number of parameters, from the description of the architecture alone."""
+    real, binary = FEATURES[row.dataset]
+    components = 20 if row.observation == "gmm" else 1
+    filters = {"stcn_dense_large": 512}.get(row.model, 128 if row.kind == "mnist" else 256)
+    output_layers = 5 if row.family == "stcn" and row.kind != "mnist" else 2
+
+    def conv(inputs: int, outputs: int, width: int = 1) -> int:
+        return width * inputs * outputs + outputs
+
+    def block(inputs: int) -> int:
+        projection = conv(inputs, filters) if inputs != filters else 0
+        return 2 * conv(inputs, filters, width=2) + conv(filters, filters) + projection
+
+    if row.family == "wavenet":
+        blocks = 42 if row.kind == "mnist" else 25
+        total = conv(real + binary, filters, width=2) + blocks * block(filters)
+        read = 3 * filters if row.model == "wavenet_dense" else filters
+    else:
+        blocks = {"handwriting": 30, "speech": 25, "mnist": 42}[row.kind]
+        total = block(real + binary) + (blocks - 1) * block(filters)
+        above = 0
+        for units in reversed(latent_sizes):
+            # Mean and sigma of prior and posterior: four networks with two hidden layers.
+            hidden = conv(filters + above, filters) + conv(filters, filters)
+            total += 4 * (hidden + conv(filters, units))
+            above = units
+        read = latent_sizes[0] if row.model == "stcn" else sum(latent_sizes)
+    layer = block if row.family == "stcn" and row.kind == "speech" else lambda n: conv(n, filters)
+    total += layer(read) + (output_layers - 1) * layer(filters)
+    if real:
+        total += 2 * conv(filters, real * components)
+        total += conv(filters, components) if components > 1 else 0
+    return total + (conv(filters, binary) if binary else 0)
+
+
+def card_of(key: str) -> DatasetCard:
+    """A card of records with the features that an experiment is for."""
+    dataset = key.removeprefix("paper/").split("_")[0]
+    real, binary = FEATURES.get(dataset, (2, 1))
+    kinds = ["real"] * real + ["binary"] * binary
+    return DatasetCard(
+        format_version=1,
+        name=dataset,
+        features=tuple(Feature(f"x{i}", kind, "none", "A.") for i, kind in enumerate(kinds)),
+        splits={},
+        normalization=Normalization("none", (0.0,) * len(kinds), (1.0,) * len(kinds)),
+        source_sha256="0" * 64,
+        command="a test",
+        extra={},
+    )
+
+
+@pytest.fixture
+def settings_of(parse_flags, monkeypatch):
+    """Function (key, *more flags) -> the Config that an experiment's flagfile gives."""
     # Flagfiles name those that they include from the top of the project.
-    monkeypatch.chdir(Path(__file__).parents[1])
-    parse_flags(flags.define_train, f"--flagfile={flagfile}", "--data=d", "--run_dir=r")
-    config = flags.config()
-    model = build_model(config.model, read_card(tiny_records), config.training.precision)
-    assert model.count_params() == NUM_PARAMETERS[flagfile.stem]
+    monkeypatch.chdir(ROOT)
+
+    def settings(key: str, *arguments: str) -> Config:
+        flagfile = f"--flagfile=experiments/{key}.flags"
+        parse_flags(flags.define_train, flagfile, "--data=d", "--run_dir=r", *arguments)
+        return flags.config()
+
+    return settings
+
+
+@pytest.fixture(scope="module")
+def make_model():
+    """Function (config, key) -> the model, whose weights have shapes but no values."""
+    made = {}  # several data sets have the same models
+
+    def make(config: Config, key: str) -> SequenceModel:
+        card = card_of(key)
+        same = (config.model, card.num_real, card.num_binary)
+        if same not in made:
+            with keras.StatelessScope(initialize_variables=False):
+                made[same] = build_model(config.model, card)
+        return made[same]
+
+    yield make
+    keras.backend.clear_session()  # forgets the variables that wait to be initialised
+
+
+def as_dict(config: Config) -> dict[str, object]:
+    return dataclasses.asdict(config.model) | dataclasses.asdict(config.training)
+
+
+def settings_in(flagfile: Path) -> list[tuple[str, str]]:
+    """The lines of a flagfile and of those that it includes: (flag, value), in their order."""
+    pairs = []
+    for line in flagfile.read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        name, value = line.removeprefix("--").split("=", 1)
+        pairs += settings_in(ROOT / value) if name == "flagfile" else [(name, value)]
+    return pairs
+
+
+def test_every_row_of_the_paper_is_there_and_nothing_else():
+    assert len(ROWS) == 40
+    found = {p.relative_to(EXPERIMENTS).with_suffix("").as_posix() for p in FLAGFILES}
+    assert found == {row.key for row in ROWS} | set(OTHERS)
+
+
+def test_every_base_file_is_used():
+    included = {
+        line.removeprefix("--flagfile=")
+        for path in EXPERIMENTS.rglob("*.flags")
+        for line in path.read_text().splitlines()
+    }
+    base = {path.relative_to(ROOT).as_posix() for path in BASE.glob("*.flags")}
+    assert base
+    assert base <= included
+
+
+@pytest.mark.parametrize("key", NUM_PARAMETERS)
+def test_the_number_of_parameters(key, settings_of, make_model):
+    assert make_model(settings_of(key), key).count_params() == NUM_PARAMETERS[key]
+
+
+@rows
+def test_the_number_of_parameters_is_that_of_the_description(row):
+    sizes = paper_settings(row).get("latent_sizes", ())
+    assert count_parameters(row, sizes) == NUM_PARAMETERS[row.key]
+    released = released_settings(row).get("latent_sizes", sizes)
+    expected = NUM_PARAMETERS_AS_RELEASED.get(row.key, NUM_PARAMETERS[row.key])
+    assert count_parameters(row, released) == expected
+
+
+@pytest.mark.parametrize("key", NUM_PARAMETERS_AS_RELEASED)
+def test_the_number_of_parameters_as_released(key, settings_of, make_model):
+    model = make_model(settings_of(key, AS_RELEASED), key)
+    assert model.count_params() == NUM_PARAMETERS_AS_RELEASED[key]
+
+
+@pytest.mark.parametrize(
+    ("key", "frames"),
+    [
+        ("iamondb_stcn_normal", 316),
+        ("deepwriting_wavenet_dense_gmm", 157),
+        ("blizzard_stcn_dense_large_gmm", 161),
+        ("timit_wavenet_gmm", 157),
+        ("mnist_stcn_dense", 763),
+        ("mnist_wavenet", 764),
+    ],
+)
+def test_the_receptive_field(key, frames, settings_of, make_model):
+    key = f"paper/{key}"
+    assert make_model(settings_of(key), key).receptive_field == frames
+
+
+@rows
+def test_a_row_has_the_papers_settings(row, settings_of):
+    assert as_dict(settings_of(row.key)) == as_dict(Config()) | paper_settings(row)
+
+
+@rows
+def test_as_released_changes_what_the_release_has_otherwise(row, settings_of):
+    expected = as_dict(Config()) | paper_settings(row) | released_settings(row)
+    assert as_dict(settings_of(row.key, AS_RELEASED)) == expected
+
+
+def test_flags_after_as_released_win(settings_of):
+    row = ROWS[-1]
+    released = settings_of(row.key, AS_RELEASED, "--posterior_draws=shared")
+    assert released.model.posterior_draws == "shared"
+    assert released.model.released_floors
+
+
+@rows
+def test_a_row_sets_nothing_twice(row):
+    pairs = settings_in(EXPERIMENTS / f"{row.key}.flags")
+    names = [name if name != "released" else value.split("=")[0] + "!" for name, value in pairs]
+    repeated = {name for name in names if names.count(name) > 1}
+    # The release evaluates its Wavenets on TIMIT twice as often as its STCNs.
+    is_timit_wavenet = row.dataset == "timit" and row.family == "wavenet"
+    assert repeated == ({"evaluate_every"} if is_timit_wavenet else set())
+
+
+@pytest.mark.parametrize("path", sorted(BASE.glob("*.flags")), ids=lambda path: path.stem)
+def test_base_files_repeat_a_default_only_beside_the_released_value(path, settings_of):
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    own = as_dict(settings_of(path.relative_to(EXPERIMENTS).with_suffix("")))
+    defaults = as_dict(Config())
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        name = line.removeprefix("--").split("=")[0]
+        # Which model and which observation is what their files are there to say.
+        if name in own and name not in ("model", "observation") and own[name] == defaults[name]:
+            assert following.startswith(f"--released={name}=")
+
+
+@rows
+def test_a_row_begins_with_its_place_in_the_paper_and_consists_of_base_files(row):
+    title, *lines = (EXPERIMENTS / f"{row.key}.flags").read_text().splitlines()
+    assert title == row.title
+    included = [line for line in lines if line.startswith("--flagfile=experiments/paper/base/")]
+    own = [line for line in lines if line not in included and not line.startswith("#")]
+    assert len(included) >= 3
+    assert len(own) <= 1
+
+
+def test_the_table_of_the_readme():
+    _, table = (EXPERIMENTS / "README.md").read_text().split("|---|---|---|---|---|---|\n")
+    assert table.split("\n\n")[0].splitlines() == [row.readme_line for row in ROWS]
+
+
+# Of every kind one, all but the quick start with few filters, blocks and latents.
+SMALL = ("--num_filters=18", "--output_filters=24", "--num_components=3", "--latent_sizes=4,2")
+STEPS = [
+    ("quickstart",),
+    ("iamondb", *SMALL, "--blocks_per_layer=2"),
+    ("iamondb_cpu", *SMALL, "--blocks_per_layer=1"),
+    ("iamondb_compare", *SMALL, "--blocks_per_layer=1", "--model=stcn"),
+    ("paper/deepwriting_stcn_gmm", AS_RELEASED, *SMALL, "--blocks_per_layer=1"),
+    ("paper/timit_stcn_dense_large_normal", *SMALL, "--blocks_per_layer=1"),
+    ("paper/blizzard_wavenet_gmm", AS_RELEASED, *SMALL, "--wavenet_blocks=3"),
+    ("paper/mnist_wavenet_dense", *SMALL, "--wavenet_blocks=3", "--wavenet_dense_blocks=1,3"),
+]
+
+
+@pytest.mark.parametrize("experiment", STEPS, ids=lambda experiment: experiment[0])
+def test_builds_and_steps(experiment, settings_of):
+    key, *arguments = experiment
+    config = settings_of(key, *arguments)
+    card = card_of(key)
+    keras.utils.set_random_seed(0)  # in so small a layer all ReLUs might be dead
+    model = build_model(config.model, card, config.training.precision)
     optimizer = make_optimizer(config.training)
     optimizer.build(model.trainable_variables)
     # Eager: tracing thirty blocks takes longer than one small step.
     tf.config.run_functions_eagerly(True)
     try:
         step = TrainStep(config.training, model, optimizer, tf.distribute.get_strategy())
-        x = tf.random.stateless_normal([2, 5, 3], (1, 2))
-        x = tf.concat([x[..., :2], tf.cast(x[..., 2:] > 0, tf.float32)], axis=-1)
+        x = tf.random.stateless_normal([2, 5, card.num_features], (1, 2))
+        real, binary = x[..., : card.num_real], x[..., card.num_real :]
+        x = tf.concat([real, tf.cast(binary > 0, tf.float32)], axis=-1)
         before = [v.numpy() for v in model.trainable_variables]
         result = step(Batch(x, tf.constant([5, 3])))
     finally:

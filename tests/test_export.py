@@ -104,6 +104,17 @@ def test_a_later_export_takes_the_place_of_an_earlier_one(run, model, live, tmp_
     np.testing.assert_array_equal(served["output_0"], live)
 
 
+def test_wavenets_sample_as_the_live_model(tiny_wavenet_run, parse_flags, tmp_path):
+    run = RunDirectory.open(tiny_wavenet_run)
+    parse_flags(flags.define_export, f"--run_dir={run.path}", f"--out={tmp_path / 'model'}")
+    export.main()
+    nothing = [np.zeros((0, 3), np.float32)] * 3
+    live = np.stack(generate_raw(run.load_model(), run.card.normalization, nothing, *SETTINGS))
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.sample(3, 11, [6, 0], 0.5), live)
+    assert len(np.unique(live[:, 1:, 0])) == 3 * 10
+
+
 def test_foreign_folders_are_left_alone(run, model, tmp_path, parse_flags):
     (tmp_path / "file").write_text("mine")
     mixed = tmp_path / "mixed"

@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import re
 from pathlib import Path
 
@@ -18,6 +19,7 @@ DEFINERS = {
     stcn_flags.define_evaluate: {"data": "d", "run_dir": "r"},
     stcn_flags.define_sample: {"run_dir": "r", "out": "o"},
     stcn_flags.define_export: {"run_dir": "r", "out": "o"},
+    stcn_flags.define_import_tf1: {"checkpoint": "p", "config": "c", "run_dir": "r"},
 }
 
 
@@ -93,7 +95,7 @@ def test_unacceptable_values_are_refused_by_the_flags_name(parse_train, argument
 @pytest.mark.parametrize(
     ("argument", "named"),
     [
-        ("--model=vrnn", r"--model=vrnn.*<stcn\|stcn_dense>"),
+        ("--model=vrnn", r"--model=vrnn.*<stcn\|stcn_dense\|wavenet\|wavenet_dense>"),
         ("--num_filters=many", "--num_filters=many"),
         ("--learning_rate=fast", "--learning_rate=fast"),
         ("--filters=3", "Unknown command line flag 'filters'"),
@@ -152,6 +154,68 @@ def test_values_out_of_range_are_refused(parse_flags, define, argument):
         parse_flags(define, *required, argument)
 
 
+def test_as_released_sets_what_was_released_at_its_place(parse_train, tmp_path):
+    base, released = tmp_path / "base.flags", tmp_path / "released.flags"
+    base.write_text(
+        "--num_filters=24\n--released=num_filters=32\n--released=latent_sizes=4,2\n"
+        "--released=released_floors=true\n--released=posterior_draws=independent\n"
+    )
+    released.write_text("# A comment.\n--as_released\n")
+    files = (f"--flagfile={base}", f"--flagfile={released}")
+    parse_train("--num_filters=5", "--seed=7", *files, "--posterior_draws=shared")
+    assert stcn_flags.config() == Config(
+        ModelConfig(num_filters=32, latent_sizes=(4, 2), released_floors=True),
+        TrainingConfig(seed=7),
+    )
+    assert FLAGS["num_filters"].present
+    assert not FLAGS["latent_sizes"].using_default_value
+    assert FLAGS["num_components"].using_default_value
+
+
+def test_released_values_alone_change_nothing(parse_train):
+    parse_train("--released=seed=3", "--released=clip_norm=0.5")
+    assert stcn_flags.config() == Config()
+
+
+@pytest.mark.parametrize("argument", ["--noas_released", "--as_released=false"])
+def test_noas_released_does_nothing(parse_train, argument):
+    parse_train(argument, "--released=seed=3", argument)
+    assert stcn_flags.config() == Config()
+
+
+def test_the_last_released_value_wins_and_one_after_as_released_is_not_used(parse_train):
+    given = [f"--released=seed={seed}" for seed in (3, 11)]
+    parse_train(*given, "--as_released", "--released=seed=5", "--released=batch_size=4")
+    assert stcn_flags.config() == Config(training=TrainingConfig(seed=11))
+
+
+def test_as_released_may_be_given_again(parse_train):
+    parse_train("--released=seed=3", "--as_released", "--released=seed=5", "--as_released")
+    assert stcn_flags.config() == Config(training=TrainingConfig(seed=5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--as_released"], "--as_released: no released values before it"),
+        (["--as_released", "--released=seed=3"], "--as_released: no released values before it"),
+        (["--released=seed"], "flag --released=seed: no value"),
+        (["--released=data=d"], "flag --released=data=d: 'data' is no setting"),
+        (["--released=seed=x"], "flag --released=seed=x: seed: invalid literal for int"),
+        (["--released=model=rnn"], r"model: value should be one of <stcn\|stcn_dense\|"),
+        (["--released=released_floors=maybe"], "released_floors: Non-boolean argument"),
+    ],
+)
+def test_released_values_that_cannot_be_are_refused(parse_train, arguments, message):
+    with pytest.raises(flags.Error, match=message):
+        parse_train(*arguments)
+
+
+def test_only_training_knows_released_values(parse_flags):
+    parse_flags(stcn_flags.define_evaluate, "--data=d", "--run_dir=r")
+    assert {"released", "as_released"}.isdisjoint(FLAGS)
+
+
 def test_a_setting_without_a_kind_of_flag_is_a_defect():
     @dataclasses.dataclass
     class Odd:
@@ -164,6 +228,8 @@ def test_a_setting_without_a_kind_of_flag_is_a_defect():
 def test_every_setting_is_read_somewhere():
     folder = Path(stcn_tf.__file__).parent
     sources = [p.read_text() for p in folder.rglob("*.py") if p.name != "config.py"]
+    # What other settings are put together to; checks alone are no use of a setting.
+    sources.append(inspect.getsource(ModelConfig.stack_dilations.fget))
     unread = [
         field.name
         for _, field in SETTINGS

@@ -4,15 +4,15 @@ import tensorflow as tf
 
 from stcn_tf import generation
 from stcn_tf.data.records import Normalization
-from stcn_tf.generation import generate_raw, reconstruct
-from stcn_tf.models import STCN
+from stcn_tf.generation import generate_raw
+from stcn_tf.models import STCN, Wavenet
 
 NUM, GIVEN, LENGTH, FEATURES = 3, 4, 7, 3
 CERTAIN = {"temperature": 0.0, "latent_temperature": 0.0, "binary_temperature": 0.0}
 NORMALIZATION = Normalization("channel", (3.0, -1.0, 0.0), (40.0, 30.0, 1.0))
 
 
-def _model(dense=True, draws="shared"):
+def _model(dense=True, draws="shared", **changes):
     model = STCN(
         num_real=2,
         num_binary=1,
@@ -26,6 +26,7 @@ def _model(dense=True, draws="shared"):
         output_filters=8,
         dense=dense,
         posterior_draws=draws,
+        **changes,
     )
     model.build()
     rng = np.random.default_rng(5)
@@ -54,9 +55,34 @@ class _Generate:
 generate = _Generate()
 
 
+def _wavenet(first_frame="given", dense_blocks=(3, 1), **changes):
+    settings = {
+        "num_real": 2,
+        "num_binary": 1,
+        "num_components": 5,
+        "num_filters": 6,
+        "kernel_size": 2,
+        "dilations": (1, 2, 4),
+        "output_layers": 2,
+        "output_filters": 8,
+    }
+    model = Wavenet(first_frame=first_frame, dense_blocks=dense_blocks, **settings | changes)
+    model.build()
+    rng = np.random.default_rng(6)
+    for variable in model.variables:
+        variable.assign(0.5 * rng.standard_normal(variable.shape))
+    return model
+
+
 @pytest.fixture(scope="module")
 def model():
     return _model()
+
+
+@pytest.fixture(scope="module")
+def given():
+    """A Wavenet-dense whose first frame is given."""
+    return _wavenet()
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +135,94 @@ def test_step_by_step_equals_teacher_forcing(dense, draws, given, beginning):
     parameters = model.call(x, latents="prior", temperature=0.0).parameters
     predicted = model.observation.sample(parameters, (0, 0), 0.0, 0.0)
     np.testing.assert_allclose(x[:, given:], predicted[:, given:], rtol=1e-4, atol=1e-5)
+
+
+def test_step_by_step_equals_teacher_forcing_with_wavenet_output_layers(beginning):
+    model = _model(output_type="wavenet", output_kernel_size=3)
+    x = generate(model, beginning, 20, (0, 0), **CERTAIN)
+    parameters = model.call(x, latents="prior", temperature=0.0).parameters
+    predicted = model.observation.sample(parameters, (0, 0), 0.0, 0.0)
+    np.testing.assert_allclose(x[:, GIVEN:], predicted[:, GIVEN:], rtol=1e-4, atol=1e-5)
+
+
+# Wavenets
+
+
+@pytest.mark.parametrize("steps", [0, 1, GIVEN])
+@pytest.mark.parametrize(
+    ("first_frame", "settings"),
+    [("scored", {"dense_blocks": ()}), ("given", {}), ("given", {"output_type": "wavenet"})],
+    ids=["scored", "given-dense", "given-wavenet-output"],
+)
+def test_wavenet_step_by_step_equals_teacher_forcing(first_frame, settings, steps, beginning):
+    model = _wavenet(first_frame, **settings)
+    x = generate(model, beginning[:, :steps], 20, (0, 0), **CERTAIN).numpy()
+    assert x.shape == (NUM, steps + 20, FEATURES)
+    predicted = model.reconstruct(x)
+    first = max(steps, model.num_given_frames)
+    np.testing.assert_allclose(x[:, first:], predicted[:, first:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(x[:, :steps], beginning[:, :steps])
+    if model.num_given_frames and not steps:
+        # From nothing: from the mean of the records.
+        np.testing.assert_array_equal(x[:, 0], np.zeros((NUM, FEATURES)))
+
+
+def test_generation_is_a_chain_of_predictions(given, beginning):
+    x = generate(given, beginning, LENGTH, (3, 4), 0.6, 1.0, 0.8).numpy()
+    state, previous = given.initial_state(NUM), tf.zeros([NUM, FEATURES])
+    for t in range(GIVEN + LENGTH):
+        parameters, state = given.predict_step(previous, state, (0, 0))
+        seed = tf.unstack(tf.random.split(tf.random.fold_in((3, 4), t), 2))[1]
+        drawn = given.observation.sample(parameters, seed, 0.6, 0.8)[:, 0]
+        if t >= GIVEN:
+            np.testing.assert_allclose(x[:, t], drawn, rtol=1e-3, atol=1e-3)
+        previous = x[:, t]
+
+
+def test_a_sample_of_a_wavenet_goes_on_in_the_same_way_from_a_part_of_it(given):
+    nothing = np.zeros((NUM, 0, FEATURES), np.float32)
+    x = generate(given, nothing, GIVEN + LENGTH, (2, 6)).numpy()
+    for steps in (1, GIVEN):
+        again = generate(given, x[:, :steps], GIVEN + LENGTH - steps, (2, 6)).numpy()
+        np.testing.assert_array_equal(again, x)
+    assert len(np.unique(x[:, 1:, 0])) == NUM * (GIVEN + LENGTH - 1)
+
+
+def test_beginnings_of_different_lengths_for_a_model_that_must_be_given_one(given, beginning):
+    lengths = np.array([GIVEN, 0, 2], np.int32)
+    x = generate(given, beginning, LENGTH, (0, 0), **CERTAIN, given_lengths=lengths).numpy()
+    for i, n in enumerate(lengths):
+        np.testing.assert_array_equal(x[i, :n], beginning[i, :n])
+        alone = generate(given, beginning[i : i + 1, :n], LENGTH, (0, 0), **CERTAIN)
+        np.testing.assert_allclose(x[i, : n + LENGTH], alone[0], rtol=1e-5, atol=1e-5)
+    # What lies beyond a beginning's length is padding, where nothing is given, too.
+    padded = beginning.copy()
+    padded[1], padded[2, 2:] = 9.0, np.nan
+    again = generate(given, padded, LENGTH, (0, 0), **CERTAIN, given_lengths=lengths)
+    np.testing.assert_array_equal(again, x)
+
+
+def test_raw_units_of_a_model_that_must_be_given_a_frame(given, beginning):
+    raw = [NORMALIZATION.denormalize(x[:n]) for x, n in zip(beginning, (4, 0, 2), strict=True)]
+    continued = generate_raw(given, NORMALIZATION, raw, LENGTH, (5, 6))
+    assert [x.shape for x in continued] == [(11, 3), (7, 3), (9, 3)]
+    for before, after in zip(raw, continued, strict=True):
+        np.testing.assert_array_equal(after[: len(before)], before)
+    np.testing.assert_array_equal(continued[1][0], [3.0, -1.0, 0.0])  # the mean of the records
+
+
+@pytest.mark.slow
+def test_wavenets_with_xla_only_draw_others(given, beginning):
+    raw = [NORMALIZATION.denormalize(x[:n]) for x, n in zip(beginning, (4, 0, 2), strict=True)]
+    plain, compiled = (
+        generate_raw(given, NORMALIZATION, raw, 5, (0, 0), 0.0, 0.0, 0.0, jit_compile=jit)
+        for jit in (False, True)
+    )
+    for a, b in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+# Draws
 
 
 def test_draws_have_the_moments_of_the_predicted_distribution(model):
@@ -178,11 +292,11 @@ def test_with_xla_only_the_draws_differ(model, beginning):
 
 
 def test_a_reconstruction_sees_its_own_step_and_nothing_later(model, beginning):
-    rebuilt = reconstruct(model, beginning).numpy()
+    rebuilt = model.reconstruct(beginning).numpy()
     assert rebuilt.shape == beginning.shape
     assert set(np.unique(rebuilt[..., 2])) <= {0.0, 1.0}
     changed = beginning.copy()
     changed[:, 2, :2] += 1.0
-    other = reconstruct(model, changed).numpy()
+    other = model.reconstruct(changed).numpy()
     np.testing.assert_array_equal(rebuilt[:, :2], other[:, :2])
     assert (rebuilt[:, 2, :2] != other[:, 2, :2]).any(axis=-1).all()

@@ -35,8 +35,8 @@ def test_broken_configuration(run):
     file.write_text("{")
     with pytest.raises(UserError, match=r"config\.json: not JSON"):
         RunDirectory.open(run.path)
-    file.write_text(json.dumps({"model": {}, "training": {}}))
-    with pytest.raises(UserError, match=r"config\.json: model: missing settings: \['blocks_per_"):
+    file.write_text(json.dumps({"model": {"hue": 3}, "training": {}}))
+    with pytest.raises(UserError, match=r"config\.json: model: unknown settings: hue"):
         RunDirectory.open(run.path)
 
 

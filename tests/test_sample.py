@@ -95,6 +95,28 @@ def test_continues_its_own_file(run_sample):
     assert plotting.PREFIX_INK in (out / "samples.svg").read_text()
 
 
+def test_samples_and_continues_with_wavenets(run_sample, tiny_wavenet_run):
+    run = f"--run_dir={tiny_wavenet_run}"
+    first = run_sample("first", run, "--num=3", "--length=6", "--seed=4")
+    assert sorted(path.name for path in first.iterdir()) == sorted(FILES)
+    given = read_strokes(first / "samples.h5", UNITS)
+    assert [sequence.shape for sequence in given] == [(6, 3)] * 3
+    # A model that must be given a frame begins with the mean of the records.
+    begins_with_mean = [np.array_equal(sequence[0], [3.0, -1.0, 0.0]) for sequence in given]
+    assert (
+        begins_with_mean
+        == [RunDirectory.open(tiny_wavenet_run).config.model.first_frame == "given"] * 3
+    )
+    # Continued with its own seed a sample goes on as it did.
+    out = run_sample(
+        "out", run, f"--continue_from={first}/samples.h5", "--beginning=2", "--length=4", "--seed=4"
+    )
+    continued = read_strokes(out / "samples.h5", UNITS)
+    for before, after in zip(given, continued, strict=True):
+        np.testing.assert_array_equal(after[:2], before[:2])
+        np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-2)
+
+
 def test_continues_strokes_of_different_lengths_from_elsewhere(run_sample, tmp_path):
     strokes = np.random.default_rng(0).integers(0, 2, (3, 8, 3)) * [30.5, -20.25, 1]
     with h5py.File(tmp_path / "mine.h5", "w") as file:

@@ -116,13 +116,25 @@ def test_from_raw_strokes_to_samples(tmp_path):
     np.testing.assert_array_equal(exported.reshape(strokes.shape), strokes)
 
 
+def test_evaluates_wavenets(tiny_wavenet_run, tiny_records, parse_flags, tmp_path):
+    from stcn_tf import evaluate, flags
+
+    out = tmp_path / "evaluation.json"
+    arguments = (f"--run_dir={tiny_wavenet_run}", f"--data={tiny_records}", f"--out={out}")
+    parse_flags(flags.define_evaluate, *arguments, "--batch_size=3")
+    evaluate.main()
+    result = json.loads(out.read_text())
+    assert result["num_sequences"] == 7
+    assert not any("layer" in name for name in result["terms"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--run_dir=r"], "--data is required"),
         (["--data=d", "--run_dir=r", "--num_filters=many"], "--num_filters=many"),
         (["--data=d", "--run_dir=r", "--latent_sizes=4,x"], "whole numbers are accepted"),
-        (["--data=d", "--run_dir=r", "--model=rnn"], "<stcn|stcn_dense>"),
+        (["--data=d", "--run_dir=r", "--model=rnn"], "<stcn|stcn_dense|wavenet|wavenet_dense>"),
         (["--data=d", "--run_dir=r", "--batch_size=0"], "--batch_size: 0; accepted: 1 or more"),
         (["--data=d", "--run_dir=r", "--fitlers=3"], "fitlers"),
         (["--data=nowhere", "--run_dir=r"], "nowhere"),

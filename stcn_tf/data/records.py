@@ -70,7 +70,8 @@ class Normalization:
     """The affine map between raw and normalised values: raw = x * std + mean.
 
     Attributes:
-        kind: how mean and std came about, such as "vrnn", "channel" or "none".
+        kind: how mean and std came about, such as "vrnn", "channel" or "none"; "unknown" on the
+            card of an imported model whose records are not known.
         mean: one value per feature, 0 for binary features.
         std: one value per feature, positive, 1 for binary features.
     """
@@ -167,6 +168,14 @@ class DatasetCard:
 
     def __post_init__(self):
         _check_features(self.features, self.normalization)
+
+    @property
+    def is_placeholder(self) -> bool:
+        """Whether the card is that of no records: an imported model's whose records are not known.
+
+        Only the number and the kinds of its features mean anything.
+        """
+        return not self.splits
 
     @property
     def num_features(self) -> int:

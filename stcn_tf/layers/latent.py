@@ -14,6 +14,10 @@ tfd = tfp.distributions
 MIN_SIGMA = 1e-3
 MAX_SIGMA = 5.0
 
+# What the authors' program puts under the standard deviations of the KL before it takes their
+# logarithms, and under the variance that it divides by.
+_KL_FLOOR = 1e-6
+
 
 class GaussianNetwork(SequenceLayer):
     """The network f of Eq. 8 and Eq. 10: [d, z above] -> a diagonal Gaussian.
@@ -86,6 +90,8 @@ class LatentLayer(keras.layers.Layer):
         precision: "std": 1/(sum of precisions) is the posterior's standard deviation, as Eq. 11 is
             printed and released; "variance": its variance, the product of the two Gaussians, as
             in the ladder VAE (Sonderby et al., 2016).
+        released_floors: compute the KL with the floors of the authors' program, which makes it too
+            small where a posterior's sigma is below 1e-6.
         **kwargs: `name`, `dtype` of `keras.layers.Layer`.
 
     Raises:
@@ -98,6 +104,7 @@ class LatentLayer(keras.layers.Layer):
         hidden_units: int,
         hidden_layers: int = 2,
         precision: str = "std",
+        released_floors: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -107,6 +114,7 @@ class LatentLayer(keras.layers.Layer):
         self.hidden_units = hidden_units
         self.hidden_layers = hidden_layers
         self.precision = precision
+        self.released_floors = released_floors
         sizes = (units, hidden_units, hidden_layers)
         self.prior_network = GaussianNetwork(*sizes, name="prior", dtype=self.dtype_policy)
         self.posterior_network = GaussianNetwork(*sizes, name="posterior", dtype=self.dtype_policy)
@@ -148,6 +156,16 @@ class LatentLayer(keras.layers.Layer):
             combined_mean, inverse if self.precision == "std" else tf.math.sqrt(inverse)
         )
 
+    def kl_divergence(self, posterior: tfd.Normal, prior: tfd.Normal) -> tf.Tensor:
+        """KL of the posterior from the prior, for each unit: [batch, time, units], nats."""
+        if not self.released_floors:
+            return tfd.kl_divergence(posterior, prior)
+        log_ratio = tf.math.log(tf.maximum(prior.scale, _KL_FLOOR)) - tf.math.log(
+            tf.maximum(posterior.scale, _KL_FLOOR)
+        )
+        squares = posterior.scale**2 + (posterior.loc - prior.loc) ** 2
+        return log_ratio + squares / (2.0 * tf.maximum(prior.scale**2, _KL_FLOOR)) - 0.5
+
     def _inputs(self, d: tf.Tensor, above: tf.Tensor | None) -> tf.Tensor:
         if above is None:
             return d
@@ -160,4 +178,5 @@ class LatentLayer(keras.layers.Layer):
             "hidden_units": self.hidden_units,
             "hidden_layers": self.hidden_layers,
             "precision": self.precision,
+            "released_floors": self.released_floors,
         }

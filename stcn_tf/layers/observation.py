@@ -14,6 +14,12 @@ tfd = tfp.distributions
 MIN_SIGMA = 1e-3
 MAX_SIGMA = 50.0
 
+# What the authors' program puts under a variance, a component's weight and a probability before it
+# takes their logarithms.
+_VARIANCE_FLOOR = 1e-6
+_WEIGHT_FLOOR = 1e-6
+_PROBABILITY_FLOOR = 1e-5
+
 
 class ObservationParameters(NamedTuple):
     """Parameters of p(x_t | z_t), float32; () for the parts that a model does not have."""
@@ -34,13 +40,22 @@ class Observation(SequenceLayer):
         num_real: number of real-valued features, modelled by a Gaussian or a mixture.
         num_binary: number of binary features, each a Bernoulli.
         num_components: components of the mixture, diagonal Gaussians; 1: a diagonal Normal.
+        released_floors: compute logarithms with the floors of the authors' program. What is
+            improbable then counts for more, so that the densities do not quite integrate to 1.
         **kwargs: `name` of `keras.layers.Layer`; everything here is float32.
 
     Raises:
         ValueError: there is no feature at all, or no component.
     """
 
-    def __init__(self, num_real: int, num_binary: int, num_components: int = 1, **kwargs):
+    def __init__(
+        self,
+        num_real: int,
+        num_binary: int,
+        num_components: int = 1,
+        released_floors: bool = False,
+        **kwargs,
+    ):
         super().__init__(**{**kwargs, "dtype": "float32"})
         if num_real < 0 or num_binary < 0 or num_real + num_binary < 1:
             raise ValueError(f"need a feature; got {num_real} real and {num_binary} binary ones")
@@ -49,6 +64,7 @@ class Observation(SequenceLayer):
         self.num_real = num_real
         self.num_binary = num_binary
         self.num_components = num_components
+        self.released_floors = released_floors
         sizes = {}
         if num_real:
             sizes |= {"mean": num_real * num_components, "sigma": num_real * num_components}
@@ -90,10 +106,10 @@ class Observation(SequenceLayer):
         real, binary = x[..., : self.num_real], x[..., self.num_real :]
         total = tf.zeros(tf.shape(x)[:-1])
         if self.num_real:
-            total += self._real_distribution(parameters).log_prob(real)
+            total += self._log_prob_of_real(parameters, real)
         if self.num_binary:
-            pen = tfd.Bernoulli(logits=parameters.binary_logits, dtype=tf.float32)
-            total += tf.reduce_sum(pen.log_prob(binary), axis=-1)
+            pen = self._log_prob_of_binary(parameters.binary_logits, binary)
+            total += tf.reduce_sum(pen, axis=-1)
         return total
 
     def sample(
@@ -134,14 +150,29 @@ class Observation(SequenceLayer):
         shape = tf.concat([tf.shape(flat)[:-1], [self.num_real, self.num_components]], axis=0)
         return tf.linalg.matrix_transpose(tf.reshape(flat, shape))
 
-    def _real_distribution(self, parameters: ObservationParameters) -> tfd.Distribution:
-        mean, sigma = parameters.mean, parameters.sigma
+    def _log_prob_of_real(self, parameters: ObservationParameters, real: tf.Tensor) -> tf.Tensor:
+        sigma = parameters.sigma
+        if self.released_floors:
+            sigma = tf.sqrt(tf.maximum(sigma**2, _VARIANCE_FLOOR))
+        components = tfd.MultivariateNormalDiag(parameters.mean, sigma)
+        log_probs = components.log_prob(real[..., tf.newaxis, :])
         if self.num_components == 1:
-            return tfd.MultivariateNormalDiag(mean[..., 0, :], sigma[..., 0, :])
-        return tfd.MixtureSameFamily(
-            tfd.Categorical(logits=parameters.component_logits),
-            tfd.MultivariateNormalDiag(mean, sigma),
-        )
+            return log_probs[..., 0]
+        if self.released_floors:
+            weights = tf.nn.softmax(parameters.component_logits)
+            log_weights = tf.math.log(tf.maximum(weights, _WEIGHT_FLOOR))
+        else:
+            log_weights = tf.nn.log_softmax(parameters.component_logits)
+        return tf.reduce_logsumexp(log_weights + log_probs, axis=-1)
+
+    def _log_prob_of_binary(self, logits: tf.Tensor, binary: tf.Tensor) -> tf.Tensor:
+        if self.released_floors:
+            one, zero = (
+                tf.math.log(tf.maximum(tf.sigmoid(signed), _PROBABILITY_FLOOR))
+                for signed in (logits, -logits)
+            )
+            return binary * one + (1.0 - binary) * zero
+        return tfd.Bernoulli(logits=logits, dtype=tf.float32).log_prob(binary)
 
     def _choose_component(
         self, parameters: ObservationParameters, seed: tf.Tensor, temperature: tf.Tensor | float
@@ -169,4 +200,5 @@ class Observation(SequenceLayer):
             "num_real": self.num_real,
             "num_binary": self.num_binary,
             "num_components": self.num_components,
+            "released_floors": self.released_floors,
         }

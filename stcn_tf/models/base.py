@@ -20,10 +20,14 @@ class ScoreTerms(NamedTuple):
     log_likelihood: tf.Tensor  # [batch, time], log p(x_t | z_t)
     kl: tf.Tensor  # [batch, time, layers], KL of q(z_t^l) from p(z_t^l), layer 0 = lowest
     kl_per_unit: tuple[tf.Tensor, ...]  # for each layer [batch, time, units]; sums to `kl`
+    # [batch, time], log p(x_t, z_t) - log q(z_t): with z_t from q its mean is a bound on
+    # log p(x_t), and its exponential has the mean p(x_t). See `bounds`. (Without noise, z being the
+    # mean of q, it is no such weight.)
+    log_weight: tf.Tensor
 
 
 class SequenceModel(keras.Model):
-    """Base of the models. A subclass defines `score`, `reconstruct` and the step-wise methods.
+    """Base of the models. A subclass defines `encode`, `score_encoded` and the step-wise methods.
 
     Models are made from a run's config.json (`stcn_tf.models.build_model`), not from a Keras
     config, so they have no `get_config`.
@@ -31,11 +35,20 @@ class SequenceModel(keras.Model):
     Attributes:
         observation: the observation model, whose `sample` and `log_prob` read what the model
             predicts.
+        latent_sizes: units of z^1, ..., z^L; empty: the model has no latents and its likelihood is
+            exact.
         elbo_kl_weights: one number for each layer: how often its KL counts in a valid lower bound.
+        num_given_frames: first frames of a sequence that are not scored (their log-likelihood is 0)
+            and that generation must be given.
+        do_latents_reach_across_steps: whether the prediction of x_t reads latents of earlier steps;
+            if not, importance weights may be taken for each step by itself.
     """
 
     observation: Observation
-    elbo_kl_weights: tuple[float, ...]
+    latent_sizes: tuple[int, ...] = ()
+    elbo_kl_weights: tuple[float, ...] = ()
+    num_given_frames: int = 0
+    do_latents_reach_across_steps: bool = False
 
     @property
     def num_features(self) -> int:
@@ -43,9 +56,18 @@ class SequenceModel(keras.Model):
         return self.observation.num_real + self.observation.num_binary
 
     @property
+    def bound_name(self) -> str:
+        """What `bounds.SequenceTerms.elbo` is: without latents, the log-likelihood itself."""
+        return "ELBO" if self.latent_sizes else "log-likelihood"
+
+    @property
     def is_released_objective_a_bound(self) -> bool:
         """Whether counting each layer's KL once, as the authors' program does, gives a bound."""
         return all(weight == 1.0 for weight in self.elbo_kl_weights)
+
+    def num_scored(self, lengths: tf.Tensor) -> tf.Tensor:
+        """How many steps of sequences of these lengths are scored; of the same type and shape."""
+        return tf.maximum(lengths - self.num_given_frames, 0)
 
     def score(
         self, x: tf.Tensor, lengths: tf.Tensor, seed: Seed = (0, 0), noise: str = "sample"
@@ -62,14 +84,46 @@ class SequenceModel(keras.Model):
         Returns:
             ScoreTerms, masked by `lengths`.
         """
+        return self.score_encoded(self.encode(x), x, lengths, seed, noise)
+
+    def encode(self, x: tf.Tensor) -> Any:
+        """What does not depend on the latents: computed once for any number of draws.
+
+        Args:
+            x: [batch, time, features] float32, normalised.
+        """
         raise NotImplementedError
 
-    def reconstruct(self, x: tf.Tensor, seed: Seed = (0, 0)) -> ObservationParameters:
-        """p(x_t | z_t) with z_t drawn from the posterior, which has seen x_t.
+    def score_encoded(
+        self,
+        encoded: Any,
+        x: tf.Tensor,
+        lengths: tf.Tensor,
+        seed: Seed = (0, 0),
+        noise: str = "sample",
+    ) -> ScoreTerms:
+        """`score` of sequences that `encode` has been given.
+
+        Args:
+            encoded: from `encode`.
+            x: as in `score`, like the others.
+            lengths: [batch] int32.
+            seed: of the latent noise.
+            noise: "sample" or "zero".
+        """
+        raise NotImplementedError
+
+    def reconstruct(self, x: tf.Tensor, seed: Seed = (0, 0)) -> tf.Tensor:
+        """The most probable x_t, given latents from the posterior, which has seen x_t.
 
         Args:
             x: [batch, time, features] float32, normalised.
             seed: of the latent noise.
+
+        Returns:
+            [batch, time, features] float32: the mean of the most probable component, and 1 for
+            binary features whose probability exceeds 0.5. Without latents, the prediction of x_t
+            from the past.
         """
         raise NotImplementedError
 

@@ -5,18 +5,19 @@ scale is drawn from the top of the hierarchy down; the lowest (STCN) or all of t
 predict the next frame.
 
 Where paper and released program differ, both are here, each a named option of the constructor:
-`posterior_draws` (the paper's text: shared; released: independent) and `posterior_precision` (Eq.
-11 as printed: std; the ladder VAE's: variance).
+`posterior_draws` (the paper's text: shared; released: independent), `posterior_precision` (Eq. 11
+as printed: std; the ladder VAE's: variance) and `released_floors`.
 """
 
+import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from stcn_tf.layers.causal_conv import CausalConv
+from stcn_tf.layers import output
 from stcn_tf.layers.latent import LatentLayer
 from stcn_tf.layers.observation import Observation, ObservationParameters
 from stcn_tf.layers.wavenet import WavenetStack
@@ -28,12 +29,32 @@ tfd = tfp.distributions
 _FOR_OUTPUT, _FOR_PRIOR_BELOW, _FOR_POSTERIOR_BELOW = range(3)
 
 
+class Latents(NamedTuple):
+    """The latent variables of some steps; lists go from layer 1 (lowest) to L."""
+
+    priors: list[tfd.Normal]  # [batch, time, units of layer l]
+    posteriors: list[tfd.Normal] | None  # the same; None where latents came from the prior
+    # The draws of each layer that are latents of the generative model: one, or with independent
+    # draws and `dense` two (above layer 1), of which the prior below reads one and the output one.
+    draws: list[tuple[tf.Tensor, ...]]
+    noise: list[tuple[tf.Tensor, ...]]  # the standard normal noise that each draw was made from
+    read: tf.Tensor  # [batch, time, units], what the output layers read
+
+
 class STCNOutput(NamedTuple):
     """What one pass over a sequence gives; lists go from layer 1 (lowest) to L."""
 
     parameters: ObservationParameters  # of p(x_t | z_t)
     priors: list[tfd.Normal]  # [batch, time, units of layer l]
     posteriors: list[tfd.Normal] | None  # the same; None where latents came from the prior
+    draws: list[tuple[tf.Tensor, ...]]  # see `Latents`
+
+
+class Encoded(NamedTuple):
+    """What the deterministic stack says about each step; lists go from layer 1 to L."""
+
+    prior: list[tf.Tensor]  # [batch, time, filters], d_{t-1}^l at position t
+    posterior: list[tf.Tensor]  # the same, d_t^l at position t
 
 
 class STCN(SequenceModel):
@@ -46,14 +67,20 @@ class STCN(SequenceModel):
         num_filters: filters of the stack and of the latent networks.
         kernel_size: taps of the dilated convolutions.
         blocks_per_layer: K, Wavenet blocks for each latent layer, dilations 1, 2, ..., 2^(K-1).
+        dilations: of the Wavenet blocks, over and over; empty: 1, 2, ..., 2^(K-1).
         latent_sizes: units of z^1, ..., z^L.
         latent_hidden_layers: hidden layers of each latent network.
-        output_layers: 1x1 convolutions with ReLU between latents and heads.
+        latent_filters: filters of the hidden layers; 0: as many as `num_filters`.
+        output_layers: output layers between latents and heads.
         output_filters: their filters.
+        output_type: "conv1x1" or "wavenet", see `make_output_layers`. With Wavenet output layers
+            the prediction of x_t reads latents of earlier steps, too.
+        output_kernel_size: taps of Wavenet output layers.
         dense: all latents reach the output (STCN-dense) or z^1 alone (STCN).
         posterior_draws: "shared": one draw of each z^l for every use; "independent": one for each
             use, as released.
         posterior_precision: "std" or "variance", see `LatentLayer`.
+        released_floors: see `Observation` and `LatentLayer`.
         compute_dtype: policy of the convolutions, "float32" or "mixed_bfloat16".
         **kwargs: `name` of `keras.Model`.
 
@@ -75,8 +102,13 @@ class STCN(SequenceModel):
         output_layers: int,
         output_filters: int,
         dense: bool,
+        dilations: Sequence[int] = (),
+        latent_filters: int = 0,
+        output_type: str = "conv1x1",
+        output_kernel_size: int = 2,
         posterior_draws: str = "shared",
         posterior_precision: str = "std",
+        released_floors: bool = False,
         compute_dtype: str = "float32",
         **kwargs,
     ):
@@ -90,30 +122,35 @@ class STCN(SequenceModel):
         self.dense = dense
         self.posterior_draws = posterior_draws
         policy = keras.DTypePolicy(compute_dtype)
+        self.latent_sizes = tuple(latent_sizes)
         num_layers = len(latent_sizes)
+        pattern = itertools.cycle(dilations or [2**k for k in range(blocks_per_layer)])
         self.stack = WavenetStack(
             num_filters,
             kernel_size,
-            [2**k for k in range(blocks_per_layer)] * num_layers,
+            list(itertools.islice(pattern, blocks_per_layer * num_layers)),
             name="stack",
             dtype=policy,
         )
         self.latent_layers = [
             LatentLayer(
                 units,
-                num_filters,
+                latent_filters or num_filters,
                 latent_hidden_layers,
                 posterior_precision,
+                released_floors,
                 name=f"latent_{layer}",
                 dtype=policy,
             )
             for layer, units in enumerate(latent_sizes, start=1)
         ]
-        self.output_layers = [
-            CausalConv(output_filters, activation="relu", name=f"output_{i}", dtype=policy)
-            for i in range(output_layers)
-        ]
-        self.observation = Observation(num_real, num_binary, num_components, name="observation")
+        self.output_layers = output.make_output_layers(
+            output_type, output_layers, output_filters, output_kernel_size, policy
+        )
+        self.do_latents_reach_across_steps = output_type == "wavenet" and output_layers > 0
+        self.observation = Observation(
+            num_real, num_binary, num_components, released_floors, name="observation"
+        )
         # With independent draws the dense model has two latents per layer above the lowest, one
         # read by the output and one by the prior below; a bound must pay for both.
         above = 2.0 if dense and posterior_draws == "independent" else 1.0
@@ -122,7 +159,7 @@ class STCN(SequenceModel):
     @property
     def receptive_field(self) -> int:
         """Past frames that the prediction of x_t can see."""
-        return self.stack.receptive_field
+        return self.stack.receptive_field + sum(layer.memory for layer in self.output_layers)
 
     def build(self, input_shape=None):
         """Makes the weights. The shape is known from the constructor and may be left out."""
@@ -132,10 +169,7 @@ class STCN(SequenceModel):
             layer.build((None, None, self.stack.filters + units_above))
             units_above = layer.units
         read = self.latent_layers if self.dense else self.latent_layers[:1]
-        channels = sum(layer.units for layer in read)
-        for layer in self.output_layers:
-            layer.build((None, None, channels))
-            channels = layer.filters
+        channels = output.build(self.output_layers, sum(layer.units for layer in read))
         self.observation.build((None, None, channels))
         self.built = True
 
@@ -162,15 +196,31 @@ class STCN(SequenceModel):
         """
         if latents not in ("posterior", "prior"):
             raise ValueError(f"latents must be 'posterior' or 'prior', got {latents!r}")
+        encoded = self.encode(x)
+        d_posterior = encoded.posterior if latents == "posterior" else None
+        drawn = self._top_down(encoded.prior, d_posterior, seed, temperature)
+        return STCNOutput(
+            parameters=self.observation(output.apply(self.output_layers, drawn.read)),
+            priors=drawn.priors,
+            posteriors=drawn.posteriors,
+            draws=drawn.draws,
+        )
+
+    def encode(self, x: tf.Tensor) -> Encoded:
+        """See `SequenceModel.encode`: one pass of the deterministic stack."""
         # The one-step shift: a zero frame in front, so that d[:, t] has seen x_1, ..., x_t and
         # d[:, t - 1], which has not seen x_t, feeds the prior of z_t.
+        x = tf.convert_to_tensor(x, tf.float32)
         d = self._layers_of(self.stack(tf.pad(x, [[0, 0], [1, 0], [0, 0]])))
-        d_prior = [d_l[:, :-1] for d_l in d]
-        d_posterior = [d_l[:, 1:] for d_l in d] if latents == "posterior" else None
-        return self._top_down(d_prior, d_posterior, seed, temperature)
+        return Encoded([d_l[:, :-1] for d_l in d], [d_l[:, 1:] for d_l in d])
 
-    def score(
-        self, x: tf.Tensor, lengths: tf.Tensor, seed: Seed = (0, 0), noise: str = "sample"
+    def score_encoded(
+        self,
+        encoded: Encoded,
+        x: tf.Tensor,
+        lengths: tf.Tensor,
+        seed: Seed = (0, 0),
+        noise: str = "sample",
     ) -> ScoreTerms:
         """See `SequenceModel.score`. The bound is Eq. 14, its terms Eq. 15 and Eq. 16 or 17.
 
@@ -179,39 +229,55 @@ class STCN(SequenceModel):
         """
         if noise not in ("sample", "zero"):
             raise ValueError(f"noise must be 'sample' or 'zero', got {noise!r}")
-        x = tf.convert_to_tensor(x, tf.float32)
-        output = self.call(x, seed, temperature=1.0 if noise == "sample" else 0.0)
-        mask = sequence_mask(lengths, x)
-        log_likelihood = self.observation.log_prob(output.parameters, x)
-        kl_per_unit = tuple(
-            tf.where(mask[..., tf.newaxis], tfd.kl_divergence(q, p), 0.0)
-            for q, p in zip(output.posteriors, output.priors, strict=True)
-        )
-        return ScoreTerms(
-            log_likelihood=tf.where(mask, log_likelihood, 0.0),
-            kl=tf.stack([tf.reduce_sum(kl, axis=-1) for kl in kl_per_unit], axis=-1),
-            kl_per_unit=kl_per_unit,
-        )
+        temperature = 1.0 if noise == "sample" else 0.0
+        drawn = self._top_down(encoded.prior, encoded.posterior, seed, temperature)
+        outputs = output.apply(self.output_layers, drawn.read)
+        return self._terms(drawn, outputs, x, sequence_mask(lengths, x))
 
-    def reconstruct(self, x: tf.Tensor, seed: Seed = (0, 0)) -> ObservationParameters:
+    def score_step(
+        self, encoded: Encoded, x: tf.Tensor, mask: tf.Tensor, state: Any, seed: Seed
+    ) -> tuple[ScoreTerms, Any]:
+        """Scores one step, with latents from the posterior: what a particle filter repeats.
+
+        Args:
+            encoded: of this step, each [batch, 1, filters].
+            x: [batch, 1, features] float32.
+            mask: [batch, 1] bool, whether the step belongs to its sequence.
+            state: of the output layers, from `initial_output_state` or the previous call.
+            seed: of this step's latent noise.
+
+        Returns:
+            ScoreTerms with a time axis of length one, and the new state.
+        """
+        drawn = self._top_down(encoded.prior, encoded.posterior, seed, 1.0)
+        outputs, state = output.step(self.output_layers, drawn.read[:, 0], state)
+        return self._terms(drawn, outputs[:, tf.newaxis], x, mask), state
+
+    def reconstruct(self, x: tf.Tensor, seed: Seed = (0, 0)) -> tf.Tensor:
         """See `SequenceModel.reconstruct`."""
-        return self.call(x, seed).parameters
+        return self.observation.sample(self.call(x, seed).parameters, (0, 0), 0.0, 0.0)
+
+    def initial_output_state(self, batch_size: tf.Tensor | int):
+        """The state of the output layers before the first step."""
+        return output.initial_state(self.output_layers, batch_size)
 
     def initial_state(self, batch_size: tf.Tensor | int):
         """See `SequenceModel.initial_state`."""
-        return self.stack.initial_state(batch_size)
+        return self.stack.initial_state(batch_size), self.initial_output_state(batch_size)
 
     def predict_step(self, previous, state, seed, temperature=1.0):
         """See `SequenceModel.predict_step`."""
-        outputs, state = self.stack.step(previous, state)
+        stack_state, output_state = state
+        outputs, stack_state = self.stack.step(previous, stack_state)
         d = [d_l[:, tf.newaxis] for d_l in self._layers_of(outputs)]
-        return self._top_down(d, None, seed, temperature).parameters, state
+        read = self._top_down(d, None, seed, temperature).read
+        outputs, output_state = output.step(self.output_layers, read[:, 0], output_state)
+        return self.observation(outputs[:, tf.newaxis]), (stack_state, output_state)
 
     def _layers_of(self, outputs) -> list[tf.Tensor]:
         """d^1, ..., d^L: the residual output of the last block of each group of K blocks."""
         return [
-            output.residual
-            for output in outputs[self.blocks_per_layer - 1 :: self.blocks_per_layer]
+            block.residual for block in outputs[self.blocks_per_layer - 1 :: self.blocks_per_layer]
         ]
 
     def _top_down(
@@ -220,14 +286,14 @@ class STCN(SequenceModel):
         d_posterior: list[tf.Tensor] | None,
         seed: Seed,
         temperature: tf.Tensor | float,
-    ) -> STCNOutput:
-        """Draws z^L, ..., z^1 and predicts x (Figure 2). Lists go from layer 1 to L.
+    ) -> Latents:
+        """Draws z^L, ..., z^1 (Figure 2). Lists go from layer 1 to L.
 
         `d_posterior` None: the latents are drawn from the prior (Eq. 7), else from the approximate
         posterior (Eq. 12), into whose layers the same code feeds what that draw's use asks for.
         """
         num_layers = len(self.latent_layers)
-        priors, posteriors, drawn = [], [], []  # topmost first
+        priors, posteriors, draws, noises, read = [], [], [], [], []  # topmost first
         above_prior = above_posterior = None
         for index in reversed(range(num_layers)):
             layer = self.latent_layers[index]
@@ -243,22 +309,60 @@ class STCN(SequenceModel):
                 # Time first, so that more padding leaves the draws of earlier steps as they are.
                 batch, time, units = tf.unstack(tf.shape(source.loc))
                 noise = tf.random.stateless_normal([time, batch, units], stream)
-                noise = tf.transpose(noise, [1, 0, 2])
-                return source.loc + temperature * source.scale * noise
+                noise = temperature * tf.transpose(noise, [1, 0, 2])
+                return source.loc + source.scale * noise, noise
 
-            z = above_prior = above_posterior = draw(_FOR_OUTPUT)
+            z, noise = draw(_FOR_OUTPUT)
+            above_prior = above_posterior = z
+            is_read = self.dense or index == 0
+            if is_read:
+                read.append(z)
+            used = [(z, noise)]
             if self.posterior_draws == "independent" and index > 0:
-                above_prior = draw(_FOR_PRIOR_BELOW)
-                above_posterior = draw(_FOR_POSTERIOR_BELOW)
-            drawn.append(z)
-        # Concatenated from the topmost down, as released.
-        outputs = tf.concat(drawn, axis=-1) if self.dense else drawn[-1]
-        for layer in self.output_layers:
-            outputs = layer(outputs)
-        return STCNOutput(
-            parameters=self.observation(outputs),
+                above_prior, noise = draw(_FOR_PRIOR_BELOW)
+                used = [*used, (above_prior, noise)] if is_read else [(above_prior, noise)]
+                # What the posterior below reads is no latent of the generative model, only noise
+                # that the approximate posterior is made with.
+                above_posterior, _ = draw(_FOR_POSTERIOR_BELOW)
+            draws.append(tuple(z for z, _ in used))
+            noises.append(tuple(noise for _, noise in used))
+        return Latents(
             priors=priors[::-1],
             posteriors=posteriors[::-1] if d_posterior is not None else None,
+            draws=draws[::-1],
+            noise=noises[::-1],
+            # Concatenated from the topmost down, as released.
+            read=tf.concat(read, axis=-1),
+        )
+
+    def _terms(
+        self, drawn: Latents, outputs: tf.Tensor, x: tf.Tensor, mask: tf.Tensor
+    ) -> ScoreTerms:
+        """The terms of the bound from what the posterior drew and the output layers made of it."""
+        log_likelihood = self.observation.log_prob(self.observation(outputs), x)
+        log_weight = log_likelihood
+        kl_per_unit = []
+        unit = tfd.Normal(0.0, 1.0)
+        for layer, q, p, draws, noises in zip(
+            self.latent_layers,
+            drawn.posteriors,
+            drawn.priors,
+            drawn.draws,
+            drawn.noise,
+            strict=True,
+        ):
+            kl = layer.kl_divergence(q, p)
+            kl_per_unit.append(tf.where(mask[..., tf.newaxis], kl, 0.0))
+            for z, noise in zip(draws, noises, strict=True):
+                # log q from the noise: a narrow q (Eq. 11 goes down to sigma 5e-7) around a mean of
+                # 1 or more is told from z only as far as float32 resolves it.
+                log_q = unit.log_prob(noise) - tf.math.log(q.scale)
+                log_weight += tf.reduce_sum(p.log_prob(z) - log_q, axis=-1)
+        return ScoreTerms(
+            log_likelihood=tf.where(mask, log_likelihood, 0.0),
+            kl=tf.stack([tf.reduce_sum(kl, axis=-1) for kl in kl_per_unit], axis=-1),
+            kl_per_unit=tuple(kl_per_unit),
+            log_weight=tf.where(mask, log_weight, 0.0),
         )
 
 

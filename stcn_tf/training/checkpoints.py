@@ -6,6 +6,8 @@ import tensorflow as tf
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.runs import RunDirectory, restore, weights_by_path
 
+_IMPORTED = "imported"
+
 
 class Checkpoints:
     """The latest state of a run and the weights that evaluated best.
@@ -21,7 +23,8 @@ class Checkpoints:
         run: the run directory.
         model: built.
         optimizer: built; its counter of updates is the step.
-        batches: the iterator of the training batches.
+        batches: the iterator of the training batches; None: the run is being imported and has no
+            position in any data, so that who restores what is saved begins with the first batch.
     """
 
     def __init__(
@@ -29,7 +32,7 @@ class Checkpoints:
         run: RunDirectory,
         model: SequenceModel,
         optimizer: keras.optimizers.Optimizer,
-        batches: tf.data.Iterator,
+        batches: tf.data.Iterator | None,
     ):
         self._optimizer = optimizer
         self.best_elbo = tf.Variable(-float("inf"), dtype=tf.float64, trainable=False)
@@ -38,17 +41,20 @@ class Checkpoints:
         self.stale_evaluations = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.finished = tf.Variable(False, trainable=False)
         weights = weights_by_path(model)
+        common = {
+            "weights": weights,
+            "optimizer": {variable.path: variable for variable in optimizer.variables},
+            "best_elbo": self.best_elbo,
+            "best_step": self.best_step,
+            "evaluated_step": self.evaluated_step,
+            "stale_evaluations": self.stale_evaluations,
+            "finished": self.finished,
+        }
+        # In the place of the position: a checkpoint that has lost its own is damaged.
+        mark = tf.Variable(True, trainable=False)
+        self._imported = tf.train.Checkpoint(**common, **{_IMPORTED: mark})
         self._latest = tf.train.CheckpointManager(
-            tf.train.Checkpoint(
-                weights=weights,
-                optimizer={variable.path: variable for variable in optimizer.variables},
-                batches=batches,
-                best_elbo=self.best_elbo,
-                best_step=self.best_step,
-                evaluated_step=self.evaluated_step,
-                stale_evaluations=self.stale_evaluations,
-                finished=self.finished,
-            ),
+            self._imported if batches is None else tf.train.Checkpoint(**common, batches=batches),
             str(run.latest),
             max_to_keep=2,
         )
@@ -62,7 +68,7 @@ class Checkpoints:
         return int(tf.convert_to_tensor(self._optimizer.iterations))
 
     def restore(self) -> bool:
-        """Restores the latest state, if there is one.
+        """Restores the latest state, if there is one; of an imported one all but the batches.
 
         Returns:
             Whether there was one.
@@ -73,7 +79,8 @@ class Checkpoints:
         prefix = self._latest.latest_checkpoint
         if prefix is None:
             return False
-        restore(self._latest.checkpoint, prefix, whole=True)
+        checkpoint = self._imported if _is_imported(prefix) else self._latest.checkpoint
+        restore(checkpoint, prefix, whole=True)
         return True
 
     def save(self) -> None:
@@ -83,3 +90,11 @@ class Checkpoints:
     def save_best(self) -> None:
         """Saves the weights as the best so far."""
         self._best.save(checkpoint_number=self.step)
+
+
+def _is_imported(prefix: str) -> bool:
+    try:
+        names = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    except (tf.errors.OpError, ValueError):
+        return False  # damaged: restoring it tells
+    return any(name.startswith(f"{_IMPORTED}/") for name in names)

@@ -18,7 +18,7 @@ from stcn_tf.data.records import read_card
 from stcn_tf.data.strokes import is_handwriting
 from stcn_tf.errors import UserError
 from stcn_tf.evaluation import Evaluator
-from stcn_tf.generation import compile_generate, reconstruct
+from stcn_tf.generation import compile_generate
 from stcn_tf.models import build_model
 from stcn_tf.runs import RunDirectory
 from stcn_tf.training.checkpoints import Checkpoints
@@ -105,12 +105,17 @@ class Trainer:
         self.checkpoints = Checkpoints(self.run, self.model, self._optimizer, self._batches)
         self.checkpoints.restore()
         self.step = self.checkpoints.step
-        self._summaries = Summaries(self.run)
+        self._summaries = Summaries(self.run, self.model)
+        # Every number of a progress line says what it is of: "ELBO (vrnn-normalised)".
+        scale = f" ({card.normalization.kind}-normalised)" if card.num_real else ""
+        self._bound_name = f"{self.model.bound_name}{scale}"
         self._generate = compile_generate(self.model)
         num_train = card.splits["train"].num_sequences
         self.last_step = max(1, self.config.max_epochs * num_train // self.config.batch_size)
         if self.config.max_steps:
             self.last_step = min(self.last_step, self.config.max_steps)
+        # An imported run may have made more updates than that: it is evaluated and ends.
+        self.last_step = max(self.last_step, self.step)
         self._stop_requested = False
 
     def train(self) -> bool:
@@ -122,9 +127,7 @@ class Trainer:
         """
         if self.checkpoints.finished:
             self._report(
-                f"{self.run.path}: finished already, after {self.step:,} updates; best validation "
-                f"ELBO {float(self.checkpoints.best_elbo):.1f} nats/sequence after "
-                f"{int(self.checkpoints.best_step):,}"
+                f"{self.run.path}: finished already, after {self.step:,} updates; {self._best()}"
             )
             return True
         model = self.run.config.model
@@ -145,17 +148,17 @@ class Trainer:
                 signal.signal(number, handler)
             self._summaries.flush()
         if finished:
-            self._report(
-                f"finished after {self.step:,} updates: best validation ELBO "
-                f"{float(self.checkpoints.best_elbo):.1f} nats/sequence after "
-                f"{int(self.checkpoints.best_step):,}"
-            )
+            self._report(f"finished after {self.step:,} updates: {self._best()}")
         else:
             self._report(
                 f"stopped after {self.step:,} updates, checkpoint written; the same command "
                 "continues"
             )
         return finished
+
+    def _best(self) -> str:
+        elbo, step = float(self.checkpoints.best_elbo), int(self.checkpoints.best_step)
+        return f"best validation {self._bound_name} {elbo:.1f} nats/sequence after {step:,}"
 
     def _devices(self) -> str:
         if self._strategy.num_replicas_in_sync > 1:
@@ -222,15 +225,17 @@ class Trainer:
         norm = totals["gradient_norm"] / window.updates
         if not (np.isfinite(per_step) and np.isfinite(norm)):
             raise UserError(
-                f"training diverged by update {self.step} (ELBO {per_step} nats/step, gradient "
-                f"norm {norm}): start in another --run_dir with a smaller --learning_rate or "
-                "--clip_norm"
+                f"training diverged by update {self.step} ({self._bound_name} {per_step} "
+                f"nats/step, gradient norm {norm}): start in another --run_dir with a smaller "
+                "--learning_rate or --clip_norm"
             )
         left = (self.last_step - self.step) / rate
+        kl_weight = ""
+        if self.model.latent_sizes:
+            kl_weight = f"  KL weight {totals['kl_weight'] / window.updates:.2f}"
         self._report(
-            f"update {self.step:>7,}/{self.last_step:,}  ELBO {per_step:8.4f} nats/step  "
-            f"KL weight {totals['kl_weight'] / window.updates:.2f}  {rate:.2f} updates/s  "
-            f"at most {_duration(left)} left"
+            f"update {self.step:>7,}/{self.last_step:,}  {self._bound_name} {per_step:8.4f} "
+            f"nats/step{kl_weight}  {rate:.2f} updates/s  at most {_duration(left)} left"
         )
 
     def _evaluate(self) -> None:
@@ -255,9 +260,10 @@ class Trainer:
         state.finished.assign(stop_early or step == self.last_step)
         self._summaries.valid(step, evaluation)
         kl = ", ".join(f"{value:.1f}" for value in np.mean(evaluation.kl, axis=0))
+        kl = f", KL of layer 1, 2, ...: {kl}" if kl else ""
         self._report(
-            f"update {step:>7,}  validation: ELBO {elbo:.1f} nats/sequence "
-            f"({evaluation.per_step(evaluation.elbo):.4f}/step), KL of layer 1, 2, ...: {kl}"
+            f"update {step:>7,}  validation: {self._bound_name} {elbo:.1f} nats/sequence "
+            f"({evaluation.per_step(evaluation.elbo):.4f}/step){kl}"
             + ("  best so far" if elbo > best else f"  best {best:.1f}")
         )
         if stop_early:
@@ -270,7 +276,7 @@ class Trainer:
         if not is_handwriting(self.run.card):
             return
         x, lengths = (t.numpy() for t in next(iter(self._pictured)))
-        rebuilt = reconstruct(self.model, x, (self.config.seed, 2)).numpy()
+        rebuilt = self.model.reconstruct(x, (self.config.seed, 2)).numpy()
         samples = self._generate(
             tf.zeros([_PICTURE_SEQUENCES, 0, self.model.num_features]),
             _PICTURE_STEPS,

@@ -1,10 +1,12 @@
-"""What TensorBoard shows of a run. Likelihoods are nats of the normalised values."""
+"""What TensorBoard shows of a run. Each likelihood is described by its unit and normalisation."""
 
 import numpy as np
 import tensorflow as tf
 
 from stcn_tf import plotting
 from stcn_tf.evaluation import Evaluation
+from stcn_tf.models.base import SequenceModel
+from stcn_tf.report import likelihood_unit
 from stcn_tf.runs import RunDirectory
 
 
@@ -13,11 +15,17 @@ class Summaries:
 
     Both folders use the same tags, so that TensorBoard draws the two splits in one chart. Where
     training crops its sequences, `per_sequence` is per piece in train and per whole sequence in
-    valid: then only `per_step` compares.
+    valid: then only `per_step` compares. So that they share charts with other models, those without
+    latents have their exact log-likelihood under the tags of the ELBO.
+
+    Args:
+        run: the run directory.
+        model: of the run.
     """
 
-    def __init__(self, run: RunDirectory):
+    def __init__(self, run: RunDirectory, model: SequenceModel):
         self._card = run.card
+        self._bound_name = model.bound_name
         self._train = tf.summary.create_file_writer(run.events("train"))
         self._valid = tf.summary.create_file_writer(run.events("valid"))
 
@@ -49,7 +57,7 @@ class Summaries:
                 np.sum(evaluation.log_likelihood),
                 np.sum(evaluation.kl, axis=0),
                 len(evaluation.elbo),
-                np.sum(evaluation.lengths),
+                np.sum(evaluation.num_steps),
             )
             for layer, active in enumerate(evaluation.active_units, start=1):
                 tf.summary.scalar(f"active_units/layer_{layer}", active)
@@ -83,11 +91,17 @@ class Summaries:
         self._train.flush()
         self._valid.flush()
 
-    @staticmethod
-    def _terms(elbo, log_likelihood, kl, num_sequences, num_steps) -> None:
-        for unit, count in (("per_sequence", num_sequences), ("per_step", num_steps)):
-            tf.summary.scalar(f"elbo/{unit}", elbo / count)
-            tf.summary.scalar(f"reconstruction/{unit}", log_likelihood / count)
-            tf.summary.scalar(f"kl_{unit}/total", np.sum(kl) / count)
+    def _terms(self, elbo, log_likelihood, kl, num_sequences, num_steps) -> None:
+        unit = likelihood_unit(self._card)
+        for per, count in (("per_sequence", num_sequences), ("per_step", num_steps)):
+            tf.summary.scalar(
+                f"elbo/{per}", elbo / count, description=f"{self._bound_name}, {unit}"
+            )
+            tf.summary.scalar(f"reconstruction/{per}", log_likelihood / count, description=unit)
+            if not len(kl):
+                continue
+            tf.summary.scalar(f"kl_{per}/total", np.sum(kl) / count, description="nats")
             for layer, kl_of_layer in enumerate(kl, start=1):
-                tf.summary.scalar(f"kl_{unit}/layer_{layer}", kl_of_layer / count)
+                tf.summary.scalar(
+                    f"kl_{per}/layer_{layer}", kl_of_layer / count, description="nats"
+                )

@@ -120,16 +120,18 @@ class TrainStep:
         with tf.GradientTape() as tape:
             terms = sum_over_time(self.model.score(batch.x, batch.lengths, seed))
             objective = terms.objective(kl_weight)
-            lengths = tf.cast(batch.lengths, tf.float32)
+            num_scored = tf.cast(self.model.num_scored(batch.lengths), tf.float32)
             if self.config.loss_reduction == "mean_step":
-                objective /= lengths
+                objective /= tf.maximum(num_scored, 1.0)
             loss = -tf.reduce_sum(objective)
-        gradients = tape.gradient(loss, variables)
+        # Wavenet-dense need not read its topmost block, which then has no gradient.
+        zero = tf.UnconnectedGradients.ZERO
+        gradients = tape.gradient(loss, variables, unconnected_gradients=zero)
         sums = {
             "log_likelihood": tf.reduce_sum(terms.log_likelihood),
             "kl": tf.reduce_sum(terms.kl, axis=0),
             "elbo": tf.reduce_sum(terms.elbo(self.model)),
             "num_sequences": tf.cast(tf.shape(batch.x)[0], tf.float32),
-            "num_steps": tf.reduce_sum(lengths),
+            "num_steps": tf.reduce_sum(num_scored),
         }
         return sums, gradients

@@ -181,6 +181,38 @@ def test_kl_is_the_closed_form(randomize, precision):
     np.testing.assert_allclose(kl, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("released_floors", [False, True])
+def test_kl_of_the_layer_is_the_closed_form(randomize, released_floors):
+    layer = _layer(randomize, released_floors=released_floors)
+    prior = layer.prior(D, Z_ABOVE)
+    posterior = layer.posterior(D, Z_ABOVE, prior)
+    assert np.min(posterior.scale) > 1e-6  # nothing is below a floor
+    kl = layer.kl_divergence(posterior, prior)
+    assert kl.shape == (BATCH, TIME, UNITS)
+    np.testing.assert_allclose(kl, _kl(posterior, prior), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sigma_q", "sigma_p", "mean_q", "floored"),
+    [
+        # log of the posterior's sigma is taken of 1e-6 at least, its square as it is
+        (5e-7, 1e-3, 0.002, np.log(1e-3 / 1e-6) + (5e-7**2 + 0.002**2) / (2 * 1e-6) - 0.5),
+        (5e-7, 2.0, 0.3, np.log(2.0 / 1e-6) + (5e-7**2 + 0.3**2) / (2 * 4.0) - 0.5),
+        # and 1e-6 is the least variance of the prior that is divided by
+        (2e-4, 5e-4, 0.001, np.log(5e-4 / 2e-4) + (2e-4**2 + 0.001**2) / (2 * 1e-6) - 0.5),
+        (5e-7, 5e-7, 0.0, (5e-7**2) / (2 * 1e-6) - 0.5),
+    ],
+)
+def test_the_floors_of_the_released_kl(sigma_q, sigma_p, mean_q, floored):
+    values = tf.reshape(tf.constant([mean_q, sigma_q, 0.0, sigma_p]), [4, 1, 1, 1])
+    q, p = tfd.Normal(values[0], values[1]), tfd.Normal(values[2], values[3])
+    exact = LatentLayer(1, HIDDEN).kl_divergence(q, p)
+    np.testing.assert_allclose(exact, _kl(q, p), rtol=1e-5, atol=1e-5)
+    released = LatentLayer(1, HIDDEN, released_floors=True).kl_divergence(q, p)
+    np.testing.assert_allclose(released, np.full((1, 1, 1), floored), rtol=1e-5, atol=1e-5)
+    assert np.abs(released - exact)[0, 0, 0] > 0.1
+
+
 def test_distributions_are_float32_under_bfloat16(randomize):
     layer = _layer(randomize, dtype="mixed_bfloat16")
     assert layer.prior_network.mean_layers[0].compute_dtype == "bfloat16"
@@ -199,8 +231,9 @@ def test_distributions_are_float32_under_bfloat16(randomize):
     [
         GaussianNetwork(UNITS, HIDDEN, 3, name="g", dtype="mixed_bfloat16"),
         LatentLayer(UNITS, HIDDEN, 3, "variance", name="l", dtype="mixed_bfloat16"),
+        LatentLayer(UNITS, HIDDEN, 3, "std", True, name="f", dtype="mixed_bfloat16"),
     ],
-    ids=["network", "latent"],
+    ids=["network", "latent", "latent with floors"],
 )
 def test_config_round_trip(layer):
     again = type(layer).from_config(layer.get_config())

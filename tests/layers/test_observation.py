@@ -20,8 +20,8 @@ KINDS = pytest.mark.parametrize(
 )
 
 
-def _made(randomize, real=REAL, binary=BINARY, components=COMPONENTS):
-    layer = Observation(real, binary, components)
+def _made(randomize, real=REAL, binary=BINARY, components=COMPONENTS, released_floors=False):
+    layer = Observation(real, binary, components, released_floors)
     layer.build((None, None, CHANNELS))
     return randomize(layer)
 
@@ -134,6 +134,83 @@ def test_far_values_and_sure_bits_keep_a_finite_log_prob(randomize):
     log_prob = layer.log_prob(parameters, x).numpy()
     assert np.all(np.isfinite(log_prob))
     assert np.all(log_prob < -BINARY * 200)
+
+
+@KINDS
+def test_released_floors_change_nothing_above_them(randomize, real, binary, components):
+    x = _observed(real, binary)
+    exact, floored = (
+        _made(randomize, real, binary, components, released_floors)
+        for released_floors in (False, True)
+    )
+    parameters = exact(_inputs())
+    np.testing.assert_allclose(
+        floored.log_prob(parameters, x), exact.log_prob(parameters, x), rtol=1e-5, atol=1e-5
+    )
+
+
+def _one_step(mean=(), sigma=(), component=(), binary=()):
+    """Parameters of one step of one sequence, from values by component and feature."""
+
+    def batched(values):
+        return tf.constant(values, tf.float32)[tf.newaxis, tf.newaxis] if values != () else ()
+
+    return ObservationParameters(*map(batched, (mean, sigma, component, binary)))
+
+
+def _both(num_real, num_binary, num_components, parameters, x):
+    """The log-likelihood of one step as it is, and with the released floors."""
+    x = np.reshape(x, (1, 1, -1)).astype(np.float32)
+    return [
+        float(
+            Observation(num_real, num_binary, num_components, floors).log_prob(parameters, x)[0, 0]
+        )
+        for floors in (False, True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("logit", "bit", "expected"),
+    [(-60.0, 1, -60.0), (60.0, 0, -60.0), (-60.0, 0, 0.0), (60.0, 1, 0.0), (-11.0, 1, -11.0)],
+)
+def test_the_floor_under_a_probability(logit, bit, expected):
+    exact, floored = _both(0, 1, 1, _one_step(binary=[logit]), [bit])
+    assert exact == pytest.approx(expected, abs=1e-4)
+    assert floored == pytest.approx(max(expected, np.log(1e-5)), abs=1e-4)
+
+
+def test_the_floor_under_a_variance():
+    # A sigma of 1e-4 is none that the heads give; with the floor it counts as 1e-3.
+    parameters = _one_step(mean=[[0.5, -1.0]], sigma=[[1e-4, 0.2]])
+    x = np.array([0.5002, -0.7])
+    exact, floored = _both(2, 0, 1, parameters, x)
+    mean = np.array([0.5, -1.0])
+    deviation = np.float32(x).astype(np.float64) - mean
+    for value, sigma in ((exact, [1e-4, 0.2]), (floored, [1e-3, 0.2])):
+        expected = _log_normal(deviation, 0.0, np.array(sigma)).sum()
+        assert value == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_floor_under_a_weight():
+    # The second component has next to no weight, and x lies where it alone has density.
+    parameters = _one_step(mean=[[0.0], [9.0]], sigma=[[0.1], [0.5]], component=[0.0, -30.0])
+    exact, floored = _both(1, 0, 2, parameters, [9.2])
+    density = _log_normal(9.2, 9.0, 0.5)
+    assert exact == pytest.approx(-30 + density, abs=1e-3)
+    assert floored == pytest.approx(np.log(1e-6) + density, abs=1e-3)
+
+
+def test_sure_and_wrong_bits_have_no_gradient_below_the_floor_only():
+    for floors in (False, True):
+        layer = Observation(0, 1, 1, floors)
+        logits = tf.constant([[[-60.0], [-3.0]]])
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            parameters = ObservationParameters((), (), (), logits)
+            log_prob = layer.log_prob(parameters, tf.ones([1, 2, 1]))
+        gradient = tape.gradient(log_prob, logits)[0, :, 0]
+        expected = [0.0 if floors else 1.0, 1 / (1 + np.exp(-3.0))]
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("bias", "expected"), [(-200.0, 1e-3), (200.0, 50.0)])
@@ -259,10 +336,11 @@ def test_parameter_count(randomize):
 
 
 def test_config_round_trip():
-    layer = Observation(REAL, BINARY, COMPONENTS, name="o")
+    layer = Observation(REAL, BINARY, COMPONENTS, released_floors=True, name="o")
     again = Observation.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     assert again.name == "o"
+    assert again.released_floors
     assert (again.num_real, again.num_binary, again.num_components) == (REAL, BINARY, COMPONENTS)
 
 

@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from stcn_tf.config import ModelConfig
+from stcn_tf.errors import UserError
 from stcn_tf.models import STCN
 
 tfd = tfp.distributions
@@ -146,6 +148,27 @@ def test_variable_paths_are_what_checkpoints_hold(make):
         assert len(model.trainable_variables) == len(paths)
 
 
+@pytest.mark.parametrize("output_type", ["conv1x1", "wavenet"])
+def test_receptive_field_of_a_prediction_from_the_posterior_means(make, output_type):
+    # Through latents of earlier steps, which have seen frames still earlier.
+    model = make(
+        latent_sizes=(4,), latent_hidden_layers=0, output_type=output_type, output_kernel_size=3
+    )
+    for variable in model.variables:
+        is_bias = variable.name == "bias"
+        variable.assign(tf.fill(variable.shape, 0.1 if is_bias else 0.05))
+    memory = 4 if output_type == "wavenet" else 0
+    assert model.receptive_field == 1 + 3 + memory
+    x = tf.zeros([1, 20, 3])
+    for latents, last in (("prior", 18), ("posterior", 19)):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            parameters = model.call(x, latents=latents, temperature=0.0).parameters
+            output = tf.reduce_sum(parameters.binary_logits[:, -1])
+        reached = np.flatnonzero(np.any(tape.gradient(output, x)[0], axis=-1))
+        np.testing.assert_array_equal(reached, range(19 - model.receptive_field, last + 1))
+
+
 def test_receptive_field_of_a_prediction(make):
     # Without ReLUs, which let nothing through where they are shut.
     model = make(kernel_size=3, latent_sizes=(4, 3), latent_hidden_layers=0, output_layers=0)
@@ -170,6 +193,40 @@ def test_predictions_from_the_prior_ignore_the_frame_itself(model, x):
     for part in ("priors", "parameters"):
         changed = _changed_steps(getattr(before, part), getattr(after, part))
         np.testing.assert_array_equal(changed, range(7, TIME), err_msg=part)
+
+
+def test_predictions_from_the_prior_ignore_the_frame_with_wavenet_output_layers(make, dense, x):
+    model = make(dense=dense, output_type="wavenet")
+    before = model.call(x, (1, 2), latents="prior")
+    x[:, 6] += 1.0
+    after = model.call(x, (1, 2), latents="prior")
+    for part in ("priors", "parameters"):
+        changed = _changed_steps(getattr(before, part), getattr(after, part))
+        np.testing.assert_array_equal(changed, range(7, TIME), err_msg=part)
+
+
+@pytest.mark.parametrize(
+    ("output_type", "output_layers", "memory"),
+    [("conv1x1", 2, 0), ("wavenet", 0, 0), ("wavenet", 1, 1), ("wavenet", 3, 3)],
+)
+def test_latents_reach_later_steps_through_wavenet_output_layers(
+    make, x, monkeypatch, output_type, output_layers, memory
+):
+    model = make(output_type=output_type, output_layers=output_layers)
+    assert model.do_latents_reach_across_steps == (memory > 0)
+    before = model.call(x, (1, 2))
+    original = tf.random.stateless_normal
+
+    def perturbed(shape, seed, **kwargs):
+        noise = original(shape, seed, **kwargs)  # [time, batch, units]
+        return noise + tf.reshape(tf.one_hot(4, shape[0]), [-1, 1, 1])
+
+    monkeypatch.setattr(tf.random, "stateless_normal", perturbed)
+    after = model.call(x, (1, 2))
+    np.testing.assert_array_equal(_changed_steps(before.draws, after.draws), [4])
+    np.testing.assert_array_equal(_changed_steps(before.posteriors, after.posteriors), [4])
+    changed = _changed_steps(before.parameters, after.parameters)
+    np.testing.assert_array_equal(changed, range(4, 5 + memory))
 
 
 def test_the_topmost_prior_ignores_the_frame_and_the_posterior_sees_it(model, x):
@@ -331,9 +388,10 @@ def test_shared_and_independent_draws_differ_by_their_noise_alone(make, dense, x
     shared, independent = (
         make(dense=dense, posterior_draws=draws) for draws in ("shared", "independent")
     )
-    _assert_equal(
-        shared.score(x, LENGTHS, noise="zero"), independent.score(x, LENGTHS, noise="zero")
-    )
+    a, b = (m.score(x, LENGTHS, noise="zero") for m in (shared, independent))
+    _assert_equal(a[:-1], b[:-1])
+    # With independent draws a dense model has more latents, and so more terms of its weight.
+    assert np.array_equal(a.log_weight, b.log_weight) == (not dense)
     a, b = shared.score(x, LENGTHS, (1, 2)), independent.score(x, LENGTHS, (1, 2))
     np.testing.assert_array_equal(a.kl[..., -1], b.kl[..., -1])  # nothing is drawn above the top
     assert np.all(a.kl[0, :, 0] != b.kl[0, :, 0])
@@ -352,8 +410,15 @@ def test_zero_noise_ignores_the_seed(model, x):
     _assert_equal(first, other)
 
 
-def test_reconstruction_reads_posterior_draws(model, x):
-    _assert_equal(model.reconstruct(x, (1, 2)), model.call(x, (1, 2)).parameters)
+def test_reconstruction_is_what_posterior_draws_make_most_probable(model, x):
+    rebuilt = model.reconstruct(x, (1, 2)).numpy()
+    assert rebuilt.shape == x.shape
+    parameters = model.call(x, (1, 2)).parameters
+    best = np.argmax(parameters.component_logits, axis=-1)
+    rows, columns = np.indices(best.shape)
+    np.testing.assert_array_equal(rebuilt[..., :REAL], parameters.mean.numpy()[rows, columns, best])
+    np.testing.assert_array_equal(rebuilt[..., REAL:], parameters.binary_logits.numpy() > 0)
+    assert np.any(rebuilt != model.reconstruct(x, (3, 2)))
 
 
 # The terms of the bound
@@ -378,6 +443,181 @@ def test_terms_are_those_of_the_distributions_masked(model, x):
     for term in (terms.log_likelihood, terms.kl[..., 0], terms.kl[..., -1]):
         np.testing.assert_array_equal(term.numpy() != 0, mask)
     assert np.all(np.stack(terms.kl)[mask] > 0)
+
+
+def test_log_weight_is_log_p_of_all_over_log_q_of_the_latents(make, dense, draws, x):
+    model = make(dense=dense, posterior_draws=draws, output_type="wavenet")
+    for layer in model.latent_layers:
+        for network in (layer.prior_network, layer.posterior_network):
+            # Sigmas large enough that z tells how far from the mean it was drawn.
+            last = network.sigma_layers[-1]
+            last.kernel.assign(tf.zeros_like(last.kernel))
+            last.bias.assign(np.linspace(0.5, 2.0, layer.units))
+    terms, output = model.score(x, LENGTHS, (1, 2)), model.call(x, (1, 2))
+    # As many draws of a layer are latents of the generative model as its KL counts in a bound.
+    assert [len(zs) for zs in output.draws] == list(model.elbo_kl_weights)
+    expected = model.observation.log_prob(output.parameters, x).numpy().astype(np.float64)
+    for zs, q, p in zip(output.draws, output.posteriors, output.priors, strict=True):
+        for i, z in enumerate(zs):
+            assert not any(np.array_equal(z, other) for other in zs[:i])
+            log_p, log_q = (_log_normal(z, distribution) for distribution in (p, q))
+            expected += np.sum(log_p - log_q, axis=-1)
+    expected[np.arange(TIME) >= LENGTHS[:, np.newaxis]] = 0
+    assert terms.log_weight.shape == (BATCH, TIME)
+    np.testing.assert_allclose(terms.log_weight, expected, rtol=1e-4, atol=2e-3)
+
+
+def _log_normal(z, normal):
+    z, mean, sigma = (np.asarray(t, np.float64) for t in (z, normal.loc, normal.scale))
+    return -0.5 * ((z - mean) / sigma) ** 2 - np.log(sigma) - 0.5 * np.log(2 * np.pi)
+
+
+def test_the_mean_of_log_weight_is_the_elbo(make, dense, draws, x):
+    model = make(dense=dense, posterior_draws=draws, output_type="wavenet")
+    # Many copies of two sequences are as many draws.
+    copies, num_draws = 500, 4
+    many = np.repeat(x, copies, axis=0)
+    lengths = np.repeat(LENGTHS, copies)
+    # Under "shared" draws of this network KL and log-likelihood depend on the draws, too: the two
+    # means are of the same draws, and what is tested is their difference.
+    differences = []
+    for seed in range(num_draws):
+        sums = [
+            tf.reduce_sum(term, axis=1)
+            for term in model.score(many, lengths, (seed, 9))
+            if not isinstance(term, tuple)
+        ]
+        log_likelihood, kl, log_weight = sums
+        elbo = log_likelihood - tf.linalg.matvec(kl, tf.constant(model.elbo_kl_weights))
+        differences.append(np.reshape(log_weight - elbo, (BATCH, copies)))
+    differences = np.concatenate(differences, axis=1).astype(np.float64)
+    error = differences.std(axis=1) / np.sqrt(copies * num_draws)
+    assert np.all(error > 0)
+    assert np.all(np.abs(differences.mean(axis=1)) < 4 * error)
+
+
+def test_log_weight_is_the_log_likelihood_where_q_is_p(make, dense, draws, x):
+    model = make(dense=dense, posterior_draws=draws)
+    for layer in model.latent_layers:
+        for network in (layer.prior_network, layer.posterior_network):
+            for variable in network.variables:
+                variable.assign(tf.zeros_like(variable))
+            bias = np.log(np.expm1(2.0))  # sigma 2: 1 / (1/4 + 1/4) = 2
+            network.sigma_layers[-1].bias.assign(np.full(layer.units, bias))
+    terms = model.score(x, LENGTHS, (1, 2))
+    np.testing.assert_allclose(terms.log_weight, terms.log_likelihood, rtol=1e-5, atol=1e-4)
+
+
+def test_log_weight_of_a_posterior_narrower_than_float32_resolves(make, x):
+    # Sigma 5e-7 around 10, where neighbouring numbers are 1e-6 apart: what is drawn is 10 or one of
+    # few others, from which log q could not be told.
+    model = make(latent_sizes=(400,), latent_hidden_layers=0)
+    (layer,) = model.latent_layers
+    for network in (layer.prior_network, layer.posterior_network):
+        for variable in network.variables:
+            variable.assign(tf.zeros_like(variable))
+        network.mean_layers[-1].bias.assign(np.full(400, 10.0))
+        network.sigma_layers[-1].bias.assign(np.full(400, -20.0))  # clipped to 1e-3
+    terms = model.score(x, LENGTHS, (1, 2))
+    mask = np.arange(TIME) < LENGTHS[:, np.newaxis]
+    elbo = terms.log_likelihood - tf.reduce_sum(terms.kl, axis=-1)
+    excess = (terms.log_weight - elbo).numpy()[mask] / 400  # nats per unit
+    # The mean of (noise^2 - 1) / 2 over 400 units.
+    assert abs(excess.mean()) < 4 * np.sqrt(0.5 / 400 / mask.sum())
+
+
+# Encoding once, scoring often and step by step
+
+
+def test_encoding_and_scoring_are_score(model, x):
+    encoded = model.encode(x)
+    assert len(encoded.prior) == len(encoded.posterior) == len(LATENTS)
+    for d in (*encoded.prior, *encoded.posterior):
+        assert d.shape == (BATCH, TIME, FILTERS)
+    for d_prior, d_posterior in zip(*encoded, strict=True):
+        np.testing.assert_array_equal(d_prior[:, 1:], d_posterior[:, :-1])
+    for seed, noise in (((1, 2), "sample"), ((3, 4), "sample"), ((1, 2), "zero")):
+        _assert_equal(
+            model.score_encoded(encoded, x, LENGTHS, seed, noise),
+            model.score(x, LENGTHS, seed, noise),
+        )
+
+
+@pytest.mark.parametrize(
+    ("dense", "draws", "output_type"),
+    [(True, "independent", "wavenet"), (True, "shared", "conv1x1"), (False, "shared", "wavenet")],
+)
+def test_scoring_step_by_step_is_scoring_at_once(make, dense, draws, output_type, x, monkeypatch):
+    model = make(dense=dense, posterior_draws=draws, output_type=output_type)
+    start = 0  # of the noise of the steps that are asked for
+
+    def table(shape, seed, **kwargs):
+        time, batch, units = (np.asarray(n) for n in shape)
+        rng = np.random.default_rng(np.abs(np.asarray(seed)))
+        noise = rng.standard_normal((TIME, batch, units))
+        return tf.constant(noise[start : start + time], tf.float32)
+
+    monkeypatch.setattr(tf.random, "stateless_normal", table)
+    encoded = model.encode(x)
+    whole = model.score_encoded(encoded, x, LENGTHS, (1, 2))
+    mask = np.arange(TIME) < LENGTHS[:, np.newaxis]
+    state, steps = model.initial_output_state(BATCH), []
+    for start in range(TIME):
+        step = tf.nest.map_structure(lambda v, t=start: v[:, t : t + 1], (encoded, x, mask))
+        terms, state = model.score_step(*step, state, (1, 2))
+        steps.append(terms)
+    stepped = tf.nest.map_structure(lambda *parts: np.concatenate(parts, axis=1), *steps)
+    for a, b in zip(_arrays(stepped), _arrays(whole), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(a != 0, b != 0)
+
+
+def test_rows_of_an_output_state_do_not_know_of_each_other(make, x):
+    model = make(output_type="wavenet", output_layers=3)
+    encoded, mask = model.encode(x), np.ones((BATCH, TIME), bool)
+
+    def at(t, rows):
+        return tf.nest.map_structure(lambda v: tf.gather(v[:, t : t + 1], rows), (encoded, x, mask))
+
+    state = model.initial_output_state(BATCH)
+    for t in range(4):
+        _, state = model.score_step(*at(t, [0, 1]), state, (t, 2))
+    same, _ = model.score_step(
+        *at(4, [0, 0]), tf.nest.map_structure(lambda s: tf.gather(s, [0, 0]), state), (4, 2)
+    )
+    mixed, _ = model.score_step(*at(4, [0, 0]), state, (4, 2))
+    # The second row reads the past of its own latents.
+    np.testing.assert_array_equal(same.log_likelihood[0], mixed.log_likelihood[0])
+    assert same.log_likelihood[1] != mixed.log_likelihood[1]
+
+
+# Released floors
+
+
+def test_released_floors_reach_kl_and_likelihood(make, x):
+    exact, floored = (make(released_floors=floors) for floors in (False, True))
+    a, b = (m.score(x, LENGTHS, (1, 2)) for m in (exact, floored))
+    for one, other in zip(_arrays(a), _arrays(b), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+    for m in (exact, floored):
+        head = m.observation.heads["binary"]
+        head.kernel.assign(tf.zeros_like(head.kernel))
+        head.bias.assign([-60.0])
+        top = m.latent_layers[-1]
+        for network in (top.prior_network, top.posterior_network):
+            for variable in network.variables:
+                variable.assign(tf.zeros_like(variable))
+            network.sigma_layers[-1].bias.assign(np.full(LATENTS[-1], -20.0))  # clipped to 1e-3
+    x[..., REAL:] = 1.0
+    a, b = (m.score(x, LENGTHS, (1, 2)) for m in (exact, floored))
+    np.testing.assert_allclose(
+        (b.log_likelihood - a.log_likelihood)[0], np.full(TIME, 60 + np.log(1e-5)), atol=1e-3
+    )
+    # The posterior's sigma is 5e-7, and counts as 1e-6.
+    np.testing.assert_allclose(
+        (a.kl - b.kl)[0, :, -1], np.full(TIME, LATENTS[-1] * np.log(2)), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("noise", ["zero", "sample"])
@@ -442,6 +682,28 @@ def test_score_is_the_same_inside_a_graph(make, x):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_dilations_and_filters_of_the_latent_networks(make, x):
+    model = make(dilations=(1, 3, 5, 7), latent_filters=9)
+    assert model.stack.dilations == (1, 3, 5, 7, 1, 3)
+    assert model.receptive_field == 1 + 20
+    for layer in model.latent_layers:
+        for network in (layer.prior_network, layer.posterior_network):
+            assert [conv.filters for conv in network.mean_layers] == [9, layer.units]
+    default = make(latent_filters=0)
+    assert default.stack.dilations == (1, 2) * 3
+    assert default.latent_layers[0].prior_network.mean_layers[0].filters == FILTERS
+    # Another reach: the first frame reaches the last prediction of the one model alone.
+    changed = x.copy()
+    changed[:, 0] += 1.0
+    for m, reaches in ((model, True), (make(dilations=(1,)), False)):
+        last = [
+            m.call(v, latents="prior", temperature=0.0).parameters.mean[:, -1] for v in (x, changed)
+        ]
+        assert np.any(last[0] != last[1]) == reaches
+    with pytest.raises(UserError, match="^latent_filters: -1; accepted: 0 or more$"):
+        ModelConfig(latent_filters=-1)
+
+
 @pytest.mark.parametrize(("real", "binary"), [(3, 0), (0, 2)])
 def test_only_real_and_only_binary_features(make, real, binary):
     model = make(num_real=real, num_binary=binary, num_components=1)
@@ -469,6 +731,24 @@ def test_predict_step_gives_what_the_whole_pass_gives(model, x):
     for a, b in zip(stepped, whole, strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_predict_step_with_wavenet_output_layers(make, dense, draws, x):
+    model = make(
+        dense=dense,
+        posterior_draws=draws,
+        output_type="wavenet",
+        output_layers=3,
+        output_kernel_size=3,
+    )
+    whole = model.call(x, latents="prior", temperature=0.0).parameters
+    state, previous, steps = model.initial_state(BATCH), tf.zeros([BATCH, REAL + BINARY]), []
+    for t in range(TIME):
+        parameters, state = model.predict_step(previous, state, (t, 0), temperature=0.0)
+        steps.append(parameters)
+        previous = x[:, t]
+    for a, b in zip(zip(*steps, strict=True), whole, strict=True):
+        np.testing.assert_allclose(np.concatenate(a, axis=1), b, rtol=1e-4, atol=1e-5)
 
 
 def test_predict_step_draws_by_its_seed(model, x):
@@ -527,6 +807,7 @@ def test_bfloat16_steps_as_it_scores(make, x):
             "posterior_draws must be 'shared' or 'independent', got 'same'",
         ),
         ({"posterior_precision": "sigma"}, "precision must be 'std' or 'variance', got 'sigma'"),
+        ({"output_type": "lstm"}, "kind must be 'conv1x1' or 'wavenet', got 'lstm'"),
         ({"num_real": 0, "num_binary": 0}, "need a feature; got 0 real and 0 binary ones"),
     ],
 )

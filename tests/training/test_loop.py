@@ -120,6 +120,41 @@ def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with)
     assert again.step == 8
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "wavenet", "wavenet_blocks": 3, "first_frame": "given"},
+        {"model": "wavenet_dense", "wavenet_blocks": 3, "wavenet_dense_blocks": (1, 3)},
+    ],
+    ids=["wavenet", "wavenet_dense"],
+)
+def test_runs_of_wavenets(tmp_path, tiny_records, tiny_config_with, settings):
+    training = {"max_steps": 3, "evaluate_every": 3, "checkpoint_every": 2, "sample_every": 3}
+    config = tiny_config_with(model=settings, training=training)
+    lines = []
+    trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
+    assert trainer.train()
+    assert lines[0].startswith(f"starting: {settings['model']} with gmm outputs on tiny")
+    (validation,) = [line for line in lines if "validation:" in line]
+    assert "KL" not in validation
+    # No layer has a KL, none has units.
+    for split in ("train", "valid"):
+        events = EventAccumulator(trainer.run.events(split))
+        events.Reload()
+        tags = set(events.Tags()["tensors"])
+        assert {"elbo/per_sequence", "elbo/per_step"} <= tags
+        assert not any("layer_" in tag for tag in tags)
+        assert ({"samples", "reconstructions"} <= tags) == (split == "valid")
+    # What it wrote is read again, and the same run goes on from there.
+    loaded = load_run(tmp_path / "run", "latest")
+    assert loaded.num_given_frames == trainer.model.num_given_frames
+    for a, b in zip(weights(loaded), weights(trainer.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    lines.clear()
+    assert Trainer(config, tiny_records, tmp_path / "run", lines.append).train()
+    assert "finished already, after 3 updates" in lines[-1]
+
+
 def test_early_stopping(tmp_path, tiny_records, tiny_config_with):
     config = tiny_config_with(
         training={
@@ -204,9 +239,8 @@ def test_damaged_checkpoint(tmp_path, tiny_records, tiny_config_with):
         load_run(tmp_path / "run")
 
 
-def test_mirrored_run(tmp_path, tiny_records, tiny_config_with, monkeypatch):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: strategy)
+def test_mirrored_run(tmp_path, tiny_records, tiny_config_with, two_replicas, monkeypatch):
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: two_replicas)
     config = tiny_config_with(training={"mirrored": True, "max_steps": 2, "evaluate_every": 2})
     trainer = Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None)
     assert trainer.train()

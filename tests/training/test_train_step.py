@@ -41,10 +41,11 @@ def weights(step: TrainStep) -> np.ndarray:
 
 
 def gradient(step: TrainStep, batch, kl_weight: float) -> np.ndarray:
-    """Of the mean over sequences of (objective / length), by another route than the step's."""
+    """Of the mean over sequences of (objective / steps), by another route than the step's."""
+    scored = np.maximum(batch.lengths - step.model.num_given_frames, 1)
     with tf.GradientTape() as tape:
         terms = sum_over_time(step.model.score(batch.x, batch.lengths))
-        objective = terms.objective(kl_weight) / tf.cast(batch.lengths, tf.float32)
+        objective = terms.objective(kl_weight) / tf.cast(scored, tf.float32)
         loss = -tf.reduce_mean(objective)
     variables = [v.value for v in step.model.trainable_variables]
     return np.concatenate([g.numpy().ravel() for g in tape.gradient(loss, variables)])
@@ -101,13 +102,79 @@ def test_loss_reductions(make, batch, tiny_config_with):
     )
 
 
-def test_two_replicas_make_the_same_update(make, batch, tiny_config_with):
+WAVENETS = [
+    {"model": "wavenet", "wavenet_blocks": 3, "first_frame": "given"},
+    # Of which nothing reads the topmost block: it is left as it is.
+    {"model": "wavenet_dense", "wavenet_blocks": 3, "wavenet_dense_blocks": (1, 2)},
+]
+
+
+@pytest.mark.parametrize("settings", WAVENETS, ids=["wavenet", "wavenet_dense"])
+def test_wavenets_learn(make, batch, tiny_config_with, settings):
+    step = make(tiny_config_with(model=settings, training={"clip_norm": 0.0}))
+    results = [step(batch) for _ in range(30)]
+    first, last = results[0], results[-1]
+    scored = np.sum(batch.lengths - step.model.num_given_frames)
+    assert {float(result.num_steps) for result in results} == {scored}
+    assert all(result.kl.shape == (0,) for result in results)
+    for result in results:
+        assert float(result.elbo) == float(result.log_likelihood)
+    assert float(last.elbo) / scored > float(first.elbo) / scored + 0.3
+
+
+def test_a_given_frame_is_not_among_the_steps_that_are_averaged_over(make, batch, tiny_config_with):
+    one_step = batch.lengths.numpy()
+    one_step[2] = 1  # nothing of this sequence is scored
+    batch = pipeline.Batch(batch.x, tf.constant(one_step))
+    config = tiny_config_with(model=WAVENETS[0], training={"clip_norm": 0.0})
+    step = make(config, sgd)
+    before = weights(step).astype(np.float64)
+    expected = gradient(step, batch, 1.0)
+    result = step(batch)
+    assert np.isfinite(weights(step)).all()
+    moved = (weights(step) - before) / float(result.learning_rate)
+    np.testing.assert_allclose(moved, -expected, rtol=1e-3, atol=2e-5)
+    assert float(result.num_steps) == one_step.sum() - len(one_step)
+
+
+@pytest.mark.parametrize("how", ["jit_compile", "mirrored"])
+def test_wavenets_compiled_or_mirrored_make_the_same_update(
+    make, batch, tiny_config_with, two_replicas, how
+):
+    plain = make(tiny_config_with(model=WAVENETS[0]), sgd)
+    if how == "mirrored":
+        other = make(tiny_config_with(model=WAVENETS[0]), sgd, two_replicas)
+        given = two_replicas.experimental_distribute_values_from_function(
+            lambda context: tf.nest.map_structure(
+                lambda t: t[context.replica_id_in_sync_group :: 2], batch
+            )
+        )
+    else:
+        config = tiny_config_with(model=WAVENETS[0], training={"jit_compile": True})
+        other, given = make(config, sgd), batch
+    expected, result = plain(batch), other(given)
+    assert float(result.elbo) == pytest.approx(float(expected.elbo), rel=1e-4)
+    assert result.kl.shape == (0,)
+    np.testing.assert_allclose(weights(other), weights(plain), atol=1e-5)
+
+
+def test_stcn_with_every_released_option_makes_an_update(make, batch, tiny_config_with):
+    settings = {"output_type": "wavenet", "released_floors": True, "dilations": (2, 1)}
+    settings |= {"posterior_draws": "independent", "latent_filters": 4}
+    step = make(tiny_config_with(model=settings, training={"clip_norm": 0.0}), sgd)
+    before = weights(step).astype(np.float64)
+    expected = gradient(step, batch, 0.1)
+    result = step(batch)
+    moved = (weights(step) - before) / float(result.learning_rate)
+    np.testing.assert_allclose(moved, -expected, rtol=1e-2, atol=1e-4)
+
+
+def test_two_replicas_make_the_same_update(make, batch, tiny_config_with, two_replicas):
     config = tiny_config_with(training={"clip_norm": 0.25})
     single = make(config, sgd)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    mirrored = make(config, sgd, strategy)
+    mirrored = make(config, sgd, two_replicas)
     np.testing.assert_array_equal(weights(single), weights(mirrored))
-    shared = strategy.experimental_distribute_values_from_function(
+    shared = two_replicas.experimental_distribute_values_from_function(
         lambda context: tf.nest.map_structure(
             lambda t: t[context.replica_id_in_sync_group :: 2], batch
         )

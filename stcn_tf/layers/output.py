@@ -1,0 +1,78 @@
+"""The layers between what a model has summarised and its observation heads (paper, f^(o))."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from stcn_tf.layers.base import SequenceLayer, State
+from stcn_tf.layers.causal_conv import CausalConv
+from stcn_tf.layers.wavenet import WavenetBlock, WavenetOutput
+
+
+def make_output_layers(
+    kind: str, num_layers: int, filters: int, kernel_size: int, dtype: keras.DTypePolicy
+) -> list[SequenceLayer]:
+    """Makes the output layers of a model.
+
+    Args:
+        kind: "conv1x1": 1x1 convolutions with ReLU (handwriting, MNIST); "wavenet": Wavenet blocks
+            of dilation 1, of which the residual output is read (speech).
+        num_layers: their number.
+        filters: of each.
+        kernel_size: taps of the Wavenet blocks.
+        dtype: policy of the convolutions.
+
+    Raises:
+        ValueError: `kind` is neither.
+    """
+    names = [f"output_{i}" for i in range(num_layers)]
+    if kind == "conv1x1":
+        return [CausalConv(filters, activation="relu", name=name, dtype=dtype) for name in names]
+    if kind == "wavenet":
+        return [WavenetBlock(filters, kernel_size, name=name, dtype=dtype) for name in names]
+    raise ValueError(f"kind must be 'conv1x1' or 'wavenet', got {kind!r}")
+
+
+def build(layers: Sequence[SequenceLayer], channels: int) -> int:
+    """Makes the weights of layers that read each other's outputs.
+
+    Args:
+        layers: lowest first.
+        channels: of the input of the first.
+
+    Returns:
+        The channels of the last one's output.
+    """
+    for layer in layers:
+        layer.build((None, None, channels))
+        channels = layer.filters
+    return channels
+
+
+def apply(layers: Sequence[SequenceLayer], inputs: tf.Tensor) -> tf.Tensor:
+    """[batch, time, channels] through all layers."""
+    for layer in layers:
+        inputs = _residual(layer(inputs))
+    return inputs
+
+
+def initial_state(layers: Sequence[SequenceLayer], batch_size: tf.Tensor | int) -> State:
+    """One state for each layer."""
+    return tuple(layer.initial_state(batch_size) for layer in layers)
+
+
+def step(
+    layers: Sequence[SequenceLayer], frame: tf.Tensor, state: State
+) -> tuple[tf.Tensor, State]:
+    """[batch, channels] through all layers, and the new state."""
+    new_state = []
+    for layer, layer_state in zip(layers, state, strict=True):
+        output, layer_state = layer.step(frame, layer_state)
+        frame = _residual(output)
+        new_state.append(layer_state)
+    return frame, tuple(new_state)
+
+
+def _residual(output: tf.Tensor | WavenetOutput) -> tf.Tensor:
+    return output.residual if isinstance(output, WavenetOutput) else output
