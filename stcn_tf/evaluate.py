@@ -37,12 +37,16 @@ def main() -> None:
     batches = pipeline.eval_batches(
         args.data, split=args.split, batch_size=args.batch_size, limit=args.limit
     )
+    trained = run.config.model
+    is_wavenet = trained.model.startswith("wavenet")
     overrides = {
         name: value
-        for name in ("posterior_draws", "released_floors")
+        for name in ("posterior_draws", "posterior_precision", "released_floors")
         if (value := getattr(args, name)) is not None
     }
-    settings = dataclasses.replace(run.config.model, **overrides)
+    if (args.posterior_draws or args.posterior_precision) and is_wavenet:
+        cli.fail(f"--posterior_draws, --posterior_precision: {trained.model} has no latents")
+    settings = dataclasses.replace(trained, **overrides)
     run = dataclasses.replace(run, config=dataclasses.replace(run.config, model=settings))
     model = run.load_model(args.checkpoint)
     is_elbo_alone = args.bound == "elbo" and model.is_released_objective_a_bound
@@ -62,8 +66,9 @@ def main() -> None:
         card,
         {
             "run": str(run.path),
-            "model": run.config.model.model,
-            "posterior_draws": run.config.model.posterior_draws,
+            "model": settings.model,
+            "posterior_draws": settings.posterior_draws if model.latent_sizes else None,
+            "trained_posterior_draws": trained.posterior_draws if model.latent_sizes else None,
             "checkpoint": args.checkpoint,
             "update": run.checkpoint_update(args.checkpoint),
             "split": args.split,

@@ -39,8 +39,9 @@ class Evaluation:
         return float(np.mean(values))
 
     def per_step(self, values: np.ndarray) -> float:
-        """Sum over all sequences divided by all their steps."""
-        return float(np.sum(values) / np.sum(self.num_steps))
+        """Sum over all sequences divided by all their steps; nan without any."""
+        total = np.sum(self.num_steps)
+        return float(np.sum(values) / total) if total else math.nan
 
     def standard_error(self, values: np.ndarray) -> float:
         """Of the mean over sequences; nan for a single one."""
@@ -51,7 +52,8 @@ class Evaluation:
     def per_step_standard_error(self, values: np.ndarray) -> float:
         """Of `per_step`, a ratio of two sums over sequences (delta method)."""
         residuals = values - self.per_step(values) * self.num_steps
-        return self.standard_error(residuals) / float(np.mean(self.num_steps))
+        mean_length = float(np.mean(self.num_steps))
+        return self.standard_error(residuals) / mean_length if mean_length else math.nan
 
 
 class Evaluator:
@@ -79,11 +81,11 @@ class Evaluator:
     ):
         if bound == "fivo" and not model.do_latents_reach_across_steps:
             raise UserError(
-                "bound: fivo; for a model without latents, or whose prediction of x_t reads the "
+                "--bound=fivo: for a model without latents, or whose prediction of x_t reads the "
                 "latents of step t alone, elbo and iwae are accepted (iwae weights each step)"
             )
         self._model = model
-        self._num_samples = num_samples
+        self._num_samples = num_samples if model.latent_sizes else 1
 
         @tf.function(
             input_signature=[

@@ -99,8 +99,15 @@ def define_evaluate() -> None:
         "posterior_draws",
         None,
         ["shared", "independent"],
-        "score the weights as a model with these draws, another generative model than the one that "
-        "was trained; default: as trained",
+        "score the weights with these draws (of stcn_dense another generative model than the one "
+        "that was trained, of stcn another approximate posterior); default: as trained",
+    )
+    flags.DEFINE_enum(
+        "posterior_precision",
+        None,
+        ["std", "variance"],
+        "score the weights with this reading of Eq. 11, another approximate posterior for the same "
+        "generative model; default: as trained",
     )
     flags.DEFINE_bool(
         "released_floors", None, "score with or without the released floors; default: as trained"

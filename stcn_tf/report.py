@@ -21,15 +21,20 @@ from stcn_tf.models.base import SequenceModel
 class _Row(NamedTuple):
     """A row of the table."""
 
+    name: str
     values: np.ndarray  # [sequences], nats
     is_likelihood: bool = True  # depends on the scale of x, and has bits per dimension
 
 
 def likelihood_unit(card: DatasetCard) -> str:
     """In words, what a log-likelihood of these records is measured in."""
-    if not card.num_real:
-        return "nats"
-    return f"nats of {card.normalization.kind}-normalised values"
+    return f"nats of {normalized(card)} values" if card.num_real else "nats"
+
+
+def normalized(card: DatasetCard) -> str:
+    """In a word, how the real values of these records are normalised."""
+    kind = card.normalization.kind
+    return "raw" if kind == "none" else f"{kind}-normalised"
 
 
 def summary(
@@ -54,11 +59,11 @@ def summary(
     nats_per_step = sum(math.log(std) for std in norm.std)
     units = ", ".join(f"{real.name} in {real.unit}" for real in card.features[: card.num_real])
     rows = {}
-    for name, row in _rows(evaluation, model):
-        rows[name] = _numbers(evaluation, row, card.num_features)
+    for key, row in _rows(evaluation, model):
+        rows[key] = {"name": row.name, **_numbers(evaluation, row, card.num_features)}
         if row.is_likelihood and card.num_real:
-            raw = _Row(row.values - nats_per_step * evaluation.num_steps)
-            rows[name]["raw_units"] = _numbers(evaluation, raw, card.num_features)
+            raw = row._replace(values=row.values - nats_per_step * evaluation.num_steps)
+            rows[key]["raw_units"] = _numbers(evaluation, raw, card.num_features)
     return {
         **about,
         "dataset": card.name,
@@ -97,18 +102,23 @@ def table(content: dict[str, Any]) -> str:
     ]
     if content["active_units"]:
         lines[0] += f"; posterior draws {content['posterior_draws']}, {content['num_samples']} of z"
+        if content["trained_posterior_draws"] != content["posterior_draws"]:
+            lines[0] += f" (trained with {content['trained_posterior_draws']} ones)"
     if content["released_floors"]:
-        lines.append("with the floors of the released program: not quite densities")
-    width = max(len(name) for name in terms)
+        lines.append(
+            "with the floors of the released program: densities do not quite integrate to 1, and "
+            "the KL may be too small; --noreleased_floors scores without them"
+        )
+    width = max(len(term["name"]) for term in terms.values())
 
     def block(unit: str, numbers: dict[str, dict[str, Any]]) -> None:
         heading = f"{'per sequence':>25}  {'per step':>21}  {'bits/dimension':>14}"
         lines.extend(["", f"{unit}:", f"{'':{width}}  {heading}"])
-        for name, term in numbers.items():
+        for key, term in numbers.items():
             whole, whole_error = term["per_sequence"], term["per_sequence_standard_error"]
             step, step_error = term["per_step"], term["per_step_standard_error"]
             line = (
-                f"{name:{width}}  {whole:13.3f} +- {whole_error:8.3f}  "
+                f"{terms[key]['name']:{width}}  {whole:13.3f} +- {whole_error:8.3f}  "
                 f"{step:10.5f} +- {step_error:.5f}"
             )
             if "bits_per_dimension" in term:
@@ -124,7 +134,7 @@ def table(content: dict[str, Any]) -> str:
         terms,
     )
     if content["raw_unit"]:
-        raw = {name: term["raw_units"] for name, term in terms.items() if "raw_units" in term}
+        raw = {key: term["raw_units"] for key, term in terms.items() if "raw_units" in term}
         block(content["raw_unit"], raw)
     lines += ["", "+-: standard error over sequences"]
     if content["active_units"]:
@@ -135,8 +145,8 @@ def table(content: dict[str, Any]) -> str:
 
 def write(content: dict[str, Any], path: str | os.PathLike) -> None:
     """Writes evaluation.json, whole or not at all."""
-    # A single sequence has no standard error: null, because NaN is no JSON.
-    text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
+    # A single sequence has no standard error: null, because JSON has finite numbers only.
+    text = json.dumps(_finite(content), indent=1, allow_nan=False)
     with replacing_file(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
@@ -155,32 +165,36 @@ def _numbers(evaluation: Evaluation, row: _Row, num_features: int) -> dict[str, 
 
 
 def _rows(evaluation: Evaluation, model: SequenceModel) -> Iterator[tuple[str, _Row]]:
-    """The rows of the table by their names."""
+    """The rows of the table by their keys in evaluation.json."""
+    floors = " with the released floors" if model.observation.released_floors else ""
     if not model.latent_sizes:
-        yield "log-likelihood (exact)", _Row(evaluation.log_likelihood)
+        name = f"log-likelihood{floors or ' (exact)'}"
+        yield "log_likelihood", _Row(name, evaluation.log_likelihood)
         return
     if model.is_released_objective_a_bound:
-        yield "ELBO", _Row(evaluation.elbo)
+        yield "elbo", _Row(f"ELBO{floors}", evaluation.elbo)
     else:
-        yield "released objective (not a lower bound)", _Row(evaluation.released_objective)
-        yield "ELBO (KL_1 + 2 * the rest: a lower bound)", _Row(evaluation.elbo)
+        name = "released objective (not a lower bound)"
+        yield "released_objective", _Row(name, evaluation.released_objective)
+        name = f"ELBO (KL_1 + 2 * the rest{floors or ': a lower bound'})"
+        yield "elbo", _Row(name, evaluation.elbo)
     samples = evaluation.num_samples
     if evaluation.importance_weighted is not None:
         weights = "sequence" if model.do_latents_reach_across_steps else "step"
         over = "" if model.is_released_objective_a_bound else " over both draws"
         name = f"importance-weighted bound{over} (K = {samples}, per {weights})"
-        yield name, _Row(evaluation.importance_weighted)
+        yield "importance_weighted", _Row(name, evaluation.importance_weighted)
     if evaluation.fivo is not None:
-        yield f"FIVO bound (K = {samples})", _Row(evaluation.fivo)
-    yield "reconstruction", _Row(evaluation.log_likelihood)
-    yield "KL", _Row(evaluation.kl.sum(axis=1), is_likelihood=False)
+        yield "fivo", _Row(f"FIVO bound (K = {samples})", evaluation.fivo)
+    yield "reconstruction", _Row("reconstruction", evaluation.log_likelihood)
+    yield "kl", _Row("KL", evaluation.kl.sum(axis=1), is_likelihood=False)
     for layer, kl in enumerate(evaluation.kl.T, start=1):
-        yield f"KL of layer {layer}", _Row(kl, is_likelihood=False)
+        yield f"kl_of_layer_{layer}", _Row(f"KL of layer {layer}", kl, is_likelihood=False)
 
 
-def _without_nan(content: Any) -> Any:
+def _finite(content: Any) -> Any:
     if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
-    if isinstance(content, float) and np.isnan(content):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, float) and not math.isfinite(content):
         return None
     return content

@@ -76,7 +76,8 @@ def import_run(
     optimizer = make_optimizer(config.training)
     optimizer.build(model.trainable_variables)
     has_slots = _check_variables(reader, model, config.model, str(config_file))
-    update = int(reader.read(_GLOBAL_STEP)) if _GLOBAL_STEP in reader.shapes else 0
+    # The released program counts from 1, before its first update.
+    update = max(0, int(reader.read(_GLOBAL_STEP)) - 1) if _GLOBAL_STEP in reader.shapes else 0
     if 0 < max_steps <= update:
         raise UserError(
             f"--max_steps={max_steps}: {checkpoint} is of update {update}; accepted: more, or 0"
@@ -86,9 +87,10 @@ def import_run(
     for variable in model.variables:
         name = released_name(variable.path, config.model)
         variable.assign(reader.read(name))
-        for suffix, slot in _SLOTS.items() if has_slots else ():
+        for suffix, slot in _SLOTS.items():
             path = f"{optimizer.name}/{variable.path.replace('/', '_')}_{slot}"
-            slots[path].assign(reader.read(f"{name}/{suffix}"))
+            if f"{name}/{suffix}" in reader.shapes:
+                slots[path].assign(reader.read(f"{name}/{suffix}"))
     with replacing_folder(run_dir) as partial:
         run = RunDirectory.prepare(partial, config, card)
         checkpoints = Checkpoints(run, model, optimizer, batches=None)
@@ -273,10 +275,12 @@ def _check_variables(
     """
     needed = {released_name(v.path, config): list(v.shape) for v in model.variables}
     slots = {f"{name}/{slot}": shape for name, shape in needed.items() for slot in _SLOTS}
-    # All or none: a part of the moments would be no state to continue from.
+    # All or none: a part of the moments would be no state to continue from. But TensorFlow 1 makes
+    # none for what has no gradient.
+    unread = {f"{name}/{slot}" for name in _unread(model, config) for slot in _SLOTS}
     has_slots = any(name in reader.shapes for name in slots)
     if has_slots:
-        needed |= slots
+        needed |= {n: s for n, s in slots.items() if n in reader.shapes or n not in unread}
     missing = [name for name in needed if name not in reader.shapes]
     unused = sorted(set(reader.shapes) - set(needed) - _NO_WEIGHTS)
     wrong = [
@@ -302,6 +306,14 @@ def _check_variables(
             f"{reader.prefix}: not of the model that {config_file} describes: {'; '.join(problems)}"
         )
     return has_slots
+
+
+def _unread(model: SequenceModel, config: ModelConfig) -> set[str]:
+    """Released names of the variables that the output does not depend on."""
+    if config.model != "wavenet_dense":
+        return set()
+    blocks = model.stack.blocks[max(config.wavenet_dense_blocks) :]
+    return {released_name(v.path, config) for block in blocks for v in block.variables}
 
 
 def _shape(reader: _Reader, name: str) -> str:

@@ -355,9 +355,12 @@ def _positive(options: _Options, key: str, otherwise: int) -> int:
 
 
 def _read_training(options: _Options) -> dict[str, Any]:
-    options.choice("learning_rate_type", ("exponential",))
-    steps = options.whole("learning_rate_decay_steps", 1, default=_DECAY_STEPS)
-    decay = options.number("learning_rate_decay_rate")
+    if options.choice("learning_rate_type", ("exponential", "fixed")) == "fixed":
+        steps, decay = _DECAY_STEPS, 1.0
+        options.ignore("learning_rate_decay_steps", "learning_rate_decay_rate")
+    else:
+        steps = options.whole("learning_rate_decay_steps", 1, default=_DECAY_STEPS)
+        decay = options.number("learning_rate_decay_rate")
     if not 0 < decay <= 1:
         raise options.refused("learning_rate_decay_rate", "more than 0, 1 at most")
     reductions = {"mean_step_loss": "mean_step", "mean_sequence_loss": "sum_step"}
@@ -391,7 +394,7 @@ def _read_kl_weight(latent: _Options) -> dict[str, Any]:
         'a number from 0 to 1, or {"type": "linear_decay", "values": [start, 1.0, increment]} with '
         "0 <= start <= 1 and 0 <= increment"
     )
-    weight = latent.value("kld_weight")
+    weight = latent.value("kld_weight", 1)
     if isinstance(weight, dict) and set(weight) == {"type", "values"}:
         values = weight["values"]
         good = weight["type"] == "linear_decay" and isinstance(values, list) and len(values) == 3

@@ -14,7 +14,15 @@ from stcn_tf.errors import UserError
 from stcn_tf.evaluation import ACTIVE_UNIT_NATS, Evaluation, Evaluator
 from stcn_tf.models import build_model
 
-ABOUT = {"run": "r", "model": "m", "checkpoint": "best", "update": 1234, "split": "valid"}
+ABOUT = {
+    "run": "r",
+    "model": "m",
+    "checkpoint": "best",
+    "update": 1234,
+    "split": "valid",
+    "posterior_draws": "shared",
+    "trained_posterior_draws": "shared",
+}
 
 
 def evaluation_of(num_steps, **values) -> Evaluation:
@@ -120,7 +128,7 @@ def test_fivo_of_a_split(tiny_records, tiny_config_with):
 
 
 def test_fivo_is_refused_where_steps_can_be_weighted(model):
-    with pytest.raises(UserError, match="bound: fivo; .*elbo and iwae are accepted"):
+    with pytest.raises(UserError, match="--bound=fivo: .*elbo and iwae are accepted"):
         Evaluator(model, bound="fivo")
 
 
@@ -137,8 +145,10 @@ def test_a_given_first_frame_is_no_scored_step(tiny_records, tiny_config_with, f
     split = card.splits["valid"]
     assert evaluation.num_steps.sum() == split.num_steps - given * split.num_sequences
     content = report.summary(evaluation, model, card, ABOUT)
-    assert list(content["terms"]) == ["log-likelihood (exact)"]
+    assert list(content["terms"]) == ["log_likelihood"]
+    assert content["num_samples"] == 1
     text = report.table(content)
+    assert "log-likelihood (exact)" in text
     assert ("(the first frame of each is given)" in text) == bool(given)
     assert "KL" not in text and "draws" not in text
 
@@ -154,32 +164,34 @@ def test_report(tmp_path, tiny_records, tiny_config_with, draws):
         importance_weighted=[2.0, 3.0],
         kl=[[1.0, 0.5], [2.0, 1.5]],
     )
-    content = report.summary(evaluation, model, card, {**ABOUT, "posterior_draws": draws})
+    about = {**ABOUT, "posterior_draws": draws, "trained_posterior_draws": "shared"}
+    content = report.summary(evaluation, model, card, about)
     terms = content["terms"]
-    assert terms["KL"]["per_sequence"] == pytest.approx(2.5)
-    assert terms["KL of layer 2"]["per_step"] == pytest.approx(0.2)
-    assert "bits_per_dimension" not in terms["KL"] and "raw_units" not in terms["KL"]
-    elbo = "ELBO" if draws == "shared" else "ELBO (KL_1 + 2 * the rest: a lower bound)"
+    assert terms["kl"]["per_sequence"] == pytest.approx(2.5)
+    assert terms["kl_of_layer_2"]["per_step"] == pytest.approx(0.2)
+    assert "bits_per_dimension" not in terms["kl"] and "raw_units" not in terms["kl"]
     # 3 nats over 10 steps of 3 features.
-    assert terms[elbo]["bits_per_dimension"] == pytest.approx(-3 / 30 / np.log(2))
+    assert terms["elbo"]["bits_per_dimension"] == pytest.approx(-3 / 30 / np.log(2))
     # The stds are 3 and 40 and 30: of a raw value the density is that much smaller.
     text = report.table(content)
     assert "nats of channel-normalised values" in text
     assert "(mean, std) of dx (3, 40), dy (-1, 30), pen (0, 1)" in text
     raw_per_step = 0.3 - np.log(40) - np.log(30)
-    assert terms[elbo]["raw_units"]["per_step"] == pytest.approx(raw_per_step)
-    assert terms[elbo]["raw_units"]["per_sequence"] == pytest.approx(5 * raw_per_step)
-    bits = terms[elbo]["raw_units"]["bits_per_dimension"]
+    assert terms["elbo"]["raw_units"]["per_step"] == pytest.approx(raw_per_step)
+    assert terms["elbo"]["raw_units"]["per_sequence"] == pytest.approx(5 * raw_per_step)
+    bits = terms["elbo"]["raw_units"]["bits_per_dimension"]
     assert bits == pytest.approx(-raw_per_step / 3 / np.log(2))
     assert "nats of values in raw units (dx in " in text
     assert "r: m, checkpoint best, after 1,234 updates" in text
     assert f"posterior draws {draws}, 1 of z" in text
+    assert ("(trained with shared ones)" in text) == (draws == "independent")
+    assert ("ELBO (KL_1 + 2 * the rest: a lower bound)" in text) == (draws == "independent")
     released = "released objective (not a lower bound)"
     weighted = "importance-weighted bound (K = 1, per step)"
     if draws == "independent":
         weighted = "importance-weighted bound over both draws (K = 1, per step)"
-    assert (released in text) == (released in terms) == (draws == "independent")
-    assert weighted in text and weighted in terms
+    assert (released in text) == ("released_objective" in terms) == (draws == "independent")
+    assert weighted in text and weighted == terms["importance_weighted"]["name"]
     report.write(content, tmp_path / "evaluation.json")
     assert json.loads((tmp_path / "evaluation.json").read_text()) == content
 
@@ -195,11 +207,11 @@ def test_report_of_binary_records(tiny_records, model):
         evaluation_of([4, 6], elbo=[-1.0, -2.0]),
         model,
         card,
-        {**ABOUT, "posterior_draws": "shared"},
+        ABOUT,
     )
     assert content["unit"] == "nats" and content["raw_unit"] is None
-    assert "raw_units" not in content["terms"]["ELBO"]
-    assert content["terms"]["ELBO"]["bits_per_dimension"] == pytest.approx(0.3 / np.log(2))
+    assert "raw_units" not in content["terms"]["elbo"]
+    assert content["terms"]["elbo"]["bits_per_dimension"] == pytest.approx(0.3 / np.log(2))
     assert "raw units" not in report.table(content)
 
 
@@ -212,4 +224,4 @@ def test_report_of_one_sequence_is_json(tmp_path, tiny_records, model):
     )
     report.write(content, tmp_path / "evaluation.json")
     stored = json.loads((tmp_path / "evaluation.json").read_text())
-    assert stored["terms"]["ELBO"]["per_sequence_standard_error"] is None
+    assert stored["terms"]["elbo"]["per_sequence_standard_error"] is None

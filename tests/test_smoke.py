@@ -83,9 +83,9 @@ def test_from_raw_strokes_to_samples(tmp_path):
     result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert result["num_sequences"] == card["splits"]["valid"]["num_sequences"]
     terms = {name: term["per_sequence"] for name, term in result["terms"].items()}
-    assert terms["ELBO"] == pytest.approx(terms["reconstruction"] - terms["KL"])
-    assert terms["KL"] == pytest.approx(terms["KL of layer 1"] + terms["KL of layer 2"])
-    assert f"{terms['ELBO']:.3f}" in out
+    assert terms["elbo"] == pytest.approx(terms["reconstruction"] - terms["kl"])
+    assert terms["kl"] == pytest.approx(terms["kl_of_layer_1"] + terms["kl_of_layer_2"])
+    assert f"{terms['elbo']:.3f}" in out
 
     sizes = ("--num=3", "--length=20", "--seed=9")
     for name in ("samples", "again"):

@@ -18,6 +18,7 @@ class Checkpoints:
         evaluated_step: variable, the update after which the last evaluation was made.
         stale_evaluations: variable, evaluations in a row that improved too little.
         finished: variable, whether the run has come to its end.
+        imported: whether what was restored had been imported.
 
     Args:
         run: the run directory.
@@ -35,6 +36,7 @@ class Checkpoints:
         batches: tf.data.Iterator | None,
     ):
         self._optimizer = optimizer
+        self.imported = False
         self.best_elbo = tf.Variable(-float("inf"), dtype=tf.float64, trainable=False)
         self.best_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.evaluated_step = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -79,7 +81,8 @@ class Checkpoints:
         prefix = self._latest.latest_checkpoint
         if prefix is None:
             return False
-        checkpoint = self._imported if _is_imported(prefix) else self._latest.checkpoint
+        self.imported = _is_imported(prefix)
+        checkpoint = self._imported if self.imported else self._latest.checkpoint
         restore(checkpoint, prefix, whole=True)
         return True
 

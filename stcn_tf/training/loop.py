@@ -20,6 +20,7 @@ from stcn_tf.errors import UserError
 from stcn_tf.evaluation import Evaluator
 from stcn_tf.generation import compile_generate
 from stcn_tf.models import build_model
+from stcn_tf.report import normalized
 from stcn_tf.runs import RunDirectory
 from stcn_tf.training.checkpoints import Checkpoints
 from stcn_tf.training.summaries import Summaries
@@ -107,7 +108,7 @@ class Trainer:
         self.step = self.checkpoints.step
         self._summaries = Summaries(self.run, self.model)
         # Every number of a progress line says what it is of: "ELBO (vrnn-normalised)".
-        scale = f" ({card.normalization.kind}-normalised)" if card.num_real else ""
+        scale = f" ({normalized(card)})" if card.num_real else ""
         self._bound_name = f"{self.model.bound_name}{scale}"
         self._generate = compile_generate(self.model)
         num_train = card.splits["train"].num_sequences
@@ -201,6 +202,9 @@ class Trainer:
         # The step of the last evaluation is part of the checkpoint, so that a run which was stopped
         # in the middle of one makes it up.
         step = self.step
+        # What was imported is the best so far, but how good it is nobody knows yet.
+        if self.checkpoints.imported and math.isinf(float(self.checkpoints.best_elbo)):
+            return True
         due = step > 0 and (step % self.config.evaluate_every == 0 or step == self.last_step)
         return due and int(self.checkpoints.evaluated_step) != step
 
