@@ -57,7 +57,7 @@ def summary(
     norm = card.normalization
     # Densities of x = (raw - mean) / std are those of raw values times the product of the stds.
     nats_per_step = sum(math.log(std) for std in norm.std)
-    units = ", ".join(f"{real.name} in {real.unit}" for real in card.features[: card.num_real])
+    units = ", ".join(f"{real.name}: {real.unit}" for real in card.features[: card.num_real])
     rows = {}
     for key, row in _rows(evaluation, model):
         rows[key] = {"name": row.name, **_numbers(evaluation, row, card.num_features)}

@@ -181,7 +181,7 @@ def test_report(tmp_path, tiny_records, tiny_config_with, draws):
     assert terms["elbo"]["raw_units"]["per_sequence"] == pytest.approx(5 * raw_per_step)
     bits = terms["elbo"]["raw_units"]["bits_per_dimension"]
     assert bits == pytest.approx(-raw_per_step / 3 / np.log(2))
-    assert "nats of values in raw units (dx in " in text
+    assert "nats of values in raw units (dx: " in text
     assert "r: m, checkpoint best, after 1,234 updates" in text
     assert f"posterior draws {draws}, 1 of z" in text
     assert ("(trained with shared ones)" in text) == (draws == "independent")
