@@ -68,7 +68,13 @@ def main() -> None:
             "run": str(run.path),
             "model": settings.model,
             "posterior_draws": settings.posterior_draws if model.latent_sizes else None,
-            "trained_posterior_draws": trained.posterior_draws if model.latent_sizes else None,
+            "posterior_precision": settings.posterior_precision if model.latent_sizes else None,
+            "released_floors": settings.released_floors,
+            "trained_with": {
+                name: getattr(trained, name)
+                for name, value in overrides.items()
+                if value != getattr(trained, name)
+            },
             "checkpoint": args.checkpoint,
             "update": run.checkpoint_update(args.checkpoint),
             "split": args.split,

@@ -4,10 +4,11 @@ A log-likelihood of real values depends on their scale, so that every number her
 its normalisation, and likelihoods are given in the records' raw units, too.
 """
 
+import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +47,9 @@ def summary(
         evaluation: of one split.
         model: the model that was evaluated.
         card: of the records.
-        about: what was evaluated and how: run, model, checkpoint, update, split, seed, bound.
+        about: what was evaluated and how: run, model, posterior_draws, posterior_precision,
+            released_floors, trained_with (those of the three that were others in training),
+            checkpoint, update, split, seed, bound.
 
     Returns:
         A JSON object: `about`, units and normalisation, counts, and for each row of the table
@@ -57,7 +60,9 @@ def summary(
     norm = card.normalization
     # Densities of x = (raw - mean) / std are those of raw values times the product of the stds.
     nats_per_step = sum(math.log(std) for std in norm.std)
-    units = ", ".join(f"{real.name}: {real.unit}" for real in card.features[: card.num_real])
+    real = card.features[: card.num_real]
+    units = _grouped([feature.name for feature in real], [feature.unit for feature in real])
+    units = ", ".join(f"{names}: {unit}" for names, unit in units)
     rows = {}
     for key, row in _rows(evaluation, model):
         rows[key] = {"name": row.name, **_numbers(evaluation, row, card.num_features)}
@@ -78,7 +83,6 @@ def summary(
         },
         "num_samples": evaluation.num_samples,
         "num_given_frames": model.num_given_frames,
-        "released_floors": model.observation.released_floors,
         "num_sequences": len(evaluation.num_steps),
         "num_steps": int(evaluation.num_steps.sum()),
         "active_units": list(evaluation.active_units),
@@ -102,13 +106,13 @@ def table(content: dict[str, Any]) -> str:
     ]
     if content["active_units"]:
         lines[0] += f"; posterior draws {content['posterior_draws']}, {content['num_samples']} of z"
-        if content["trained_posterior_draws"] != content["posterior_draws"]:
-            lines[0] += f" (trained with {content['trained_posterior_draws']} ones)"
     if content["released_floors"]:
         lines.append(
             "with the floors of the released program: densities do not quite integrate to 1, and "
             "the KL may be too small; --noreleased_floors scores without them"
         )
+    for name, trained in content["trained_with"].items():
+        lines.append(f"scored with {name} {content[name]}, trained with {trained}")
     width = max(len(term["name"]) for term in terms.values())
 
     def block(unit: str, numbers: dict[str, dict[str, Any]]) -> None:
@@ -125,10 +129,10 @@ def table(content: dict[str, Any]) -> str:
                 line += f"  {term['bits_per_dimension']:14.5f}"
             lines.append(line)
 
-    scales = ", ".join(
-        f"{name} ({mean:.6g}, {std:.6g})"
-        for name, mean, std in zip(norm["features"], norm["mean"], norm["std"], strict=True)
-    )
+    values = [
+        f"({mean:.6g}, {std:.6g})" for mean, std in zip(norm["mean"], norm["std"], strict=True)
+    ]
+    scales = ", ".join(f"{names} {value}" for names, value in _grouped(norm["features"], values))
     block(
         content["unit"] + (f", (mean, std) of {scales}" if content["raw_unit"] else ""),
         terms,
@@ -190,6 +194,14 @@ def _rows(evaluation: Evaluation, model: SequenceModel) -> Iterator[tuple[str, _
     yield "kl", _Row("KL", evaluation.kl.sum(axis=1), is_likelihood=False)
     for layer, kl in enumerate(evaluation.kl.T, start=1):
         yield f"kl_of_layer_{layer}", _Row(f"KL of layer {layer}", kl, is_likelihood=False)
+
+
+def _grouped(names: Sequence[str], values: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Neighbouring features with one value as one: a frame of speech has hundreds."""
+    pairs = zip(names, values, strict=True)
+    for value, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
+        members = [name for name, _ in group]
+        yield ", ".join(members) if len(members) < 3 else f"{members[0]} to {members[-1]}", value
 
 
 def _finite(content: Any) -> Any:

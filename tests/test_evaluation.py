@@ -21,7 +21,9 @@ ABOUT = {
     "update": 1234,
     "split": "valid",
     "posterior_draws": "shared",
-    "trained_posterior_draws": "shared",
+    "posterior_precision": "std",
+    "released_floors": False,
+    "trained_with": {},
 }
 
 
@@ -164,7 +166,8 @@ def test_report(tmp_path, tiny_records, tiny_config_with, draws):
         importance_weighted=[2.0, 3.0],
         kl=[[1.0, 0.5], [2.0, 1.5]],
     )
-    about = {**ABOUT, "posterior_draws": draws, "trained_posterior_draws": "shared"}
+    trained_with = {} if draws == "shared" else {"posterior_draws": "shared"}
+    about = {**ABOUT, "posterior_draws": draws, "trained_with": trained_with}
     content = report.summary(evaluation, model, card, about)
     terms = content["terms"]
     assert terms["kl"]["per_sequence"] == pytest.approx(2.5)
@@ -181,10 +184,11 @@ def test_report(tmp_path, tiny_records, tiny_config_with, draws):
     assert terms["elbo"]["raw_units"]["per_sequence"] == pytest.approx(5 * raw_per_step)
     bits = terms["elbo"]["raw_units"]["bits_per_dimension"]
     assert bits == pytest.approx(-raw_per_step / 3 / np.log(2))
-    assert "nats of values in raw units (dx: " in text
+    assert "nats of values in raw units (dx, dy: " in text
     assert "r: m, checkpoint best, after 1,234 updates" in text
     assert f"posterior draws {draws}, 1 of z" in text
-    assert ("(trained with shared ones)" in text) == (draws == "independent")
+    otherwise = "scored with posterior_draws independent, trained with shared"
+    assert (otherwise in text) == (draws == "independent")
     assert ("ELBO (KL_1 + 2 * the rest: a lower bound)" in text) == (draws == "independent")
     released = "released objective (not a lower bound)"
     weighted = "importance-weighted bound (K = 1, per step)"
@@ -194,6 +198,21 @@ def test_report(tmp_path, tiny_records, tiny_config_with, draws):
     assert weighted in text and weighted == terms["importance_weighted"]["name"]
     report.write(content, tmp_path / "evaluation.json")
     assert json.loads((tmp_path / "evaluation.json").read_text()) == content
+
+
+def test_report_of_many_features_names_groups(model, tiny_records):
+    num = 200
+    card = dataclasses.replace(
+        read_card(tiny_records),
+        features=tuple(Feature(f"s{i}", "real", "amplitude", "a sample") for i in range(num)),
+        normalization=Normalization("scalar", (0.5,) * num, (2.0,) * num),
+    )
+    content = report.summary(evaluation_of([4, 6], elbo=[-1.0, -2.0]), model, card, ABOUT)
+    text = report.table(content)
+    assert "nats of scalar-normalised values, (mean, std) of s0 to s199 (0.5, 2):" in text
+    assert "nats of values in raw units (s0 to s199: amplitude):" in text
+    per_step = content["terms"]["elbo"]["raw_units"]["per_step"]
+    assert per_step == pytest.approx(-0.3 - num * np.log(2))
 
 
 def test_report_of_binary_records(tiny_records, model):
