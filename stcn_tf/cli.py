@@ -15,6 +15,7 @@ from stcn_tf.errors import UserError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _NOT_GIVEN = "must have a value other than None."  # how absl says that a flag is required
@@ -77,9 +78,14 @@ def run(
         _parse(sys.argv)
         if needs_tensorflow:
             import_tensorflow()
-        sys.exit(main())
+        code = main()
+        sys.stdout.flush()
+        sys.exit(code)
     except UserError as error:
         fail(str(error))
+    except BrokenPipeError:  # `... | head`
+        _drop_stdout()
+        sys.exit(BROKEN_PIPE)
     except OSError as error:
         if error.filename is None:
             raise
@@ -107,6 +113,11 @@ def import_tensorflow() -> None:
         tf.config.list_physical_devices()
 
 
+def _drop_stdout() -> None:
+    """So that what nobody reads is not flushed, in vain, when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 class _HelpFlag(flags.BooleanFlag):
     """A flag that prints the help and exits with code 0 as soon as it is parsed."""
 
@@ -119,8 +130,8 @@ class _HelpFlag(flags.BooleanFlag):
             return
         try:
             print(f"{_usage()}\n\n{self._body().strip()}\n\n{_FLAGFILE_HELP}", flush=True)
-        except BrokenPipeError:  # `--help | head`; what is left must not be flushed at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        except BrokenPipeError:  # `--help | head`
+            _drop_stdout()
         sys.exit(0)
 
 

@@ -41,6 +41,9 @@ def main():
         raise UserError("missing:\\n  no such directory")
     if flags.FLAGS.data == "broken":
         raise RuntimeError("a defect")
+    if flags.FLAGS.data == "long":
+        for i in range(100_000):
+            print(i)
     if flags.FLAGS.data == "forever":
         print("ready", flush=True)
         while True:
@@ -227,3 +230,19 @@ def test_a_log_level_that_is_set_shows_everything(monkeypatch, capfd):
     with cli.quiet_import():
         os.write(2, b"from C++\n")
     assert capfd.readouterr().err == "from C++\n"
+
+
+def test_output_that_nobody_reads_any_more_ends_the_command(run, tmp_path):
+    command = subprocess.Popen(
+        [sys.executable, "-m", "count", "--data=long"],
+        cwd=tmp_path,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout.readline() == "0\n"
+    command.stdout.close()
+    assert command.stderr.read() == ""
+    command.stderr.close()
+    assert command.wait(timeout=60) == cli.BROKEN_PIPE
