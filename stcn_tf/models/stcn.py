@@ -9,7 +9,6 @@ Where paper and released program differ, both are here, each a named option of t
 as printed: std; the ladder VAE's: variance) and `released_floors`.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -66,8 +65,8 @@ class STCN(SequenceModel):
         num_components: components of the observation's GMM; 1: a Normal.
         num_filters: filters of the stack and of the latent networks.
         kernel_size: taps of the dilated convolutions.
-        blocks_per_layer: K, Wavenet blocks for each latent layer, dilations 1, 2, ..., 2^(K-1).
-        dilations: of the Wavenet blocks, over and over; empty: 1, 2, ..., 2^(K-1).
+        blocks_per_layer: K, Wavenet blocks for each latent layer.
+        dilations: of each Wavenet block, lowest first; empty: 1, 2, ..., 2^(K-1) for each layer.
         latent_sizes: units of z^1, ..., z^L.
         latent_hidden_layers: hidden layers of each latent network.
         latent_filters: filters of the hidden layers; 0: as many as `num_filters`.
@@ -85,7 +84,8 @@ class STCN(SequenceModel):
         **kwargs: `name` of `keras.Model`.
 
     Raises:
-        ValueError: an option has another value than those named here.
+        ValueError: an option has another value than those named here, or there is not one dilation
+            for each block.
     """
 
     def __init__(
@@ -124,14 +124,13 @@ class STCN(SequenceModel):
         policy = keras.DTypePolicy(compute_dtype)
         self.latent_sizes = tuple(latent_sizes)
         num_layers = len(latent_sizes)
-        pattern = itertools.cycle(dilations or [2**k for k in range(blocks_per_layer)])
-        self.stack = WavenetStack(
-            num_filters,
-            kernel_size,
-            list(itertools.islice(pattern, blocks_per_layer * num_layers)),
-            name="stack",
-            dtype=policy,
-        )
+        dilations = tuple(dilations) or (*(2**k for k in range(blocks_per_layer)),) * num_layers
+        if len(dilations) != blocks_per_layer * num_layers:
+            raise ValueError(
+                f"dilations must be {blocks_per_layer} for each of {num_layers} latent layers, got "
+                f"{dilations}"
+            )
+        self.stack = WavenetStack(num_filters, kernel_size, dilations, name="stack", dtype=policy)
         self.latent_layers = [
             LatentLayer(
                 units,

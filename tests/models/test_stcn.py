@@ -683,7 +683,7 @@ def test_score_is_the_same_inside_a_graph(make, x):
 
 
 def test_dilations_and_filters_of_the_latent_networks(make, x):
-    model = make(dilations=(1, 3, 5, 7), latent_filters=9)
+    model = make(dilations=(1, 3, 5, 7, 1, 3), latent_filters=9)
     assert model.stack.dilations == (1, 3, 5, 7, 1, 3)
     assert model.receptive_field == 1 + 20
     for layer in model.latent_layers:
@@ -695,7 +695,7 @@ def test_dilations_and_filters_of_the_latent_networks(make, x):
     # Another reach: the first frame reaches the last prediction of the one model alone.
     changed = x.copy()
     changed[:, 0] += 1.0
-    for m, reaches in ((model, True), (make(dilations=(1,)), False)):
+    for m, reaches in ((model, True), (make(dilations=(1,) * 6), False)):
         last = [
             m.call(v, latents="prior", temperature=0.0).parameters.mean[:, -1] for v in (x, changed)
         ]
@@ -808,6 +808,10 @@ def test_bfloat16_steps_as_it_scores(make, x):
         ),
         ({"posterior_precision": "sigma"}, "precision must be 'std' or 'variance', got 'sigma'"),
         ({"output_type": "lstm"}, "kind must be 'conv1x1' or 'wavenet', got 'lstm'"),
+        (
+            {"blocks_per_layer": 2, "latent_sizes": (4, 3, 2), "dilations": (1, 2, 4)},
+            r"dilations must be 2 for each of 3 latent layers, got \(1, 2, 4\)",
+        ),
         ({"num_real": 0, "num_binary": 0}, "need a feature; got 0 real and 0 binary ones"),
     ],
 )
