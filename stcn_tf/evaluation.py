@@ -17,8 +17,6 @@ from stcn_tf.models.base import SequenceModel
 # moves from step to step that would also count units whose posterior equals their prior.)
 ACTIVE_UNIT_NATS = 0.01
 
-BOUNDS = ("elbo", "iwae", "fivo")
-
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -62,9 +60,9 @@ class Evaluator:
     Args:
         model: built.
         jit_compile: compile the scoring with XLA (once for each batch shape).
-        bound: what to give beside the ELBO, one of `BOUNDS`: "elbo" (nothing), "iwae" (the
-            importance-weighted bound) or "fivo". Where the released objective is no bound the
-            importance-weighted one is always given.
+        bound: what to give beside the ELBO: "elbo" (nothing), "iwae" (the importance-weighted
+            bound) or "fivo". Where the released objective is no bound the importance-weighted one
+            is always given.
         num_samples: draws of the latents for each sequence, over which the ELBO is averaged and of
             which the importance-weighted bound is made; and the number of particles.
 

@@ -257,13 +257,26 @@ def test_terms_are_means_over_the_draws(randomize, x):
     )
 
 
-def test_memory_does_not_grow_with_the_number_of_draws(randomize, x):
-    """The number of draws is a value that the graph is given: no tensor of it has that size."""
+def test_draws_come_one_after_the_other(randomize, x, monkeypatch):
+    """So that memory does not grow with their number; the stack is passed once for all of them."""
     model = tiny_model(randomize)
-    traced = tf.function(lambda k: score_samples(model, x, LENGTHS, (1, 2), k), autograph=False)
-    graph = traced.get_concrete_function(tf.TensorSpec([], tf.int32))
-    assert np.all(np.isfinite(graph(tf.constant(2)).importance_weighted))
-    assert np.all(np.isfinite(graph(tf.constant(500)).importance_weighted))
+    encode, score_encoded = model.encode, model.score_encoded
+    encoded, shapes = [], []
+
+    def counted_encode(*args):
+        encoded.append(encode(*args))
+        return encoded[-1]
+
+    def counted_score(*args):
+        terms = score_encoded(*args)
+        shapes.append(tuple(terms.log_weight.shape))
+        return terms
+
+    monkeypatch.setattr(model, "encode", counted_encode)
+    monkeypatch.setattr(model, "score_encoded", counted_score)
+    score_samples(model, x, LENGTHS, (1, 2), 7)  # eager: each turn of the loop calls Python
+    assert len(encoded) == 1
+    assert shapes == [x.shape[:2]] * 7
 
 
 def test_a_model_without_latents_is_scored_exactly(randomize, x):

@@ -113,6 +113,27 @@ class SequenceModel(keras.Model):
         """
         raise NotImplementedError
 
+    def initial_output_state(self, batch_size: tf.Tensor | int) -> Any:
+        """The state before the first `score_step`; where `do_latents_reach_across_steps`."""
+        raise NotImplementedError
+
+    def score_step(
+        self, encoded: Any, x: tf.Tensor, mask: tf.Tensor, state: Any, seed: Seed
+    ) -> tuple[ScoreTerms, Any]:
+        """Scores one step, with latents from the posterior: what a particle filter repeats.
+
+        Args:
+            encoded: of this step, with a time axis of length one.
+            x: [batch, 1, features] float32.
+            mask: [batch, 1] bool, whether the step belongs to its sequence.
+            state: from `initial_output_state` or the previous call.
+            seed: of this step's latent noise.
+
+        Returns:
+            ScoreTerms with a time axis of length one, and the new state.
+        """
+        raise NotImplementedError
+
     def reconstruct(self, x: tf.Tensor, seed: Seed = (0, 0)) -> tf.Tensor:
         """The most probable x_t, given latents from the posterior, which has seen x_t.
 

@@ -236,18 +236,7 @@ class STCN(SequenceModel):
     def score_step(
         self, encoded: Encoded, x: tf.Tensor, mask: tf.Tensor, state: Any, seed: Seed
     ) -> tuple[ScoreTerms, Any]:
-        """Scores one step, with latents from the posterior: what a particle filter repeats.
-
-        Args:
-            encoded: of this step, each [batch, 1, filters].
-            x: [batch, 1, features] float32.
-            mask: [batch, 1] bool, whether the step belongs to its sequence.
-            state: of the output layers, from `initial_output_state` or the previous call.
-            seed: of this step's latent noise.
-
-        Returns:
-            ScoreTerms with a time axis of length one, and the new state.
-        """
+        """See `SequenceModel.score_step`; the state is that of the output layers."""
         drawn = self._top_down(encoded.prior, encoded.posterior, seed, 1.0)
         outputs, state = output.step(self.output_layers, drawn.read[:, 0], state)
         return self._terms(drawn, outputs[:, tf.newaxis], x, mask), state
@@ -257,7 +246,7 @@ class STCN(SequenceModel):
         return self.observation.sample(self.call(x, seed).parameters, (0, 0), 0.0, 0.0)
 
     def initial_output_state(self, batch_size: tf.Tensor | int):
-        """The state of the output layers before the first step."""
+        """See `SequenceModel.initial_output_state`: that of the output layers."""
         return output.initial_state(self.output_layers, batch_size)
 
     def initial_state(self, batch_size: tf.Tensor | int):
