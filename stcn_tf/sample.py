@@ -22,12 +22,12 @@ def main() -> None:
     args = flags.FLAGS
 
     from stcn_tf import plotting
-    from stcn_tf.data.strokes import is_handwriting, write_strokes
+    from stcn_tf.data.strokes import write_strokes
     from stcn_tf.generation import generate_raw
     from stcn_tf.runs import RunDirectory
 
     run = RunDirectory.open(args.run_dir)
-    if not is_handwriting(run.card):
+    if run.card.modality.kind != "handwriting":
         names = ", ".join(feature.name for feature in run.card.features)
         raise UserError(
             f"{run.path}: trained on {run.card.name} ({names}); accepted: handwriting (dx, dy, pen)"

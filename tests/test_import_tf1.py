@@ -18,8 +18,7 @@ from stcn_tf import cli, import_tf1
 from stcn_tf import flags as stcn_flags
 from stcn_tf.config import Config, ModelConfig, TrainingConfig
 from stcn_tf.data import pipeline
-from stcn_tf.data.records import Feature, Normalization, read_card
-from stcn_tf.data.strokes import is_handwriting
+from stcn_tf.data.records import Feature, Modality, Normalization, read_card
 from stcn_tf.errors import UserError
 from stcn_tf.runs import RunDirectory, load_run
 from stcn_tf.tf1 import import_run, released_name
@@ -866,7 +865,7 @@ def test_the_card_of_unknown_records(imported):
     run = imported(weights_of(HANDWRITING), STCN)
     assert RunDirectory.open(run.path) == run
     assert run.card.is_placeholder
-    assert is_handwriting(run.card)
+    assert run.card.modality == Modality("handwriting")
     assert run.card.normalization == Normalization("unknown", (0, 0, 0), (1, 1, 1))
 
 
@@ -874,7 +873,7 @@ def test_the_card_of_other_features(imported):
     weights = weights_of(names_of_stcn(features=(3, 1, 2)))
     run = imported(weights, changed(STCN, loss={"a": NORMAL, "b": PEN}))
     assert [f.kind for f in run.card.features] == ["real"] * 3 + ["binary"] * 2
-    assert not is_handwriting(run.card)
+    assert run.card.modality == Modality("other")
 
 
 def test_the_card_of_the_records(imported, tiny_records):

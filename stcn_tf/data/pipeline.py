@@ -26,7 +26,7 @@ from stcn_tf.errors import UserError
 _SHARDS_AT_ONCE = 8
 
 # What random numbers are for: each purpose has a stream of its own.
-_SHARD_ORDER, _RECORD_ORDER, _BATCH_ORDER, _CROP = range(4)
+_SHARD_ORDER, _RECORD_ORDER, _BATCH_ORDER, _CROP, _BINARIZATION = range(5)
 
 
 class Batch(NamedTuple):
@@ -53,7 +53,8 @@ def train_batches(
 ) -> tf.data.Dataset:
     """Endless stream of full batches, in an order that differs from epoch to epoch.
 
-    What does not fill a window at the end of an epoch goes into the next epoch's first one. The
+    Where the split holds probabilities in place of binary values, these are drawn anew for every
+    batch. What does not fill a window at the end of an epoch goes into the next epoch's first one. The
     same arguments give the same batches. Two caveats of `tf.data.Dataset.shuffle`: a second
     iterator over one and the same dataset object goes on with the order of later epochs, and a
     checkpoint is to be restored into an iterator that gave no batch yet.
@@ -80,6 +81,7 @@ def train_batches(
         raise UserError(f"max_length must be 0 (whole sequences) or more, got {max_length}")
     paths = records.verify(directory, split)
     card = records.read_card(directory)
+    holds_probabilities = card.splits[split].holds_probabilities
     # In a window of more than an epoch, sequences would meet themselves. Whole batches only.
     window = min(window, card.splits[split].num_sequences)
     window = max(window // batch_size, 1) * batch_size
@@ -103,7 +105,10 @@ def train_batches(
             [batch_size], tf.random.fold_in(_stream(seed, _CROP), number), dtype=tf.float64
         )
         offsets = tf.cast(uniform * tf.cast(lengths - cropped + 1, tf.float64), tf.int32)
-        return _batch(values, offsets, cropped, pad_to_multiple, card.num_features)
+        batch = _batch(values, offsets, cropped, pad_to_multiple, card.num_features)
+        if not holds_probabilities:
+            return batch
+        return _binarized(batch, tf.random.fold_in(_stream(seed, _BINARIZATION), number), card)
 
     dataset = tf.data.Dataset.from_tensor_slices(paths)
     dataset = dataset.shuffle(len(paths), seed=int(_stream(seed, _SHARD_ORDER)[0]))
@@ -124,6 +129,8 @@ def eval_batches(
 ) -> tf.data.Dataset:
     """Every sequence of a split exactly once, whole, in an order that never changes.
 
+    Where the split holds probabilities in place of binary values, these are drawn, always alike.
+
     Args:
         directory: a dataset folder.
         split: the split to read.
@@ -143,20 +150,25 @@ def eval_batches(
         raise UserError(f"limit must be 0 (all sequences) or more, got {limit}")
     paths = records.verify(directory, split)
     card = records.read_card(directory)
+    holds_probabilities = card.splits[split].holds_probabilities
     window = max(window // batch_size, 1) * batch_size
 
     def cut(serialized: tf.Tensor) -> tf.data.Dataset:
         order = tf.argsort(records.parse_lengths(serialized), stable=True)
         return tf.data.Dataset.from_tensor_slices(tf.gather(serialized, order)).batch(batch_size)
 
-    def decode(serialized: tf.Tensor) -> Batch:
+    def decode(number: tf.Tensor, serialized: tf.Tensor) -> Batch:
         values, lengths = records.parse_records(serialized, card.num_features)
-        return _batch(values, tf.zeros_like(lengths), lengths, pad_to_multiple, card.num_features)
+        starts = tf.zeros_like(lengths)
+        batch = _batch(values, starts, lengths, pad_to_multiple, card.num_features)
+        if not holds_probabilities:
+            return batch
+        return _binarized(batch, tf.random.fold_in(_stream(0, _BINARIZATION), number), card)
 
     dataset = tf.data.TFRecordDataset(paths)
     if limit:
         dataset = dataset.take(limit)
-    return _finish(dataset.batch(window).flat_map(cut), decode)
+    return _finish(dataset.batch(window).flat_map(cut).enumerate(), decode)
 
 
 def _batch(
@@ -169,6 +181,14 @@ def _batch(
     multiples = tf.math.floordiv(tf.reduce_max(lengths) + pad_to_multiple - 1, pad_to_multiple)
     num_steps = multiples * pad_to_multiple
     return Batch(records.decode_values(values, offsets, lengths, num_steps, num_features), lengths)
+
+
+def _binarized(batch: Batch, seed: tf.Tensor, card: records.DatasetCard) -> Batch:
+    """Draws 0 or 1 by the probabilities that binary features hold; the padding's are 0."""
+    real, probabilities = batch.x[..., : card.num_real], batch.x[..., card.num_real :]
+    uniform = tf.random.stateless_uniform(tf.shape(probabilities), seed)  # [0, 1)
+    drawn = tf.cast(uniform < probabilities, tf.float32)
+    return batch._replace(x=tf.concat([real, drawn], axis=-1))
 
 
 def _cropped(lengths: tf.Tensor, max_length: int) -> tf.Tensor:

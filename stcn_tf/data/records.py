@@ -19,7 +19,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +34,14 @@ from stcn_tf.files import replacing_folder
 FORMAT_VERSION = 1
 CARD_NAME = "dataset.json"
 FEATURE_KINDS = ("real", "binary")
+MODALITIES = ("handwriting", "audio", "image", "other")
+HANDWRITING_FEATURES = ("dx", "dy", "pen")
 QUANTILES = ("0", "0.05", "0.25", "0.5", "0.75", "0.95", "1")
 
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_]+-\d{5}-of-\d{5}\.tfrecord")
 _VALUE_BYTES = 4  # one little-endian float32
+_ID_BYTES = 16  # of the digests by which ids are compared
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,44 @@ class Feature:
                 f"feature {self.name!r}: kind {self.kind!r} is not one of "
                 f"{', '.join(FEATURE_KINDS)}"
             )
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What the sequences are, for whoever draws or plays them.
+
+    Attributes:
+        kind: "handwriting" (a step is dx, dy, pen), "audio" (a step is a frame of consecutive
+            samples, one feature each), "image" (a step is one pixel, row by row from the top left)
+            or "other".
+        sample_rate_hz: of audio; else 0.
+        height: rows of an image; else 0.
+        width: pixels of a row; else 0.
+    """
+
+    kind: str
+    sample_rate_hz: int = 0
+    height: int = 0
+    width: int = 0
+
+    def __post_init__(self):
+        if self.kind not in MODALITIES:
+            raise UserError(f"modality: {self.kind!r} is not one of {', '.join(MODALITIES)}")
+        for kind, name in (
+            ("audio", "sample_rate_hz"),
+            ("image", "height"),
+            ("image", "width"),
+        ):
+            value = getattr(self, name)
+            if (value > 0) != (self.kind == kind) or value < 0:
+                accepted = "1 or more" if self.kind == kind else "0"
+                raise UserError(f"modality {self.kind}: {name} {value}; accepted: {accepted}")
+
+    @classmethod
+    def of_features(cls, features: Iterable[Feature]) -> "Modality":
+        """What features tell by their names alone: handwriting, or other."""
+        is_handwriting = tuple(feature.name for feature in features) == HANDWRITING_FEATURES
+        return cls("handwriting" if is_handwriting else "other")
 
 
 @dataclass(frozen=True)
@@ -134,12 +175,16 @@ class Split:
         length_quantiles: for each share, the shortest length that at least this share of the
             sequences does not exceed ("0" is the shortest sequence, "1" the longest).
         shards: the files, in order.
+        holds_probabilities: whether the stored values of binary features are probabilities of 1,
+            from which `pipeline` draws 0 or 1 anew each time a sequence is read for training
+            (dynamic binarization), instead of 0 and 1.
     """
 
     num_sequences: int
     num_steps: int
     length_quantiles: dict[str, int]
     shards: tuple[Shard, ...]
+    holds_probabilities: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,6 +200,8 @@ class DatasetCard:
         source_sha256: checksum of what the dataset was made from.
         command: the command that made it.
         extra: more facts, anything that JSON can hold.
+        modality: what the sequences are. Where it is left out, as in cards of earlier versions,
+            the names of the features tell.
     """
 
     format_version: int
@@ -165,9 +212,13 @@ class DatasetCard:
     source_sha256: str
     command: str
     extra: dict[str, Any]
+    modality: Modality | None = None
 
     def __post_init__(self):
         _check_features(self.features, self.normalization)
+        if self.modality is None:
+            object.__setattr__(self, "modality", Modality.of_features(self.features))
+        _check_modality(self.modality, self.features)
 
     @property
     def is_placeholder(self) -> bool:
@@ -234,6 +285,7 @@ class DatasetCard:
                 source_sha256=_typed(content, "source_sha256", str),
                 command=_typed(content, "command", str),
                 extra=_typed(content, "extra", dict),
+                modality=_build(Modality, content["modality"]) if "modality" in content else None,
             )
         except (UserError, TypeError, ValueError) as error:
             raise UserError(f"{where}: not a usable dataset card: {error}") from error
@@ -249,6 +301,8 @@ def write_dataset(
     source_sha256: str,
     command: str,
     extra: Mapping[str, Any] | None = None,
+    modality: Modality | None = None,
+    probabilities: Collection[str] = (),
     sequences_per_shard: int = 1000,
 ) -> DatasetCard:
     """Writes a dataset, all of it or nothing.
@@ -261,11 +315,13 @@ def write_dataset(
         name: name of the dataset.
         features: the channels, real ones first, then binary ones.
         splits: for each split, in order, its sequences: (id, normalised values [time, features]).
-            Read once, one sequence at a time; only the ids are kept in memory.
+            Read once, one sequence at a time; 16 bytes of each are kept in memory.
         normalization: how the values were normalised.
         source_sha256: checksum of what the dataset was made from.
         command: the command that makes it.
         extra: more facts for the card, anything that JSON can hold.
+        modality: what the sequences are; None: what the names of the features tell.
+        probabilities: the splits that hold probabilities in place of binary values.
         sequences_per_shard: number of sequences in each file (fewer in the last).
 
     Returns:
@@ -277,6 +333,8 @@ def write_dataset(
     features = tuple(features)
     extra = _plain_json(dict(extra or {}))
     _check_features(features, normalization)
+    modality = modality or Modality.of_features(features)
+    _check_modality(modality, features)
     if sequences_per_shard < 1:
         raise UserError(f"sequences_per_shard must be at least 1, got {sequences_per_shard}")
     if not splits:
@@ -291,13 +349,16 @@ def write_dataset(
             name=name,
             features=features,
             splits={
-                split: _write_split(partial, split, sequences, features, sequences_per_shard)
+                split: _write_split(
+                    partial, split, sequences, features, sequences_per_shard, split in probabilities
+                )
                 for split, sequences in splits.items()
             },
             normalization=normalization,
             source_sha256=source_sha256,
             command=command,
             extra=extra,
+            modality=modality,
         )
         (partial / CARD_NAME).write_text(card.to_json(), encoding="utf-8")
         check_replaceable(out_dir)
@@ -514,6 +575,16 @@ def _check_features(features: tuple[Feature, ...], normalization: Normalization)
             )
 
 
+def _check_modality(modality: Modality, features: tuple[Feature, ...]) -> None:
+    names = tuple(feature.name for feature in features)
+    if modality.kind == "handwriting" and names != HANDWRITING_FEATURES:
+        raise UserError(f"handwriting has the features dx, dy, pen; got {', '.join(names)}")
+    if modality.kind == "audio" and any(feature.kind != "real" for feature in features):
+        raise UserError("audio has real features only, the samples of a frame")
+    if modality.kind == "image" and len(features) != 1:
+        raise UserError(f"an image has one feature, a pixel; got {len(features)}")
+
+
 def _plain_json(value: Any) -> Any:
     """Returns the value as JSON will give it back, keys sorted."""
     return json.loads(json.dumps(value, sort_keys=True, allow_nan=False))
@@ -558,6 +629,10 @@ def _split_from_json(content: Any) -> Split:
         num_steps=_typed(content, "num_steps", int),
         length_quantiles=_typed(content, "length_quantiles", dict),
         shards=shards,
+        # Left out by earlier versions, which had no such splits.
+        holds_probabilities=_typed(
+            {"holds_probabilities": False, **content}, "holds_probabilities", bool
+        ),
     )
 
 
@@ -567,10 +642,12 @@ def _write_split(
     sequences: Iterable[tuple[str, np.ndarray]],
     features: tuple[Feature, ...],
     sequences_per_shard: int,
+    holds_probabilities: bool,
 ) -> Split:
     lengths: Counter[int] = Counter()
+    ids = bytearray()
     shard_sizes: list[int] = []
-    records = _records(split, sequences, features, lengths)
+    records = _records(split, sequences, features, holds_probabilities, lengths, ids)
     for record in records:
         # The number of shards belongs in their names and is known only at the end.
         path = folder / f"{split}-{len(shard_sizes):05d}.partial"
@@ -583,6 +660,7 @@ def _write_split(
         shard_sizes.append(size)
     if not shard_sizes:
         raise UserError(f"split {split!r}: there are no sequences")
+    _check_ids(folder, split, ids)
 
     shards = []
     for index, size in enumerate(shard_sizes):
@@ -594,6 +672,7 @@ def _write_split(
         num_steps=sum(length * count for length, count in lengths.items()),
         length_quantiles=_quantiles(lengths),
         shards=tuple(shards),
+        holds_probabilities=holds_probabilities,
     )
 
 
@@ -601,18 +680,18 @@ def _records(
     split: str,
     sequences: Iterable[tuple[str, np.ndarray]],
     features: tuple[Feature, ...],
+    holds_probabilities: bool,
     lengths: Counter[int],
+    ids: bytearray,
 ) -> Iterator[bytes]:
-    """Yields the checked sequences as serialized records and counts their lengths."""
-    seen: set[str] = set()
+    """Yields the checked sequences as serialized records, counts lengths, notes digests of ids."""
     for sequence_id, values in sequences:
         if not isinstance(sequence_id, str) or not sequence_id:
             raise UserError(f"split {split!r}: sequence id {sequence_id!r} is not a text")
         where = f"split {split!r}: sequence {sequence_id!r}"
-        if sequence_id in seen:
-            raise UserError(f"{where}: there are two of this id")
-        seen.add(sequence_id)
-        x = _checked_values(where, values, features)
+        # Digests of one size: millions of ids as Python strings would take as many hundred bytes.
+        ids += hashlib.blake2b(sequence_id.encode(), digest_size=_ID_BYTES).digest()
+        x = _checked_values(where, values, features, holds_probabilities)
         lengths[len(x)] += 1
         example = tf.train.Example()
         example.features.feature["id"].bytes_list.value.append(sequence_id.encode())
@@ -622,7 +701,25 @@ def _records(
         yield example.SerializeToString(deterministic=True)
 
 
-def _checked_values(where: str, values: np.ndarray, features: tuple[Feature, ...]) -> np.ndarray:
+def _check_ids(folder: Path, split: str, ids: bytearray) -> None:
+    """Checks that no two of the sequences just written have one id."""
+    digests = np.frombuffer(bytes(ids), f"V{_ID_BYTES}")
+    order = np.argsort(digests, kind="stable")
+    twice = np.flatnonzero(digests[order[1:]] == digests[order[:-1]])
+    if len(twice):
+        paths = [str(path) for path in sorted(folder.glob(f"{split}-*.partial"))]
+        # The second of the pair that the file has first.
+        index = int(order[1:][twice].min())
+        (record,) = tf.data.TFRecordDataset(paths).skip(index).take(1).as_numpy_iterator()
+        sequence_id = tf.train.Example.FromString(record).features.feature["id"].bytes_list.value[0]
+        raise UserError(
+            f"split {split!r}: sequence {sequence_id.decode()!r}: there are two of this id"
+        )
+
+
+def _checked_values(
+    where: str, values: np.ndarray, features: tuple[Feature, ...], holds_probabilities: bool
+) -> np.ndarray:
     """Returns the values as contiguous little-endian float32 [time, features]."""
     try:
         with np.errstate(over="ignore"):  # becomes infinite, which is told below
@@ -643,12 +740,15 @@ def _checked_values(where: str, values: np.ndarray, features: tuple[Feature, ...
                 f"{where}: {feature.name} is {channel[step]} at step {step}, not finite"
             )
         if feature.kind == "binary":
-            allowed = (channel == 0) | (channel == 1)
+            if holds_probabilities:
+                allowed, accepted = (channel >= 0) & (channel <= 1), "a probability"
+            else:
+                allowed, accepted = (channel == 0) | (channel == 1), "0 or 1"
             if not allowed.all():
                 step = int(np.argmin(allowed))
                 raise UserError(
                     f"{where}: binary {feature.name} is {channel[step]:g} at step {step}, "
-                    "not 0 or 1"
+                    f"not {accepted}"
                 )
     return x
 

@@ -19,7 +19,6 @@ they are left out. Strokes of one's own are written with::
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -27,16 +26,8 @@ import numpy as np
 from stcn_tf.errors import UserError
 from stcn_tf.files import replacing_file
 
-if TYPE_CHECKING:
-    from stcn_tf.data.records import DatasetCard
-
 FORMAT_VERSION = 1
 FEATURES = ("dx", "dy", "pen")
-
-
-def is_handwriting(card: "DatasetCard") -> bool:
-    """Whether the records are pen movements, which these files hold and `plotting` draws."""
-    return tuple(feature.name for feature in card.features) == FEATURES
 
 
 def write_strokes(

@@ -15,7 +15,6 @@ import tensorflow as tf
 from stcn_tf.config import Config
 from stcn_tf.data import pipeline
 from stcn_tf.data.records import read_card
-from stcn_tf.data.strokes import is_handwriting
 from stcn_tf.errors import UserError
 from stcn_tf.evaluation import Evaluator
 from stcn_tf.generation import compile_generate
@@ -277,7 +276,7 @@ class Trainer:
             )
 
     def _draw_pictures(self) -> None:
-        if not is_handwriting(self.run.card):
+        if self.run.card.modality.kind != "handwriting":
             return
         x, lengths = (t.numpy() for t in next(iter(self._pictured)))
         rebuilt = self.model.reconstruct(x, (self.config.seed, 2)).numpy()

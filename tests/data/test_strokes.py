@@ -1,11 +1,8 @@
-import dataclasses
-
 import h5py
 import numpy as np
 import pytest
 
-from stcn_tf.data.records import read_card
-from stcn_tf.data.strokes import is_handwriting, read_strokes, write_strokes
+from stcn_tf.data.strokes import read_strokes, write_strokes
 from stcn_tf.errors import UserError
 
 UNITS = ("mm", "mm", "none")
@@ -77,13 +74,6 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path):
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
-
-
-def test_handwriting_is_known_by_its_features(tiny_records):
-    card = read_card(tiny_records)
-    assert is_handwriting(card)
-    dx, dy, pen = card.features
-    assert not is_handwriting(dataclasses.replace(card, features=(dy, dx, pen)))
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])

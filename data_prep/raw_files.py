@@ -1,0 +1,411 @@
+"""What every preparation shares: its flags, reading raw files in parallel, faults, splits.
+
+Raw files come from elsewhere and are not trusted. A parser raises `FileFault` for what is wrong
+with a file's content; nothing else may escape it. What was read does not depend on `--workers`.
+Needs no TensorFlow, so that worker processes start fast and mistakes answer at once.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import hashlib
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from absl import flags
+from tqdm import tqdm
+
+from stcn_tf import cli
+from stcn_tf.errors import UserError
+
+# A file of handwriting or a list is read in one piece; what is larger is none.
+MAX_FILE_BYTES = 2**30
+
+_FAULTS_SHOWN = 5
+_PLAIN_PROGRESS_EVERY = 2000
+
+
+class FileFault(ValueError):
+    """What is wrong with the content of one file, without its name."""
+
+
+class ParsedFile(NamedTuple):
+    """What a worker hands back for one file: its `content`, or the `fault` that forbids it."""
+
+    content: Any
+    sha256: str  # of the file's bytes; empty if it could not be read
+    fault: str
+
+
+# ------------------------------------------------------------------------------------ flags
+
+
+def define_flags(source: str, required: bool = True) -> None:
+    """Defines the flags of every preparation: --source, --out, --skip_bad, --workers.
+
+    Args:
+        source: help of --source.
+        required: whether --source must be given.
+    """
+    flags.DEFINE_string("source", None, source, required=required)
+    flags.DEFINE_string(
+        "out", None, "Folder of the records; a dataset there is replaced.", required=True
+    )
+    flags.DEFINE_bool("skip_bad", False, "Leave out what has faults, and count it.")
+    flags.DEFINE_integer(
+        "workers",
+        None,
+        "Processes that read raw files; by default as many as this process may use CPUs, at most "
+        "8.",
+        lower_bound=1,
+    )
+
+
+def num_workers() -> int:
+    """What --workers says, or its default."""
+    return flags.FLAGS.workers or min(8, _num_cpus())
+
+
+def _num_cpus() -> int:
+    # A container or batch system may grant fewer CPUs than the machine has; only Linux tells.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_out(out: Path) -> None:
+    """Checks early that records may be written to `out`: a mistake should not cost a parse.
+
+    Raises:
+        UserError: `out` holds something else.
+    """
+    # A new folder needs no check, and then mistakes in the raw data answer before TensorFlow.
+    if out.exists():
+        import_records().check_replaceable(out)
+
+
+def import_records() -> ModuleType:
+    """Not at the top of modules: the processes that parse import those too, without TensorFlow."""
+    cli.import_tensorflow()
+    from stcn_tf.data import records
+
+    return records
+
+
+# ---------------------------------------------------------------------------------- reading
+
+
+def find_files(root: Path, endings: Sequence[str]) -> list[str]:
+    """Lists the files under `root` whose names end in one of `endings`, in whatever case.
+
+    Args:
+        root: a folder.
+        endings: with their dots, in lower case.
+
+    Returns:
+        Paths relative to `root`, with slashes, sorted. Hidden files and folders are left out.
+
+    Raises:
+        UserError: `root` is no folder, or one below it cannot be read.
+    """
+    if root.is_file():
+        raise UserError(f"--source: {root} is a file; accepted: a folder")
+    if not root.is_dir():
+        raise UserError(f"--source: {root} does not exist")
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"--source: {error.filename} cannot be read: {error.strerror}") from error
+
+    paths = []
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        relative = Path(folder).relative_to(root)
+        paths += [
+            (relative / name).as_posix()
+            for name in names
+            if name.lower().endswith(tuple(endings)) and not name.startswith(".")
+        ]
+    return sorted(paths)
+
+
+def parse_file(path: str | Path, parse: Callable[[bytes], Any]) -> ParsedFile:
+    """Reads and parses one file; never raises for what is wrong with it.
+
+    Args:
+        path: a file.
+        parse: turns its bytes into what is wanted, or raises `FileFault`.
+
+    Returns:
+        The content and the file's SHA-256, or the fault in words. (A value rather than an
+        exception, so that worker processes hand back every fault, not only the first.)
+    """
+    try:
+        size = os.stat(path).st_size
+        if size > MAX_FILE_BYTES:
+            return ParsedFile(None, "", f"has {size} bytes, at most {MAX_FILE_BYTES} are accepted")
+        data = Path(path).read_bytes()
+    except OSError as error:
+        return ParsedFile(None, "", f"cannot be read: {error.strerror or error}")
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        return ParsedFile(parse(data), sha256, "")
+    except FileFault as error:
+        return ParsedFile(None, sha256, str(error))
+
+
+def parse_files(
+    paths: Sequence[str], parse: Callable[[bytes], Any], workers: int
+) -> Iterator[ParsedFile]:
+    """Parses files in order, in `workers` processes.
+
+    Args:
+        paths: the files.
+        parse: a function of a module, as for `parse_file`.
+        workers: number of processes.
+
+    Yields:
+        One `ParsedFile` for each path, in the order of `paths`.
+    """
+    return map_in_order(functools.partial(parse_file, parse=parse), paths, workers, chunk=32)
+
+
+def map_in_order(
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int, chunk: int = 1
+) -> Iterator[Any]:
+    """`map` in `workers` processes (in this one if one is enough).
+
+    Only so many items are under way at once as keep the workers busy: neither what waits nor
+    what is finished grows with `items`.
+
+    Args:
+        function: of a module, or a `functools.partial` of one.
+        items: its arguments.
+        workers: number of processes.
+        chunk: how many items a process is given at once.
+
+    Yields:
+        The results, in the order of `items`.
+    """
+    workers = min(workers, math.ceil(len(items) / chunk))
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    # "spawn" works alike on every platform, and is safe whatever threads this process runs.
+    executor = concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn")
+    )
+    chunks = iter([items[start : start + chunk] for start in range(0, len(items), chunk)])
+    pending: list[concurrent.futures.Future] = []
+    try:
+        with _children_ignore_interrupts():
+            for _, part in zip(range(2 * workers), chunks, strict=False):
+                pending.append(executor.submit(_map_chunk, function, part))
+        while pending:
+            yield from pending.pop(0).result()
+            for part in chunks:
+                pending.append(executor.submit(_map_chunk, function, part))
+                break
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _map_chunk(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return [function(item) for item in items]
+
+
+@contextlib.contextmanager
+def _children_ignore_interrupts() -> Iterator[None]:
+    """Processes started meanwhile inherit that Ctrl-C is ignored: only the parent reports it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def with_progress(
+    results: Iterable[Any], total: int, what: str = "parsing", unit: str = "files"
+) -> Iterator[Any]:
+    """A bar on a terminal, else a plain line now and then; both on stderr.
+
+    Args:
+        results: what to pass on.
+        total: how many there will be.
+        what: what is being done.
+        unit: what is counted.
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(results, total=total, desc=what, unit=f" {unit}", file=sys.stderr)
+        return
+    every = min(_PLAIN_PROGRESS_EVERY, max(1, total // 10))
+    for count, result in enumerate(results, start=1):
+        yield result
+        if count % every == 0 or count == total:
+            print(f"{what}: {count} of {total} {unit}", file=sys.stderr, flush=True)
+
+
+class Digest:
+    """SHA-256 over names and checksums: of what a dataset was made from."""
+
+    def __init__(self):
+        self._sha256 = hashlib.sha256()
+
+    def add(self, name: str, sha256: str) -> None:
+        """Adds a file, in the order of the files."""
+        self._sha256.update(f"{name} {sha256}\n".encode())
+
+    def hexdigest(self) -> str:
+        """Of all files added so far."""
+        return self._sha256.hexdigest()
+
+
+def refuse(faults: Mapping[str, str], source: Path) -> None:
+    """Ends a preparation whose files have faults.
+
+    Args:
+        faults: what is wrong, by file (or form, utterance, ...).
+        source: where they are.
+
+    Raises:
+        UserError: always, naming the first of them.
+    """
+    shown = [f"{name}: {reason}" for name, reason in list(faults.items())[:_FAULTS_SHOWN]]
+    if len(faults) > len(shown):
+        shown.append(f"and {len(faults) - len(shown)} more")
+    raise UserError(
+        f"{len(faults)} bad {'entry' if len(faults) == 1 else 'entries'} in {source}: "
+        f"{'; '.join(shown)} (mend, or pass --skip_bad to leave out)"
+    )
+
+
+# ----------------------------------------------------------------------------------- splits
+
+
+def define_split_flags() -> None:
+    """Defines how one's own data are split: --split, --valid_share, --test_share."""
+    flags.DEFINE_string(
+        "split",
+        "random",
+        "random: by --valid_share and --test_share; folders: by the topmost folder of each file "
+        "(train, valid, and what else there is); or a folder with one NAME.txt per split, which "
+        "lists files, one a line, relative to --source.",
+    )
+    flags.DEFINE_float(
+        "valid_share", 0.1, "Share of the sources in valid (split random).", lower_bound=0.0
+    )
+    flags.DEFINE_float(
+        "test_share", 0.0, "Share of the sources in test (split random).", lower_bound=0.0
+    )
+
+
+def split_names(
+    names: Sequence[str], split: str, valid_share: float, test_share: float
+) -> dict[str, list[str]]:
+    """Splits one's own data.
+
+    Args:
+        names: of the files (or sequences), with slashes, each once.
+        split: as --split.
+        valid_share: as --valid_share.
+        test_share: as --test_share.
+
+    Returns:
+        The names of each split, sorted; of `random` those with the smallest checksums are in
+        test, the next ones in valid: no seed, and the same for the same names everywhere.
+
+    Raises:
+        UserError: a share is out of range, train or valid would be empty, or a list is wrong.
+    """
+    if split == "random":
+        if valid_share <= 0 or valid_share + test_share >= 1:
+            raise UserError(
+                f"--valid_share={valid_share:g} --test_share={test_share:g}: accepted: a "
+                "valid_share of more than 0, and a sum of less than 1"
+            )
+        order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+        num_test = math.ceil(round(test_share * len(order), 6))
+        num_valid = math.ceil(round(valid_share * len(order), 6))
+        if len(order) - num_test - num_valid < 1:
+            raise UserError(
+                f"{len(order)} of them cannot be split into train, valid"
+                f"{' and test' if num_test else ''}: more are needed"
+            )
+        parts = {
+            "train": order[num_test + num_valid :],
+            "valid": order[num_test : num_test + num_valid],
+        }
+        if num_test:
+            parts["test"] = order[:num_test]
+        return {name: sorted(members) for name, members in parts.items()}
+    if split == "folders":
+        parts = {}
+        for name in names:
+            top, slash, _ = name.partition("/")
+            if not slash:
+                raise UserError(f"--split=folders: {name} lies in no folder")
+            parts.setdefault(top, []).append(name)
+        for needed in ("train", "valid"):
+            if needed not in parts:
+                raise UserError(
+                    f"--split=folders: there is no folder {needed}, only "
+                    f"{', '.join(sorted(parts)) or 'nothing'}"
+                )
+        order = ("train", "valid")
+        rest = sorted(set(parts) - set(order))
+        return {name: sorted(parts[name]) for name in (*order, *rest)}
+    return _listed(names, split)
+
+
+def _listed(names: Sequence[str], split: str) -> dict[str, list[str]]:
+    folder = Path(split)
+    if not folder.is_dir():
+        raise UserError(
+            f"--split={split}: neither random nor folders, nor a folder of NAME.txt files"
+        )
+    lists = {path.stem: path for path in sorted(folder.glob("*.txt"))}
+    for needed in ("train", "valid"):
+        if needed not in lists:
+            raise UserError(f"--split={split}: the folder has no {needed}.txt")
+    known, owner, parts = set(names), {}, {}
+    for part, path in lists.items():
+        parts[part] = sorted(read_list(path))
+        for name in parts[part]:
+            if name not in known:
+                raise UserError(f"--split={split}: {name}, listed in {path.name}, does not exist")
+            if owner.setdefault(name, part) != part:
+                raise UserError(f"--split={split}: {name} is in {owner[name]} and in {part}")
+    return parts
+
+
+def read_list(path: Path) -> list[str]:
+    """Reads names, one per line; blank lines and lines that begin with # are skipped.
+
+    Raises:
+        UserError: the file cannot be read, lists nothing, or a name twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--split: {path} cannot be read: {error}") from error
+    names: dict[str, None] = {}
+    for number, text in enumerate(lines, start=1):
+        name = text.strip()
+        if not name or name.startswith("#"):
+            continue
+        if name in names:
+            raise UserError(f"--split: {path}, line {number}: {name} is listed twice")
+        names[name] = None
+    if not names:
+        raise UserError(f"--split: {path} lists nothing")
+    return list(names)
