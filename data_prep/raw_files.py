@@ -12,6 +12,7 @@ import hashlib
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ from stcn_tf.errors import UserError
 # A file of handwriting or a list is read in one piece; what is larger is none.
 MAX_FILE_BYTES = 2**30
 
+_NAME = re.compile(r".+")
 _FAULTS_SHOWN = 5
 _PLAIN_PROGRESS_EVERY = 2000
 
@@ -48,18 +50,20 @@ class ParsedFile(NamedTuple):
 # ------------------------------------------------------------------------------------ flags
 
 
-def define_flags(source: str, required: bool = True) -> None:
+def define_flags(source: str, required: bool = True, can_skip: bool = True) -> None:
     """Defines the flags of every preparation: --source, --out, --skip_bad, --workers.
 
     Args:
         source: help of --source.
         required: whether --source must be given.
+        can_skip: whether there is --skip_bad: one of many sequences may be left out.
     """
     flags.DEFINE_string("source", None, source, required=required)
     flags.DEFINE_string(
         "out", None, "Folder of the records; a dataset there is replaced.", required=True
     )
-    flags.DEFINE_bool("skip_bad", False, "Leave out what has faults, and count it.")
+    if can_skip:
+        flags.DEFINE_bool("skip_bad", False, "Leave out what has faults, and count it.")
     flags.DEFINE_integer(
         "workers",
         None,
@@ -289,6 +293,13 @@ def refuse(faults: Mapping[str, str], source: Path) -> None:
     )
 
 
+def print_skipped(skipped: Mapping[str, str]) -> None:
+    """Prints what --skip_bad left out, and how much that was."""
+    for name, reason in skipped.items():
+        print(f"skipped {name}: {reason}")
+    print(f"skipped {len(skipped)} {'entry' if len(skipped) == 1 else 'entries'}")
+
+
 # ----------------------------------------------------------------------------------- splits
 
 
@@ -301,12 +312,13 @@ def define_split_flags() -> None:
         "(train, valid, and what else there is); or a folder with one NAME.txt per split, which "
         "lists files, one a line, relative to --source.",
     )
-    flags.DEFINE_float(
-        "valid_share", 0.1, "Share of the sources in valid (split random).", lower_bound=0.0
-    )
-    flags.DEFINE_float(
-        "test_share", 0.0, "Share of the sources in test (split random).", lower_bound=0.0
-    )
+    define_share_flags("with --split=random")
+
+
+def define_share_flags(where: str) -> None:
+    """Defines --valid_share and --test_share; `where` says when they are used."""
+    flags.DEFINE_float("valid_share", 0.1, f"Share of the sequences in valid, {where}.")
+    flags.DEFINE_float("test_share", 0.0, f"Share of the sequences in test, {where}; 0: no test.")
 
 
 def split_names(
@@ -328,10 +340,10 @@ def split_names(
         UserError: a share is out of range, train or valid would be empty, or a list is wrong.
     """
     if split == "random":
-        if valid_share <= 0 or valid_share + test_share >= 1:
+        if not (valid_share > 0 and test_share >= 0 and valid_share + test_share < 1):
             raise UserError(
-                f"--valid_share={valid_share:g} --test_share={test_share:g}: accepted: a "
-                "valid_share of more than 0, and a sum of less than 1"
+                f"--valid_share={valid_share:g} --test_share={test_share:g}: accepted: more than 0 "
+                "and 0 or more, with a sum of less than 1"
             )
         order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
         num_test = math.ceil(round(test_share * len(order), 6))
@@ -388,11 +400,16 @@ def _listed(names: Sequence[str], split: str) -> dict[str, list[str]]:
     return parts
 
 
-def read_list(path: Path) -> list[str]:
+def read_list(path: Path, pattern: re.Pattern = _NAME, what: str = "name") -> list[str]:
     """Reads names, one per line; blank lines and lines that begin with # are skipped.
 
+    Args:
+        path: the list.
+        pattern: what a name must match as a whole.
+        what: a name is, for the message.
+
     Raises:
-        UserError: the file cannot be read, lists nothing, or a name twice.
+        UserError: the file cannot be read, lists nothing, something else, or a name twice.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -403,6 +420,8 @@ def read_list(path: Path) -> list[str]:
         name = text.strip()
         if not name or name.startswith("#"):
             continue
+        if not pattern.fullmatch(name):
+            raise UserError(f"--split: {path}, line {number}: {name!r} is no {what}")
         if name in names:
             raise UserError(f"--split: {path}, line {number}: {name} is listed twice")
         names[name] = None

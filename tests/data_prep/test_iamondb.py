@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import iamondb
-from data_prep.linestrokes import LineError, parse_file, parse_line
+from data_prep import handwriting, iamondb, raw_files
+from data_prep.linestrokes import parse_line
+from data_prep.raw_files import FileFault, parse_file
 from stcn_tf.errors import UserError
 
 HEADER = '<?xml version="1.0" encoding="ISO-8859-1"?>\n'
@@ -143,7 +144,7 @@ def test_fractions_keep_float64_differences():
     ],
 )
 def test_faults_of_a_file(text, message):
-    with pytest.raises(LineError) as error:
+    with pytest.raises(FileFault) as error:
         parse_line(text.encode())
     assert message in str(error.value)
 
@@ -165,17 +166,17 @@ def test_expansion_attacks_are_refused(doctype):
     body = xml_of([(1, 1), (2, 2)]).removeprefix(HEADER)
     body = body.replace("</StrokeSet>", f"<Note>{'&l29;' * 1000}</Note></StrokeSet>")
     start = time.perf_counter()
-    with pytest.raises(LineError, match="document type or entities, which is refused"):
+    with pytest.raises(FileFault, match="document type or entities, which is refused"):
         parse_line((HEADER + doctype + body).encode())
     assert time.perf_counter() - start < 5.0
 
 
 def test_parse_file_tells_what_it_cannot_read(tmp_path):
-    assert "cannot be read: No such file" in parse_file(tmp_path / "none.xml").fault
+    assert "cannot be read: No such file" in parse_file(tmp_path / "none.xml", parse_line).fault
     path = tmp_path / "one.xml"
     path.write_text(xml_of([(1, 1)]))
-    result = parse_file(path)
-    assert result.line is None
+    result = parse_file(path, parse_line)
+    assert result.content is None
     assert result.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -187,30 +188,30 @@ def test_statistics_by_hand():
         np.array([[1, 2, 0], [3, -4, 1]], np.float32),
         np.array([[5, 0, 0], [0, 0, 0], [1, 7, 1]], np.float32),
     ]
-    statistics = iamondb.offset_statistics(lines)
+    statistics = handwriting.offset_statistics(lines)
     # N = 5, sum dx = 10, sum dy = 5, sum dx^2 = 36, sum dy^2 = 69.
     assert statistics.mean == pytest.approx((2.0, 1.0), rel=1e-15)
     assert statistics.std == pytest.approx((np.sqrt(36 / 5 - 4), np.sqrt(69 / 5 - 1)), rel=1e-15)
     assert statistics.scalar_mean == pytest.approx(3.0, rel=1e-15)
     assert statistics.scalar_std == pytest.approx(np.sqrt(105 / 5 - 9), rel=1e-15)
-    assert iamondb.offset_statistics(lines[::-1]) == statistics
+    assert handwriting.offset_statistics(lines[::-1]) == statistics
 
     scalar_mean, scalar_std = statistics.scalar_mean, statistics.scalar_std
-    assert iamondb.mean_and_std(statistics, "vrnn") == (
+    assert handwriting.mean_and_std(statistics, "vrnn") == (
         (scalar_mean, scalar_mean, 0.0),
         (scalar_std, scalar_std, 1.0),
     )
-    assert iamondb.mean_and_std(statistics, "channel") == (
+    assert handwriting.mean_and_std(statistics, "channel") == (
         (*statistics.mean, 0.0),
         (*statistics.std, 1.0),
     )
     with pytest.raises(UserError, match="--normalization=none: accepted are vrnn, channel"):
-        iamondb.mean_and_std(statistics, "none")
+        handwriting.mean_and_std(statistics, "none")
 
 
 def test_statistics_of_a_straight_line_are_refused():
     with pytest.raises(UserError, match="dx or dy do not vary"):
-        iamondb.offset_statistics([np.array([[0.1, 2, 0]] * 7, np.float32)])
+        handwriting.offset_statistics([np.array([[0.1, 2, 0]] * 7, np.float32)])
 
 
 # ------------------------------------------------------------------------------ split lists
@@ -237,7 +238,7 @@ def test_bundled_lists():
         ({"train": "a01-000u\nhello world"}, "train.txt, line 2: 'hello world' is no form id"),
         ({"train": "../../a01-000u"}, "is no form id"),
         ({"train": "a01-000u\n a01-000u "}, "train.txt, line 2: a01-000u is listed twice"),
-        ({"train": "# nothing\n"}, "lists no form"),
+        ({"train": "# nothing\n"}, "lists nothing"),
         ({"train": "a01-000u", "valid": "a01-000u"}, "a01-000u is in train and in valid"),
     ],
 )
@@ -307,8 +308,8 @@ def test_records_hold_the_offsets_in_sorted_order(source, capsys):
     )
 
     printed = capsys.readouterr().out
-    assert "train: 2 forms, 3 lines, 9 steps, T 1..5, pen rate 0.5556, one-point" in printed
-    assert "skipped 0 entries; 1 files are in no list" in printed
+    assert "train: 3 lines, 9 steps, T 1..5, pen rate 0.5556, one-point strokes 1" in printed
+    assert "skipped 0 entries" in printed and "1 files are in no list" in printed
 
 
 def test_channel_normalization(source):
@@ -434,16 +435,16 @@ def test_interrupted_preparation_leaves_nothing(source, monkeypatch, moment):
     kept = files_of(prepare(source, "kept"))
     calls = 0
 
-    def interrupt(*_):
+    def interrupt(*arguments, **options):
         nonlocal calls
         calls += 1
         if calls < 3:
-            return original(*_)
+            return original(*arguments, **options)
         raise KeyboardInterrupt
 
     if moment == "parsing":
         original = parse_file
-        monkeypatch.setattr(iamondb, "parse_file", interrupt)
+        monkeypatch.setattr(raw_files, "parse_file", interrupt)
     else:
         original = records.Normalization.normalize
         monkeypatch.setattr(records.Normalization, "normalize", interrupt)

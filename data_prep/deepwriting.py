@@ -1,0 +1,211 @@
+"""Deepwriting (Aksan et al., CHI 2018): its `.npz` files -> records of dx, dy and pen.
+
+    python -m data_prep.deepwriting --source=FOLDER --out=RECORDS
+
+FOLDER holds deepwriting_training.npz and deepwriting_validation.npz as their owners distribute
+them: `strokes`, an array of (T, 3) arrays [dx, dy, pen] whose dx and dy are normalised by `mean`
+and `std`. They become the splits train and valid. --source may also be one such file, of which
+--valid_share (and --test_share) of the samples, chosen by the checksums of their numbers, become
+other splits.
+
+The stored normalisation is undone, dy is negated (the files' y points down), and then values are
+normalised as for any handwriting (`data_prep.handwriting`), by default per channel, as in the
+authors' released program. The original statistics are in the card. The files are not trusted:
+`data_prep.npz`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+
+from data_prep import handwriting, raw_files
+from data_prep.handwriting import Line, RawSplit
+from data_prep.npz import read_npz
+from data_prep.raw_files import FileFault
+from stcn_tf import cli
+from stcn_tf.errors import UserError
+
+FILES = {"train": "deepwriting_training.npz", "valid": "deepwriting_validation.npz"}
+
+
+class Samples(NamedTuple):
+    """What one file holds."""
+
+    # One for each sample, in order: the line, or what is wrong with it.
+    lines: list[Line | str]
+    mean: list[float]  # as stored, of dx (right), dy (down), pen
+    std: list[float]
+
+
+def parse(data: bytes) -> Samples:
+    """Parses a file.
+
+    Args:
+        data: its bytes.
+
+    Returns:
+        The samples; a fault of one sample is no fault of the file.
+
+    Raises:
+        FileFault: it is no `.npz` file, or lacks strokes or usable statistics.
+    """
+    arrays = read_npz(data, ["strokes", "mean", "std"])
+    strokes, mean, std = arrays["strokes"], arrays["mean"], arrays["std"]
+    for name, values in (("mean", mean), ("std", std)):
+        if values.shape != (3,) or values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise FileFault(f"{name} is not 3 finite numbers (dx, dy, pen)")
+    if not (std > 0).all():
+        raise FileFault(f"std is {std.tolist()}; accepted: positive numbers")
+    # Samples of one length make an array of numbers, others one of arrays.
+    if strokes.ndim != 1 and not (strokes.ndim == 3 and not strokes.dtype.hasobject):
+        raise FileFault(f"strokes has the shape {list(strokes.shape)}; accepted: (T, 3) arrays")
+    if not len(strokes):
+        raise FileFault("strokes is empty")
+    # The pen is stored as it is, whatever its statistics.
+    scale, shift = np.append(std[:2].astype(float), 1.0), np.append(mean[:2].astype(float), 0.0)
+
+    def line_of(steps: np.ndarray) -> Line | str:
+        try:
+            checked = handwriting.line_of_steps(np.asarray(steps), y_points_up=True).offsets
+            return handwriting.line_of_steps(checked * scale + shift, y_points_up=False)
+        except FileFault as fault:
+            return str(fault)
+
+    return Samples([line_of(steps) for steps in strokes], mean.tolist(), std.tolist())
+
+
+def find_sources(source: Path) -> dict[str, Path]:
+    """Finds the files.
+
+    Args:
+        source: as `--source`.
+
+    Returns:
+        The file of each split, or of "" where one file is to be split.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    if source.is_file():
+        return {"": source}
+    if not source.is_dir():
+        raise UserError(f"--source: {source} does not exist")
+    paths = {split: source / name for split, name in FILES.items()}
+    missing = [path.name for path in paths.values() if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"--source: {source} has no {' and no '.join(missing)}; accepted: a folder with both "
+            "files, or one .npz file, of which a share is held out"
+        )
+    return paths
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    normalization: str,
+    valid_share: float,
+    test_share: float,
+    skip_bad: bool,
+    workers: int,
+) -> None:
+    """Reads raw files, writes records and card to `out`, and prints what they hold.
+
+    Args:
+        source: as `--source`.
+        out: as `--out`.
+        normalization: one of `handwriting.NORMALIZATIONS`.
+        valid_share: as `--valid_share`, where `source` is one file.
+        test_share: as `--test_share`.
+        skip_bad: leave out bad samples.
+        workers: number of parsing processes.
+
+    Raises:
+        UserError: a file is missing or bad, a split is empty, or as `write_dataset`.
+    """
+    raw_files.check_out(out)
+    paths = find_sources(source)
+    digest = raw_files.Digest()
+    samples: dict[str, Samples] = {}
+    parsed = raw_files.parse_files([str(path) for path in paths.values()], parse, workers)
+    for (split, path), result in zip(paths.items(), parsed, strict=True):
+        if result.fault:
+            raise UserError(f"{path}: {result.fault}")
+        digest.add(path.name, result.sha256)
+        samples[split] = result.content
+    faults: dict[str, str] = {}
+    lines: dict[str, dict[str, Line]] = {}
+    for split, path in paths.items():
+        lines[split] = {}
+        for number, line in enumerate(samples[split].lines):
+            if isinstance(line, str):
+                faults[f"{path.name}, sample {number}"] = line
+            else:
+                lines[split][f"{path.stem}-{number:05d}"] = line
+    if faults and not skip_bad:
+        raw_files.refuse(faults, source)
+    if "" in paths:
+        names = list(lines[""])
+        parts = raw_files.split_names(names, "random", valid_share, test_share)
+        lines = {split: {name: lines[""][name] for name in part} for split, part in parts.items()}
+    shares = f" --valid_share={valid_share:g} --test_share={test_share:g}" if "" in paths else ""
+    handwriting.write_records(
+        out,
+        {split: _raw_split(members) for split, members in lines.items()},
+        name="deepwriting",
+        unit="deepwriting unit",
+        normalization=normalization,
+        source_sha256=digest.hexdigest(),
+        command=(
+            f"python -m data_prep.deepwriting --source={'FILE' if '' in paths else 'DIR'} "
+            f"--out=DIR --normalization={normalization}{shares}{' --skip_bad' if skip_bad else ''}"
+        ),
+        extra={
+            "split": "random" if "" in paths else "distributed",
+            "original_statistics": {
+                paths[split].name: {
+                    "features": ["dx", "dy (downwards)", "pen"],
+                    "mean": content.mean,
+                    "std": content.std,
+                }
+                for split, content in samples.items()
+            },
+            "skipped": faults,
+        },
+    )
+
+
+def _raw_split(lines: Mapping[str, Line]) -> RawSplit:
+    raw = RawSplit()
+    for name, line in lines.items():
+        raw.add(name, line)
+    return raw
+
+
+def define_flags() -> None:
+    """Defines this command's flags."""
+    raw_files.define_flags("Folder with " + " and ".join(FILES.values()) + ", or one such file.")
+    handwriting.define_normalization_flag("channel")
+    raw_files.define_share_flags("where --source is one file")
+
+
+def main() -> None:
+    """Prepares the records that the flags ask for."""
+    values = flags.FLAGS
+    prepare(
+        Path(values.source),
+        Path(values.out),
+        normalization=values.normalization,
+        valid_share=values.valid_share,
+        test_share=values.test_share,
+        skip_bad=values.skip_bad,
+        workers=raw_files.num_workers(),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags, needs_tensorflow=False)
