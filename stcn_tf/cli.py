@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import flags
@@ -62,6 +62,7 @@ def run(
     main: Callable[[], int | None],
     define: Callable[[], None],
     needs_tensorflow: bool = True,
+    positional: Sequence[str] = (),
 ) -> NoReturn:
     """Runs a command: defines and parses its flags, imports TensorFlow, calls `main`, exits.
 
@@ -72,10 +73,12 @@ def run(
         main: called without arguments after parsing; returns the exit code or None for 0.
         define: defines the command's absl flags (a function of `stcn_tf.flags`, or its own).
         needs_tensorflow: whether to import TensorFlow, without its chatter, before `main`.
+        positional: the flags, without a default, that words without a name fill in this order.
+            Each needs a value, in either form.
     """
     try:
-        _define_flags(define)
-        _parse(sys.argv)
+        _define_flags(define, positional)
+        _parse(sys.argv, positional)
         if needs_tensorflow:
             import_tensorflow()
         code = main()
@@ -121,21 +124,21 @@ def _drop_stdout() -> None:
 class _HelpFlag(flags.BooleanFlag):
     """A flag that prints the help and exits with code 0 as soon as it is parsed."""
 
-    def __init__(self, name: str, description: str, body: Callable[[], str], **kwargs: str):
+    def __init__(self, name: str, description: str, text: Callable[[], str], **kwargs: str):
         super().__init__(name, False, description, **kwargs)
-        self._body = body
+        self._text = text
 
     def parse(self, argument: str | bool) -> None:
         if not self._parse(argument):
             return
         try:
-            print(f"{_usage()}\n\n{self._body().strip()}\n\n{_FLAGFILE_HELP}", flush=True)
+            print(self._text(), flush=True)
         except BrokenPipeError:  # `--help | head`
             _drop_stdout()
         sys.exit(0)
 
 
-def _define_flags(define: Callable[[], None]) -> None:
+def _define_flags(define: Callable[[], None], positional: Sequence[str]) -> None:
     """Defines the command's flags, which are what `--help` lists, and the help flags."""
     known = set(flags.FLAGS)
     define()
@@ -143,30 +146,39 @@ def _define_flags(define: Callable[[], None]) -> None:
     # A flag with a short name was found twice. The order is that of definition.
     own = list({flag.name: flag for flag in new}.values())
 
+    def page(listing: str) -> str:
+        about = (sys.modules["__main__"].__doc__ or "").strip()
+        return "\n\n".join([_usage(positional), about, listing.strip(), _FLAGFILE_HELP])
+
     def list_own() -> str:
-        return "\n".join(map(_describe, own))
+        return page("\n".join(_describe(flag, flag.name in positional) for flag in own))
+
+    def list_all() -> str:
+        return page(flags.FLAGS.get_help())
 
     for flag in (
         _HelpFlag("help", "Show this help.", list_own, short_name="h"),
-        _HelpFlag("helpfull", "Show the flags of all libraries too.", flags.FLAGS.get_help),
+        _HelpFlag("helpfull", "Show the flags of all libraries too.", list_all),
     ):
         flags.DEFINE_flag(flag, module_name=sys.argv[0])
 
 
-def _usage() -> str:
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
+def _usage(positional: Sequence[str]) -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
     command = f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"
-    return f"usage: {command} --flag=value ...\n\n{(main.__doc__ or '').strip()}"
+    return " ".join(["usage:", command, *map(str.upper, positional), "--flag=value ..."])
 
 
-def _describe(flag: flags.Flag) -> str:
+def _describe(flag: flags.Flag, is_positional: bool) -> str:
     """A flag as `--help` shows it: its name, what it means, its default, what it accepts."""
     names = f"--{'[no]' if flag.boolean else ''}{flag.name}"
     if flag.short_name:
         names = f"-{flag.short_name}, {names}"
+    if is_positional:
+        names = f"{flag.name.upper()}, {names}"
     notes = []
-    if any(validator.message.endswith(_NOT_GIVEN) for validator in flag.validators):
+    validators = [validator.message for validator in flag.validators]
+    if is_positional or any(message.endswith(_NOT_GIVEN) for message in validators):
         notes.append("required")
     elif flag.default is not None:
         default = flag.default_as_str.strip("'")
@@ -177,17 +189,24 @@ def _describe(flag: flags.Flag) -> str:
     return f"{names}\n{flags.text_wrap(text, length=96, indent='    ')}"
 
 
-def _parse(argv: list[str]) -> None:
+def _parse(argv: list[str], positional: Sequence[str]) -> None:
     # Flags after a stray word are parsed too; else the message would be about a missing one.
     flags.FLAGS.set_gnu_getopt()
     try:
-        rest = flags.FLAGS(argv)
+        _, *words = flags.FLAGS(argv)
+        for name in positional:
+            flag = flags.FLAGS[name]
+            if flag.using_default_value and words:
+                flag.parse(words.pop(0))
+                flag.using_default_value = False
+            if flag.value is None:
+                fail(f"{name.upper()} is missing: {_usage(positional)}")
     except flags.Error as error:
         fail(_explain(str(error)))
     except UnicodeDecodeError:
         fail("flag --flagfile: a file that is not text")
-    if len(rest) > 1:
-        fail(f"unexpected argument {rest[1]!r}: flags are written --name=value; see --help")
+    if words:
+        fail(f"unexpected argument {words[0]!r}: flags are written --name=value; see --help")
 
 
 def _explain(message: str) -> str:

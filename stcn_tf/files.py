@@ -14,6 +14,20 @@ from pathlib import Path
 from stcn_tf.errors import UserError
 
 
+def make_folder(path: str | os.PathLike) -> Path:
+    """Makes a folder to write to, unless it is there; missing parents too.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be a folder ({error.strerror})") from error
+    return path
+
+
 @contextlib.contextmanager
 def replacing_file(path: str | os.PathLike) -> Iterator[Path]:
     """Writes a file, all of it or nothing, in the place of an earlier one.

@@ -126,23 +126,31 @@ def define_sample() -> None:
     """Flags of `python -m stcn_tf.sample`."""
     _define_run()
     flags.DEFINE_string(
-        "out", None, "folder for samples.png, samples.svg, samples.h5", required=True
+        "out", None, "folder for samples.png, samples.svg, samples.h5, sounds", required=True
     )
     flags.DEFINE_integer(
         "num",
         None,
-        "number of sequences; default: 8, or with --continue_from all that are in the file",
+        "number of sequences; default: 8, of images 100, or with --continue_from all that are in "
+        "the file",
         lower_bound=1,
     )
-    flags.DEFINE_integer("length", 600, "steps to generate", lower_bound=1)
+    flags.DEFINE_integer(
+        "length",
+        None,
+        "steps to generate (frames of audio, pixels of images); default: 600, of audio about 3 "
+        "seconds, of images what completes them, which is all that is accepted there",
+        lower_bound=1,
+    )
     flags.DEFINE_integer(
         "seed", 0, "the same seed gives the same samples", lower_bound=0, upper_bound=2**31 - 1
     )
     flags.DEFINE_float(
         "temperature",
         1.0,
-        "of dx and dy: divides the mixture's logits and multiplies its sigmas, so that below 1 is "
-        "neater and above is wilder; 0: the mean of the most probable component",
+        "of real-valued features (dx, dy, samples of audio): divides the mixture's logits and "
+        "multiplies its sigmas, so that below 1 is neater and above is wilder; 0: the mean of the "
+        "most probable component",
         lower_bound=0.0,
     )
     flags.DEFINE_float(
@@ -151,14 +159,16 @@ def define_sample() -> None:
     for name in ("temperature", "latent_temperature"):
         flags.register_validator(name, math.isfinite, "not finite")
     flags.DEFINE_bool(
-        "pen_threshold",
+        "binary_threshold",
         False,
-        "lift the pen where its probability exceeds 0.5, as released, instead of drawing it",
+        "make binary features (pen, pixels) 1 where their probability exceeds 0.5, as released, "
+        "instead of drawing them",
     )
     flags.DEFINE_string(
         "continue_from",
         None,
-        "an HDF5 file with strokes, as this command writes, each of which is continued",
+        "an HDF5 file, as this command or stcn_tf.reconstruct writes, each sequence of which is "
+        "continued; for audio also a WAV file",
     )
     flags.DEFINE_integer(
         "beginning",
@@ -167,6 +177,25 @@ def define_sample() -> None:
         lower_bound=0,
     )
     _define_jit_compile()
+
+
+def define_reconstruct() -> None:
+    """Flags of `python -m stcn_tf.reconstruct`."""
+    _define_data()
+    _define_run()
+    flags.DEFINE_string(
+        "out",
+        None,
+        "folder for reconstructions.png, reconstructions.svg, reconstructions.h5, sounds",
+        required=True,
+    )
+    flags.DEFINE_string("split", "valid", "split of the records")
+    flags.DEFINE_integer(
+        "num", 8, "reconstruct the first N sequences, shortest first", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "seed of the posterior draws", lower_bound=0, upper_bound=2**31 - 1
+    )
 
 
 def define_export() -> None:

@@ -1,16 +1,36 @@
-"""Sampling and continuation, in the normalised units of the records.
+"""Sampling and continuation, in the normalised units of the records; reconstruction.
 
-`generate_raw` alone takes and gives raw units.
+`generate_raw` takes and gives raw units, `reconstruct_raw` gives them.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from stcn_tf.bounds import sum_over_time
+from stcn_tf.data.pipeline import Batch
 from stcn_tf.data.records import Normalization
 from stcn_tf.models.base import Seed, SequenceModel
+
+
+class Reconstructions(NamedTuple):
+    """Sequences and what a model makes of them; one entry for each, in raw units."""
+
+    originals: list[np.ndarray]  # [time, features] float32
+    reconstructions: list[np.ndarray]  # the same shape, see `SequenceModel.reconstruct`
+    probabilities: list[np.ndarray]  # the same, with the probability of 1 for binary features
+    # [num], nats of the normalised values: a valid lower bound from the very latents that the
+    # reconstructions were made with, or, where `is_exact`, the log-likelihood.
+    elbo: np.ndarray
+    is_exact: bool
+
+    def first(self, num: int) -> "Reconstructions":
+        """Those of the first sequences."""
+        *parts, is_exact = self
+        return Reconstructions(*(part[:num] for part in parts), is_exact)
 
 
 def generate(
@@ -156,3 +176,34 @@ def generate_raw(
         sequence[: len(beginning)] = beginning
         sequences.append(sequence)
     return sequences
+
+
+def reconstruct_raw(
+    model: SequenceModel, normalization: Normalization, batches: Iterable[Batch], seed: Seed
+) -> Reconstructions:
+    """Reconstructs and scores sequences with one draw of the latents from the posterior.
+
+    Args:
+        model: built.
+        normalization: of the records.
+        batches: of `pipeline.eval_batches`, normalised.
+        seed: of the latent noise, each batch's number being folded in.
+    """
+    rows, elbos = [], []
+    for index, (x, lengths) in enumerate(batches):
+        batch_seed = tf.random.fold_in(seed, index)
+        elbos.append(sum_over_time(model.score(x, lengths, batch_seed)).elbo(model).numpy())
+        rebuilt = [model.reconstruct(x, batch_seed, binarize) for binarize in (True, False)]
+        padded = [normalization.denormalize(values.numpy()) for values in (x, *rebuilt)]
+        rows += [
+            [values[:length] for values in row]
+            for *row, length in zip(*padded, lengths.numpy(), strict=True)
+        ]
+    originals, reconstructions, probabilities = zip(*rows, strict=True)
+    return Reconstructions(
+        list(originals),
+        list(reconstructions),
+        list(probabilities),
+        np.concatenate(elbos),
+        is_exact=not model.latent_sizes,
+    )

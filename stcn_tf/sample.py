@@ -1,82 +1,80 @@
-"""Generates handwriting with a trained model, or continues given strokes.
+"""Generates sequences with a trained model, or continues given ones.
 
 python -m stcn_tf.sample --run_dir=DIR --out=DIR
 
-Writes samples.png, samples.svg and, with the strokes in raw units, samples.h5
-(stcn_tf/data/strokes.py describes it). A file of that layout may be given as --continue_from; the
-pictures show what was given in another colour. Samples that are continued with their own seed
-go on as they did.
-"""
+Writes samples.h5, the sequences in raw units (stcn_tf/data/sequences.py describes it), a page of
+them, samples.png and samples.svg (lines of handwriting, a grid of images, waveforms with their
+spectrograms), and of audio sample_00.wav and so on.
 
-from pathlib import Path
+An HDF5 file of that layout may be given as --continue_from, and of audio a WAV file; the pictures
+show what was given in another colour. --beginning=392 completes halves of 28 x 28 images. Samples
+that are continued with their own seed go on as they did.
+"""
 
 from stcn_tf import cli, flags
 from stcn_tf.errors import UserError
 
-_DEFAULT_NUM = 8
-_MOST_PICTURED = 40  # a PNG has a largest height
-
 
 def main() -> None:
-    """Generates, writes the strokes, draws them."""
+    """Generates, writes the sequences, draws them."""
     args = flags.FLAGS
 
-    from stcn_tf import plotting
-    from stcn_tf.data.strokes import write_strokes
+    import numpy as np
+
+    from stcn_tf.data.sequences import write_sequences
+    from stcn_tf.files import make_folder
     from stcn_tf.generation import generate_raw
+    from stcn_tf.modalities import medium_of
     from stcn_tf.runs import RunDirectory
 
     run = RunDirectory.open(args.run_dir)
-    if run.card.modality.kind != "handwriting":
-        names = ", ".join(feature.name for feature in run.card.features)
-        raise UserError(
-            f"{run.path}: trained on {run.card.name} ({names}); accepted: handwriting (dx, dy, pen)"
-        )
-    units = [feature.unit for feature in run.card.features]
-    beginnings = _beginnings(args, units)
+    medium = medium_of(run.card)
+    beginnings = _beginnings(args, run.card, medium)
+    given = [len(beginning) for beginning in beginnings]
+    length = medium.steps_to_generate(args.length, given)
     model = run.load_model(args.checkpoint)
-    out = Path(args.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out={out}: cannot be a folder ({error.strerror})") from error
+    out = make_folder(args.out)
     sequences = generate_raw(
         model,
         run.card.normalization,
         beginnings,
-        args.length,
+        length,
         (args.seed, 0),
         args.temperature,
         args.latent_temperature,
-        0.0 if args.pen_threshold else 1.0,
+        0.0 if args.binary_threshold else 1.0,
         args.jit_compile,
     )
-    given = [len(beginning) for beginning in beginnings]
-    how = "checkpoint seed temperature latent_temperature pen_threshold jit_compile".split()
+    how = "checkpoint seed temperature latent_temperature binary_threshold jit_compile".split()
     made_by = {"run": str(run.path), "dataset": run.card.name}
     made_by |= {name: args[name].value for name in how}
-    write_strokes(out / "samples.h5", sequences, units, given, made_by)
-    pictured = min(len(sequences), _MOST_PICTURED)
-    page = plotting.draw_handwriting(sequences[:pictured], prefix_lengths=given[:pictured])
-    plotting.save_png(page, out / "samples.png")
-    plotting.save_svg(page, out / "samples.svg")
+    write_sequences(
+        out / "samples.h5",
+        run.card,
+        {medium.array: sequences},
+        {"beginning_lengths": np.array(given, np.int32)},
+        made_by,
+    )
+    pictures = medium.write_page(
+        out, "samples", len(sequences), lambda n: medium.draw_samples(sequences[:n], given[:n])
+    )
     print(
-        f"{len(sequences)} sequences, {args.length} generated steps each: {out}/samples.h5, "
-        f"and the first {pictured} in samples.png and samples.svg"
+        f"{len(sequences)} sequences, {length} generated steps each: {out}/samples.h5{pictures}",
+        *medium.write_sounds(out, "sample", sequences),
+        sep="\n",
     )
 
 
-def _beginnings(args, units: list[str]) -> list:
-    """What each sequence starts with, [steps, 3] in raw units."""
+def _beginnings(args, card, medium) -> list:
+    """What each sequence starts with, [steps, features] in raw units."""
     import numpy as np
-
-    from stcn_tf.data.strokes import FEATURES, read_strokes
 
     if args.continue_from is None:
         if args.beginning:
             raise UserError(f"--beginning={args.beginning}: accepted with --continue_from only")
-        return [np.zeros((0, len(FEATURES)), np.float32)] * (args.num or _DEFAULT_NUM)
-    sequences = read_strokes(args.continue_from, units)
+        nothing = np.zeros((0, card.num_features), np.float32)
+        return [nothing] * (args.num or medium.num_samples)
+    sequences = medium.read(args.continue_from)
     if args.num is not None and args.num > len(sequences):
         raise UserError(f"--num={args.num}: {args.continue_from} has {len(sequences)} sequences")
     sequences = sequences[: args.num]

@@ -16,8 +16,14 @@ import numpy as np
 import tensorflow as tf
 
 from stcn_tf.config import Config, ModelConfig
-from stcn_tf.data import strokes
-from stcn_tf.data.records import FORMAT_VERSION, DatasetCard, Feature, Normalization, read_card
+from stcn_tf.data.records import (
+    FORMAT_VERSION,
+    HANDWRITING_FEATURES,
+    DatasetCard,
+    Feature,
+    Normalization,
+    read_card,
+)
 from stcn_tf.errors import UserError
 from stcn_tf.files import replacing_folder
 from stcn_tf.models import SequenceModel, build_model
@@ -246,7 +252,7 @@ def _card(
     kinds = ["real"] * num_real + ["binary"] * num_binary
     names = [f"{kind}_{i}" for i, kind in enumerate(kinds)]
     if kinds == ["real", "real", "binary"]:  # what the release has with these is handwriting
-        names = list(strokes.FEATURES)
+        names = list(HANDWRITING_FEATURES)
     return DatasetCard(
         format_version=FORMAT_VERSION,
         name="unknown records",

@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import flags
 
 from stcn_tf.config import Config, ModelConfig, TrainingConfig
-from stcn_tf.data.records import Feature, Normalization, write_dataset
+from stcn_tf.data.records import Feature, Modality, Normalization, write_dataset
 
 # Two logical devices, for tests of tf.distribute; must be set before TensorFlow first computes.
 tf.config.set_logical_device_configuration(
@@ -51,6 +51,56 @@ def tiny_records(tmp_path_factory) -> str:
         normalization=Normalization("channel", (3.0, -1.0, 0.0), (40.0, 30.0, 1.0)),
         source_sha256="0" * 64,
         command="a test",
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_images(tmp_path_factory) -> str:
+    """A folder of records: 13 training and 5 validation images, 5 pixels high and 4 wide."""
+    rng = np.random.default_rng(8)
+    folder = tmp_path_factory.mktemp("records") / "images"
+    write_dataset(
+        folder,
+        name="images",
+        features=[Feature("pixel", "binary", "none", "1 where there is ink")],
+        splits={
+            split: [
+                (f"{split}-{i}", rng.integers(0, 2, (20, 1)).astype(np.float32))
+                for i in range(count)
+            ]
+            for split, count in (("train", 13), ("valid", 5))
+        },
+        normalization=Normalization("none", (0.0,), (1.0,)),
+        source_sha256="1" * 64,
+        command="a test",
+        modality=Modality("image", height=5, width=4),
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_audio(tmp_path_factory) -> str:
+    """A folder of records: 11 training and 6 validation sequences of frames of 7 samples."""
+    rng = np.random.default_rng(9)
+    folder = tmp_path_factory.mktemp("records") / "audio"
+    write_dataset(
+        folder,
+        name="audio",
+        features=[
+            Feature(f"sample_{i}", "real", "full scale", "a sample of the frame") for i in range(7)
+        ],
+        splits={
+            split: [
+                (f"{split}-{i}", rng.standard_normal((3 + (5 * i) % 8, 7)).astype(np.float32))
+                for i in range(count)
+            ]
+            for split, count in (("train", 11), ("valid", 6))
+        },
+        normalization=Normalization("scalar", (0.01,) * 7, (0.3,) * 7),
+        source_sha256="2" * 64,
+        command="a test",
+        modality=Modality("audio", sample_rate_hz=210),
     )
     return str(folder)
 
@@ -136,7 +186,19 @@ def tiny_wavenet_run(request, tiny_records, tiny_config, tmp_path_factory) -> st
     return _write_run(tmp_path_factory.mktemp("runs") / request.param, tiny_records, config)
 
 
-def _write_run(folder, tiny_records: str, config: Config) -> str:
+@pytest.fixture(scope="session")
+def tiny_image_run(tiny_images, tiny_config, tmp_path_factory) -> str:
+    """`tiny_run` of images."""
+    return _write_run(tmp_path_factory.mktemp("runs") / "images", tiny_images, tiny_config)
+
+
+@pytest.fixture(scope="session")
+def tiny_audio_run(tiny_audio, tiny_config, tmp_path_factory) -> str:
+    """`tiny_run` of audio."""
+    return _write_run(tmp_path_factory.mktemp("runs") / "audio", tiny_audio, tiny_config)
+
+
+def _write_run(folder, records: str, config: Config) -> str:
     from stcn_tf.data import pipeline
     from stcn_tf.data.records import read_card
     from stcn_tf.models import build_model
@@ -144,7 +206,7 @@ def _write_run(folder, tiny_records: str, config: Config) -> str:
     from stcn_tf.training.checkpoints import Checkpoints
     from stcn_tf.training.train_step import make_optimizer
 
-    card = read_card(tiny_records)
+    card = read_card(records)
     run = RunDirectory.prepare(folder, config, card)
     model = build_model(config.model, card)
     rng = np.random.default_rng(3)
@@ -152,7 +214,7 @@ def _write_run(folder, tiny_records: str, config: Config) -> str:
         variable.assign(0.5 * rng.standard_normal(variable.shape))
     optimizer = make_optimizer(config.training)
     optimizer.build(model.trainable_variables)
-    batches = iter(pipeline.train_batches(tiny_records, batch_size=4, window=8, seed=0))
+    batches = iter(pipeline.train_batches(records, batch_size=4, window=8, seed=0))
     checkpoints = Checkpoints(run, model, optimizer, batches)
     checkpoints.save_best()
     checkpoints.save()

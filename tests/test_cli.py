@@ -62,14 +62,14 @@ def _environment() -> dict[str, str]:
     return env | {"PYTHONPATH": str(ROOT)}
 
 
-@pytest.fixture
-def run(tmp_path):
-    (tmp_path / "count.py").write_text(COMMAND)
+def _runner(folder: Path, name: str, source: str):
+    """Function (*arguments) -> the result of the command with this source."""
+    (folder / f"{name}.py").write_text(source)
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-m", "count", *arguments],
-            cwd=tmp_path,
+            [sys.executable, "-m", name, *arguments],
+            cwd=folder,
             env=_environment(),
             capture_output=True,
             text=True,
@@ -77,6 +77,11 @@ def run(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return _runner(tmp_path, "count", COMMAND)
 
 
 def test_main_gets_the_flags_and_its_result_is_the_exit_code(run):
@@ -148,6 +153,79 @@ def test_a_flagfile_that_is_not_text_is_told_in_one_line(run, tmp_path):
         "error: flag --flagfile: a file that is not text\n",
         2,
     )
+
+
+COPY = '''"""Copies."""
+
+from absl import flags
+
+from stcn_tf import cli
+
+
+def define():
+    flags.DEFINE_string("source", None, "Where from.")
+    flags.DEFINE_integer("times", None, "How often.", lower_bound=1)
+    flags.DEFINE_string("mode", "fast", "How.")
+
+
+def main():
+    print(flags.FLAGS.source, flags.FLAGS.times, flags.FLAGS.mode)
+
+
+if __name__ == "__main__":
+    cli.run(main, define, needs_tensorflow=False, positional=("source", "times"))
+'''
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return _runner(tmp_path, "copy_files", COPY)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("here", "3", "--mode=slow"),
+        ("--mode=slow", "here", "3"),
+        ("here", "--mode", "slow", "--times=3"),
+        ("--source=here", "3", "--mode=slow"),
+        ("--times=3", "--mode=slow", "--source=here"),
+    ],
+)
+def test_words_fill_the_positional_flags_that_are_not_given_by_name(copy, arguments):
+    done = copy(*arguments)
+    assert (done.stdout, done.stderr, done.returncode) == ("here 3 slow\n", "", 0)
+
+
+USAGE = "usage: python -m copy_files SOURCE TIMES --flag=value ..."
+
+
+def test_help_shows_the_positional_arguments(copy):
+    text = copy("--help").stdout
+    assert text.startswith(f"{USAGE}\n\nCopies.\n\n")
+    assert "\nSOURCE, --source\n    Where from. (required)\n" in text
+    assert "\nTIMES, --times\n    How often. (required; a positive integer)\n" in text
+    assert "\n--mode\n    How. (default: fast)\n" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), f"SOURCE is missing: {USAGE}\n"),
+        (("here",), f"TIMES is missing: {USAGE}\n"),
+        (("--times=3", "--mode=slow"), f"SOURCE is missing: {USAGE}\n"),
+        (("here", "3", "more"), "unexpected argument 'more': flags are written --name=value"),
+        (("--source=here", "3", "more"), "unexpected argument 'more'"),
+        (("here", "0"), "flag --times=0: 0 is not a positive integer"),
+        (("here", "often"), "accepted: a positive integer"),
+    ],
+)
+def test_a_mistake_in_a_positional_argument_is_told_in_one_line(copy, arguments, message):
+    done = copy(*arguments)
+    assert (done.returncode, done.stdout) == (cli.USAGE_ERROR, "")
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_flags_after_a_flagfile_win_over_it(run, tmp_path):

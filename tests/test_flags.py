@@ -18,6 +18,7 @@ DEFINERS = {
     stcn_flags.define_train: {"data": "d", "run_dir": "r"},
     stcn_flags.define_evaluate: {"data": "d", "run_dir": "r"},
     stcn_flags.define_sample: {"run_dir": "r", "out": "o"},
+    stcn_flags.define_reconstruct: {"data": "d", "run_dir": "r", "out": "o"},
     stcn_flags.define_export: {"run_dir": "r", "out": "o"},
     stcn_flags.define_import_tf1: {"checkpoint": "p", "config": "c", "run_dir": "r"},
 }
@@ -145,6 +146,8 @@ def test_a_missing_path_is_named(parse_flags, define, missing):
         (stcn_flags.define_sample, "--temperature=-0.5"),
         (stcn_flags.define_sample, "--latent_temperature=-0.5"),
         (stcn_flags.define_sample, "--beginning=-1"),
+        (stcn_flags.define_reconstruct, "--num=0"),
+        (stcn_flags.define_reconstruct, "--seed=-1"),
     ],
     ids=lambda part: getattr(part, "__name__", part),
 )

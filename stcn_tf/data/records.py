@@ -443,15 +443,7 @@ def verify(directory: str | os.PathLike, split: str) -> list[str]:
     shards = card.splits[split].shards
     paths = [directory / shard.file for shard in shards]
     for path, shard in zip(paths, shards, strict=True):
-        if not path.is_file():
-            raise UserError(f"{path}: shard is missing; prepare the dataset again")
-        num_bytes = path.stat().st_size
-        if num_bytes != shard.num_bytes:
-            what = "truncated" if num_bytes < shard.num_bytes else "too long"
-            raise UserError(
-                f"{path}: shard is {what}: {num_bytes} bytes instead of {shard.num_bytes}; "
-                "prepare the dataset again"
-            )
+        check_size(path, shard)
     # Hashing releases the interpreter lock.
     with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:
         for path, shard, sha256 in zip(paths, shards, pool.map(_sha256, paths), strict=True):
@@ -471,6 +463,23 @@ def verify(directory: str | os.PathLike, split: str) -> list[str]:
                 f"{CARD_NAME} says; prepare the dataset again"
             ) from error
     return [str(path) for path in paths]
+
+
+def check_size(path: Path, shard: Shard) -> None:
+    """Checks that a shard is there, and as long as the card says: what `verify` does first.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: shard is missing; prepare the dataset again")
+    num_bytes = path.stat().st_size
+    if num_bytes != shard.num_bytes:
+        what = "truncated" if num_bytes < shard.num_bytes else "too long"
+        raise UserError(
+            f"{path}: shard is {what}: {num_bytes} bytes instead of {shard.num_bytes}; "
+            "prepare the dataset again"
+        )
 
 
 def parse_lengths(serialized: tf.Tensor) -> tf.Tensor:

@@ -145,6 +145,22 @@ class Observation(SequenceLayer):
             parts.append(tf.cast(logits + binary_temperature * logistic > 0, tf.float32))
         return tf.concat(parts, axis=-1)
 
+    def most_probable(self, parameters: ObservationParameters, binarize: bool = True) -> tf.Tensor:
+        """The most probable x.
+
+        Args:
+            parameters: of every step.
+            binarize: give binary features as 0 or 1; False: as the probability of 1.
+
+        Returns:
+            [batch, time, real + binary features] float32: the mean of the most probable component,
+            and 1 for binary features whose probability exceeds 0.5.
+        """
+        x = self.sample(parameters, (0, 0), temperature=0.0, binary_temperature=0.0)
+        if binarize or not self.num_binary:
+            return x
+        return tf.concat([x[..., : self.num_real], tf.sigmoid(parameters.binary_logits)], axis=-1)
+
     def _by_component(self, flat: tf.Tensor) -> tf.Tensor:
         # The heads are laid out [feature, component], component fastest, as released.
         shape = tf.concat([tf.shape(flat)[:-1], [self.num_real, self.num_components]], axis=0)

@@ -134,17 +134,33 @@ class SequenceModel(keras.Model):
         """
         raise NotImplementedError
 
-    def reconstruct(self, x: tf.Tensor, seed: Seed = (0, 0)) -> tf.Tensor:
+    def reconstruct(self, x: tf.Tensor, seed: Seed = (0, 0), binarize: bool = True) -> tf.Tensor:
         """The most probable x_t, given latents from the posterior, which has seen x_t.
 
         Args:
             x: [batch, time, features] float32, normalised.
-            seed: of the latent noise.
+            seed: of the latent noise; the latents are those that `score` draws with it.
+            binarize: give binary features as 0 or 1; False: as the probability of 1.
 
         Returns:
             [batch, time, features] float32: the mean of the most probable component, and 1 for
             binary features whose probability exceeds 0.5. Without latents, the prediction of x_t
-            from the past.
+            from the past. First frames that the model must be given are those of x.
+        """
+        x = tf.convert_to_tensor(x, tf.float32)
+        parameters = self.reconstruction_parameters(x, seed)
+        rebuilt = self.observation.most_probable(parameters, binarize)
+        return tf.concat([x[:, : self.num_given_frames], rebuilt], axis=1)
+
+    def reconstruction_parameters(self, x: tf.Tensor, seed: Seed = (0, 0)) -> ObservationParameters:
+        """p(x_t | z_t) of every scored step, with latents from the posterior.
+
+        Args:
+            x: [batch, time, features] float32, normalised.
+            seed: of the latent noise, as in `score`.
+
+        Returns:
+            The parameters; their time axis is `num_given_frames` shorter than that of x.
         """
         raise NotImplementedError
 

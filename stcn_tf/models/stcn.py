@@ -241,9 +241,9 @@ class STCN(SequenceModel):
         outputs, state = output.step(self.output_layers, drawn.read[:, 0], state)
         return self._terms(drawn, outputs[:, tf.newaxis], x, mask), state
 
-    def reconstruct(self, x: tf.Tensor, seed: Seed = (0, 0)) -> tf.Tensor:
-        """See `SequenceModel.reconstruct`."""
-        return self.observation.sample(self.call(x, seed).parameters, (0, 0), 0.0, 0.0)
+    def reconstruction_parameters(self, x: tf.Tensor, seed: Seed = (0, 0)) -> ObservationParameters:
+        """See `SequenceModel.reconstruction_parameters`."""
+        return self.call(x, seed).parameters
 
     def initial_output_state(self, batch_size: tf.Tensor | int):
         """See `SequenceModel.initial_output_state`: that of the output layers."""

@@ -142,11 +142,10 @@ class Wavenet(SequenceModel):
             log_weight=log_likelihood,
         )
 
-    def reconstruct(self, x: tf.Tensor, seed: Seed = (0, 0)) -> tf.Tensor:
-        """See `SequenceModel.reconstruct`: the predictions, one step ahead."""
+    def reconstruction_parameters(self, x: tf.Tensor, seed: Seed = (0, 0)) -> ObservationParameters:
+        """See `SequenceModel.reconstruction_parameters`: the predictions, one step ahead."""
         del seed
-        predicted = self.observation.sample(self.call(x), (0, 0), 0.0, 0.0)
-        return tf.concat([x[:, : self.num_given_frames], predicted], axis=1)
+        return self.call(x)
 
     def initial_state(self, batch_size: tf.Tensor | int):
         """See `SequenceModel.initial_state`."""

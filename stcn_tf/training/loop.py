@@ -17,16 +17,14 @@ from stcn_tf.data import pipeline
 from stcn_tf.data.records import read_card
 from stcn_tf.errors import UserError
 from stcn_tf.evaluation import Evaluator
-from stcn_tf.generation import compile_generate
+from stcn_tf.generation import compile_generate, reconstruct_raw
+from stcn_tf.modalities import medium_of
 from stcn_tf.models import build_model
 from stcn_tf.report import normalized
 from stcn_tf.runs import RunDirectory
 from stcn_tf.training.checkpoints import Checkpoints
 from stcn_tf.training.summaries import Summaries
 from stcn_tf.training.train_step import StepResult, TrainStep, make_optimizer
-
-_PICTURE_SEQUENCES = 6
-_PICTURE_STEPS = 600
 
 # Flushed, so that a log file or a pipe shows progress, too.
 _print_now = functools.partial(print, flush=True)
@@ -90,9 +88,11 @@ class Trainer:
             limit=self.config.evaluate_sequences,
             pad_to_multiple=self.config.pad_to_multiple,
         )
-        # The first lines of the split, not of the batches, which begin with the shortest.
+        self._medium = medium_of(card)
+        # The first sequences of the split, not of the batches, which begin with the shortest.
+        num_pictured = self._medium.num_in_training
         self._pictured = pipeline.eval_batches(
-            data_dir, split="valid", batch_size=_PICTURE_SEQUENCES, limit=_PICTURE_SEQUENCES
+            data_dir, split="valid", batch_size=num_pictured, limit=num_pictured
         )
         self.run = RunDirectory.prepare(run_dir, config, card)
         with strategy.scope():
@@ -276,24 +276,23 @@ class Trainer:
             )
 
     def _draw_pictures(self) -> None:
-        if self.run.card.modality.kind != "handwriting":
+        medium, normalization = self._medium, self.run.card.normalization
+        if not medium.most_pictured:
             return
-        x, lengths = (t.numpy() for t in next(iter(self._pictured)))
-        rebuilt = self.model.reconstruct(x, (self.config.seed, 2)).numpy()
+        num = medium.num_in_training
         samples = self._generate(
-            tf.zeros([_PICTURE_SEQUENCES, 0, self.model.num_features]),
-            _PICTURE_STEPS,
+            tf.zeros([num, 0, self.model.num_features]),
+            medium.length,
             (self.config.seed, 3),
             1.0,
             1.0,
             1.0,
-            tf.zeros([_PICTURE_SEQUENCES], tf.int32),
+            tf.zeros([num], tf.int32),
         )
         self._summaries.pictures(
             self.step,
-            [sequence[:n] for sequence, n in zip(x, lengths, strict=True)],
-            [sequence[:n] for sequence, n in zip(rebuilt, lengths, strict=True)],
-            samples.numpy(),
+            list(normalization.denormalize(samples.numpy())),
+            reconstruct_raw(self.model, normalization, self._pictured, (self.config.seed, 2)),
         )
 
 

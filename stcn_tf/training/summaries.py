@@ -1,17 +1,21 @@
 """What TensorBoard shows of a run. Each likelihood is described by its unit and normalisation."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
 from stcn_tf import plotting
 from stcn_tf.evaluation import Evaluation
+from stcn_tf.generation import Reconstructions
+from stcn_tf.modalities import medium_of
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.report import likelihood_unit
 from stcn_tf.runs import RunDirectory
 
 
 class Summaries:
-    """Writes scalars and pictures to the run's two event folders, train and valid.
+    """Writes scalars, pictures and sounds to the run's two event folders, train and valid.
 
     Both folders use the same tags, so that TensorBoard draws the two splits in one chart. Where
     training crops its sequences, `per_sequence` is per piece in train and per whole sequence in
@@ -25,6 +29,7 @@ class Summaries:
 
     def __init__(self, run: RunDirectory, model: SequenceModel):
         self._card = run.card
+        self._medium = medium_of(run.card)
         self._bound_name = model.bound_name
         self._train = tf.summary.create_file_writer(run.events("train"))
         self._valid = tf.summary.create_file_writer(run.events("valid"))
@@ -63,27 +68,34 @@ class Summaries:
                 tf.summary.scalar(f"active_units/layer_{layer}", active)
         self._valid.flush()
 
-    def pictures(
-        self, step: int, originals: list[np.ndarray], rebuilt: list[np.ndarray], samples: np.ndarray
-    ) -> None:
-        """Handwriting: generated, and beside its reconstruction; all in normalised values.
+    def pictures(self, step: int, samples: Sequence[np.ndarray], rebuilt: Reconstructions) -> None:
+        """Generated sequences, and others beside their reconstructions; audio to be heard, too.
 
         Args:
             step: the number of the last update.
-            originals: [time, features] each.
-            rebuilt: the same shapes.
-            samples: [num, time, features].
+            samples: [time, features] each, raw units.
+            rebuilt: the others.
         """
-        raw = self._card.normalization.denormalize
+        medium = self._medium
+        pages = {
+            "samples": medium.draw_samples(samples, [0] * len(samples)),
+            "reconstructions": medium.draw_reconstructions(rebuilt),
+        }
+        sounds = {
+            "samples": medium.sounds(samples),
+            "originals": medium.sounds(rebuilt.originals),
+            "reconstructions": medium.sounds(rebuilt.reconstructions),
+        }
         with self._valid.as_default(step):
-            pages = {
-                "samples": plotting.draw_handwriting([raw(x) for x in samples]),
-                "reconstructions": plotting.draw_reconstruction(
-                    [raw(x) for x in originals], [raw(x) for x in rebuilt]
-                ),
-            }
             for name, page in pages.items():
                 tf.summary.image(name, plotting.figure_to_rgb(page)[np.newaxis])
+            for name, waveforms in sounds.items():
+                for index, waveform in enumerate(waveforms):
+                    tf.summary.audio(
+                        f"{name}/{index}",
+                        np.clip(waveform, -1.0, 1.0)[np.newaxis, :, np.newaxis],
+                        self._card.modality.sample_rate_hz,
+                    )
         self._valid.flush()
 
     def flush(self) -> None:

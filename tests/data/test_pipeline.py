@@ -219,22 +219,25 @@ def test_pad_to_multiple_pads_and_changes_nothing_else(dataset):
             assert not padded.x[:, time:].any()
 
 
-@pytest.mark.parametrize("position", [0, 1, 7, 9, 10, 33])  # an epoch is 9.4 batches
-def test_resumed_training_continues_with_the_same_batches(dataset, tmp_path, position):
-    def make(seed=5):
-        return pipeline.train_batches(
-            dataset, batch_size=5, window=20, max_length=25, seed=seed, pad_to_multiple=4
+def test_resumed_training_continues_with_the_same_batches(dataset, tmp_path):
+    def make():
+        train = pipeline.train_batches(
+            dataset, batch_size=5, window=20, max_length=25, seed=5, pad_to_multiple=4
         )
+        return iter(train)
 
-    never_stopped = iter(make())
-    for _ in range(position):
-        next(never_stopped)
-    path = tf.train.Checkpoint(iterator=never_stopped).write(str(tmp_path / "state"))
-    expected = [next(never_stopped) for _ in range(25)]
-
-    resumed = iter(make())
-    tf.train.Checkpoint(iterator=resumed).read(path).assert_consumed()
-    assert_equal([next(resumed) for _ in range(25)], expected)
+    never_stopped, expected, paths = make(), [], {}
+    for position in range(60):
+        if position in (0, 1, 7, 9, 10, 33):  # an epoch is 9.4 batches, a window 4
+            checkpoint = tf.train.Checkpoint(iterator=never_stopped)
+            paths[position] = checkpoint.write(str(tmp_path / f"{position}"))
+        expected.append(next(never_stopped))
+    assert_equal(expected, list(itertools.islice(make(), 60)))  # undisturbed by being written
+    for position, path in paths.items():
+        resumed = make()
+        tf.train.Checkpoint(iterator=resumed).read(path).assert_consumed()
+        following = itertools.islice(resumed, 60 - position)
+        assert_equal(list(following), expected[position:])
 
 
 # Evaluation
@@ -344,3 +347,134 @@ def test_a_record_of_another_dimension_among_others_is_named(tmp_path):
         parse()
     assert "records do not hold length x 2 float32 values" in str(caught.value)
     assert "[s1 s2] [3 4] [36 48]" in str(caught.value)
+
+
+# Splits that hold probabilities: feature 2 has those of the step, feature 3 one of the sequence.
+
+STEP_PROBABILITIES = (0.0, 1.0, 0.25, 0.75)
+SEQUENCE_PROBABILITIES = (0.5, 0.125, 0.0, 1.0, 0.875)
+
+
+def make_probabilities(number, length):
+    steps = np.arange(1, length + 1)
+    p = np.take(STEP_PROBABILITIES, steps % 4)
+    q = np.full(length, SEQUENCE_PROBABILITIES[number % 5])
+    return np.stack([np.full(length, number), steps, p, q], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def probabilities(tmp_path_factory):
+    """47 sequences as `dataset`'s, of other features."""
+    folder = tmp_path_factory.mktemp("probabilities") / "data"
+    kinds = (("sequence", "real"), ("step", "real"), ("p", "binary"), ("q", "binary"))
+    records.write_dataset(
+        folder,
+        name="counting",
+        features=[records.Feature(name, kind, "", "") for name, kind in kinds],
+        splits={
+            "train": (
+                (f"s{number}", make_probabilities(number, n))
+                for number, n in enumerate(TRAIN_LENGTHS, start=1)
+            )
+        },
+        normalization=records.Normalization("none", (0,) * 4, (1,) * 4),
+        source_sha256="",
+        command="",
+        probabilities=["train"],
+        sequences_per_shard=10,
+    )
+    return folder
+
+
+def draws_of(batches):
+    """Steps of all batches together: what is stored of them, and what was drawn, [steps, 4] each.
+
+    Checks that real features are those of a piece of the sequence, and that padding is 0.
+    """
+    stored, drawn = [], []
+    for batch in batches:
+        for row, length, number in zip(batch.x, batch.lengths, numbers(batch), strict=True):
+            source = make_probabilities(number, TRAIN_LENGTHS[number - 1])
+            first = int(row[0, 1]) - 1
+            stored.append(source[first : first + length])
+            drawn.append(row[:length])
+            np.testing.assert_array_equal(drawn[-1][:, :2], stored[-1][:, :2])
+            assert not row[length:].any()
+    return np.concatenate(stored), np.concatenate(drawn)
+
+
+def assert_drawn_by(stored, drawn):
+    """Each value is 0 or 1, and 1 as often as the stored probability says."""
+    for p, values in ((stored[:, 2], drawn[:, 2]), (stored[:, 3], drawn[:, 3])):
+        assert set(np.unique(values)) == {0, 1}
+        for probability in np.unique(p):
+            chosen = values[p == probability]
+            deviation = abs(chosen.mean() - probability)
+            assert deviation <= 5 * np.sqrt(probability * (1 - probability) / len(chosen))
+    # Two features of a step, and two steps in a row, are drawn independently.
+    residual = (drawn - stored)[:, 2:]
+    for one, other in ((residual[:, 0], residual[:, 1]), (residual[1:, 1], residual[:-1, 1])):
+        product = one * other
+        assert abs(product.sum()) < 5 * np.sqrt(np.square(product).sum())
+
+
+def assert_all_differ(sequences):
+    """No two long sequences have the same draws of the probabilities that steps have."""
+    draws = [x[:44, 2].tobytes() for x in sequences if len(x) >= 44]
+    assert len(draws) > 10
+    assert len(set(draws)) == len(draws)
+
+
+@pytest.mark.parametrize("max_length", [0, 25])
+def test_training_draws_by_the_probabilities(probabilities, max_length):
+    batches = pipeline.train_batches(
+        probabilities, batch_size=5, seed=0, max_length=max_length, pad_to_multiple=8
+    )
+    assert_drawn_by(*draws_of(take(batches, 100)))
+
+
+def test_training_draws_anew_in_every_epoch_and_for_every_seed(probabilities):
+    def epochs(seed, count):
+        batches = take(pipeline.train_batches(probabilities, batch_size=1, seed=seed), 47 * count)
+        return [
+            {numbers(batch)[0]: batch.x[0] for batch in batches[start : start + 47]}
+            for start in range(0, 47 * count, 47)
+        ]
+
+    (first, second), (again,), (other,) = epochs(0, 2), epochs(0, 1), epochs(1, 1)
+    for number, x in first.items():
+        np.testing.assert_array_equal(x, again[number])
+    assert_all_differ([x for epoch in (first, second, other) for x in epoch.values()])
+
+
+@pytest.mark.parametrize("position", [7, 10])
+def test_resumed_training_draws_the_same(probabilities, tmp_path, position):
+    def make():
+        return iter(
+            pipeline.train_batches(probabilities, batch_size=5, window=20, max_length=25, seed=5)
+        )
+
+    never_stopped = make()
+    for _ in range(position):
+        next(never_stopped)
+    path = tf.train.Checkpoint(iterator=never_stopped).write(str(tmp_path / "state"))
+    expected = [next(never_stopped) for _ in range(15)]
+    resumed = make()
+    tf.train.Checkpoint(iterator=resumed).read(path).assert_consumed()
+    assert_equal([next(resumed) for _ in range(15)], expected)
+
+
+def test_evaluation_draws_always_alike(probabilities):
+    def make():
+        return take(
+            pipeline.eval_batches(
+                probabilities, split="train", batch_size=3, window=6, pad_to_multiple=8
+            ),
+            100,
+        )
+
+    batches = make()
+    assert_equal(batches, make())
+    assert sorted(itertools.chain(*orders(batches))) == list(range(1, 48))
+    assert_drawn_by(*draws_of(batches))
+    assert_all_differ([x[:n] for b in batches for x, n in zip(b.x, b.lengths, strict=True)])

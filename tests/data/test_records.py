@@ -445,3 +445,172 @@ def test_verify_finds_faulty_shards(dataset):
 
     path.write_bytes(good)
     assert len(records.verify(dataset, "train")) == 3
+
+
+# What the sequences are
+
+PIXEL = (records.Feature("pixel", "binary", "", "1 where there is ink"),)
+FRAME = tuple(records.Feature(f"sample{i}", "real", "", "") for i in range(5))
+
+
+@pytest.mark.parametrize(
+    ("features", "modality", "expected"),
+    [
+        (FEATURES, None, records.Modality("handwriting")),
+        (FEATURES, records.Modality("handwriting"), records.Modality("handwriting")),
+        (FEATURES, records.Modality("other"), records.Modality("other")),
+        (FEATURES[::2], None, records.Modality("other")),
+        (PIXEL, None, records.Modality("other")),
+        (PIXEL, *[records.Modality("image", height=5, width=3)] * 2),
+        (FRAME, *[records.Modality("audio", sample_rate_hz=16_000)] * 2),
+    ],
+)
+def test_modality_is_kept(tmp_path, features, modality, expected):
+    size = len(features)
+    card = write(
+        tmp_path / "data",
+        features=features,
+        normalization=records.Normalization("none", np.zeros(size), np.ones(size)),
+        splits={"train": [("a", np.zeros((15, size)))]},
+        modality=modality,
+    )
+    assert card.modality == expected
+    content = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    assert content["modality"] == dataclasses.asdict(card.modality)
+    assert records.read_card(tmp_path / "data") == card
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "video"}, "modality: 'video' is not one of handwriting, audio, image, other"),
+        ({"kind": "audio"}, "modality audio: sample_rate_hz 0; accepted: 1 or more"),
+        ({"kind": "audio", "sample_rate_hz": -8000}, "sample_rate_hz -8000; accepted: 1 or more"),
+        ({"kind": "image", "height": 5}, "modality image: width 0; accepted: 1 or more"),
+        ({"kind": "image", "height": -5, "width": 3}, "height -5; accepted: 1 or more"),
+        ({"kind": "other", "width": 3}, "modality other: width 3; accepted: 0"),
+        ({"kind": "handwriting", "height": -1}, "modality handwriting: height -1; accepted: 0"),
+        (
+            {"kind": "image", "height": 5, "width": 3, "sample_rate_hz": 1},
+            "modality image: sample_rate_hz 1; accepted: 0",
+        ),
+    ],
+)
+def test_bad_modality_is_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        records.Modality(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("modality", "message"),
+    [
+        (records.Modality("audio", 16_000), "audio has real features only, the samples of a fra"),
+        (records.Modality("image", height=5, width=3), "an image has one feature, a pixel; got 3"),
+    ],
+)
+def test_modality_must_fit_the_features(tmp_path, dataset, modality, message):
+    with pytest.raises(UserError, match=message):
+        write(tmp_path / "data", modality=modality)
+    edit_card(dataset, lambda content: content.update(modality=dataclasses.asdict(modality)))
+    with pytest.raises(UserError, match=f"dataset.json: not a usable dataset card: {message}"):
+        records.read_card(dataset)
+    assert [path.name for path in tmp_path.iterdir()] == ["ink"]
+
+
+def test_handwriting_has_its_three_features(tmp_path):
+    features = (FEATURES[1], FEATURES[0], FEATURES[2])
+    with pytest.raises(UserError, match="handwriting has the features dx, dy, pen; got dy, dx, pe"):
+        write(tmp_path / "data", features=features, modality=records.Modality("handwriting"))
+
+
+def test_cards_of_earlier_versions_are_read(dataset):
+    before = records.read_card(dataset)
+
+    def strip(content):
+        del content["modality"]
+        for split in content["splits"].values():
+            del split["holds_probabilities"]
+
+    edit_card(dataset, strip)
+    assert records.read_card(dataset) == before
+    assert before.modality == records.Modality("handwriting")
+    assert not before.splits["train"].holds_probabilities
+    edit_card(dataset, lambda content: content["features"][0].update(name="x"))
+    assert records.read_card(dataset).modality == records.Modality("other")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(modality=None), "modality is not of type dict"),
+        (lambda c: c.update(modality="audio"), "modality is not of type dict"),
+        (lambda c: c["modality"].pop("width"), "'width' is missing"),
+        (lambda c: c["modality"].update(width=0.0), "'width' is not of type int"),
+        (lambda c: c["modality"].update(kind=1), "'kind' is not of type str"),
+        (lambda c: c["modality"].update(kind="odd"), "modality: 'odd' is not one of handwriting,"),
+        (
+            lambda c: c["splits"]["train"].update(holds_probabilities=1),
+            "'holds_probabilities' is not of type bool",
+        ),
+    ],
+)
+def test_faulty_modalities_of_cards_are_told(dataset, change, message):
+    edit_card(dataset, change)
+    with pytest.raises(UserError, match=f"dataset.json: not a usable dataset card: {message}"):
+        records.read_card(dataset)
+
+
+# Probabilities in place of binary values
+
+
+def test_probabilities_are_stored_as_they_are(tmp_path):
+    x = np.array([[-3, 2, 0], [0, 7, 0.3], [5, 0, 1]], np.float32)
+    whole = np.round(x)
+    splits = {"train": [("a", x)], "valid": [("a", whole)]}
+    card = write(tmp_path / "ink", splits=splits, probabilities=["train"])
+    assert card.splits["train"].holds_probabilities and not card.splits["valid"].holds_probabilities
+    assert records.read_card(tmp_path / "ink") == card
+    for split, values in (("train", x), ("valid", whole)):
+        (record,) = tf.data.TFRecordDataset(records.verify(tmp_path / "ink", split))
+        feature = tf.train.Example.FromString(record.numpy()).features.feature
+        assert feature["x"].bytes_list.value[0] == values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (1.5, "binary pen is 1.5 at step 1, not a probability"),
+        (-1e-6, "binary pen is -1e-06 at step 1, not a probability"),
+        (np.nan, "pen is nan at step 1, not finite"),
+    ],
+)
+def test_bad_probabilities_are_named(tmp_path, value, message):
+    values = np.array([[0, 0, 0.5], [0, 0, value]])
+    with pytest.raises(UserError, match=f"split 'train': sequence 'line-7': {message}"):
+        write_one(tmp_path / "ink", values, probabilities=["train"])
+    assert not list(tmp_path.iterdir())
+
+
+# Ids, of which only digests are kept
+
+
+@pytest.mark.parametrize(
+    ("ids", "named"),
+    [
+        (["a", "b", "é", "d", "e", "f", "g", "é"], "é"),  # in different shards
+        (["a", "b", "c", "c", "e", "f", "a", "b"], "c"),  # the first that comes again
+        (["a", "b", "b", "d", "e", "b", "b", "d"], "b"),
+    ],
+)
+def test_ids_that_come_again_are_named(tmp_path, ids, named):
+    splits = {"train": [(name, np.zeros((1, 3))) for name in ids]}
+    with pytest.raises(UserError) as caught:
+        write(tmp_path / "ink", splits=splits)
+    assert str(caught.value) == f"split 'train': sequence {named!r}: there are two of this id"
+    assert not list(tmp_path.iterdir())
+
+
+def test_splits_may_have_the_same_ids(tmp_path):
+    sequences = [(name, np.zeros((1, 3))) for name in "abc"]
+    card = write(tmp_path / "ink", splits={"train": sequences, "valid": sequences})
+    assert [split.num_sequences for split in card.splits.values()] == [3, 3]

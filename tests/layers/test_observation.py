@@ -243,6 +243,12 @@ def test_temperature_0_is_the_mean_of_the_most_probable_component(
         )
     if binary:
         np.testing.assert_array_equal(sample[..., real:], parameters.binary_logits.numpy() > 0)
+    np.testing.assert_array_equal(layer.most_probable(parameters), sample)
+    soft = layer.most_probable(parameters, binarize=False).numpy()
+    np.testing.assert_array_equal(soft[..., :real], sample[..., :real])
+    if binary:
+        probabilities = 1 / (1 + np.exp(-parameters.binary_logits.numpy()))
+        np.testing.assert_allclose(soft[..., real:], probabilities, rtol=1e-5)
 
 
 def test_a_probability_of_exactly_one_half_gives_0():

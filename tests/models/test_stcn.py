@@ -419,6 +419,18 @@ def test_reconstruction_is_what_posterior_draws_make_most_probable(model, x):
     np.testing.assert_array_equal(rebuilt[..., :REAL], parameters.mean.numpy()[rows, columns, best])
     np.testing.assert_array_equal(rebuilt[..., REAL:], parameters.binary_logits.numpy() > 0)
     assert np.any(rebuilt != model.reconstruct(x, (3, 2)))
+    soft = model.reconstruct(x, (1, 2), binarize=False).numpy()
+    np.testing.assert_array_equal(soft[..., :REAL], rebuilt[..., :REAL])
+    probabilities = 1 / (1 + np.exp(-parameters.binary_logits.numpy()))
+    np.testing.assert_allclose(soft[..., REAL:], probabilities, rtol=1e-5)
+
+
+def test_a_reconstruction_has_the_latents_that_are_scored(model, x):
+    parameters = model.reconstruction_parameters(x, (1, 2))
+    log_likelihood = model.observation.log_prob(parameters, x)
+    lengths = np.full(len(x), x.shape[1], np.int32)
+    expected = model.score(x, lengths, (1, 2)).log_likelihood
+    np.testing.assert_allclose(log_likelihood, expected, rtol=1e-5)
 
 
 # The terms of the bound

@@ -386,6 +386,11 @@ def test_a_reconstruction_is_the_prediction_one_step_ahead(model, x):
     mean = parameters.mean.numpy()[rows, columns, best]
     np.testing.assert_array_equal(rebuilt[:, given:, :REAL], mean)
     np.testing.assert_array_equal(rebuilt[:, given:, REAL:], parameters.binary_logits.numpy() > 0)
+    soft = model.reconstruct(x, binarize=False).numpy()
+    np.testing.assert_array_equal(soft[:, :given], x[:, :given])
+    np.testing.assert_array_equal(soft[..., :REAL], rebuilt[..., :REAL])
+    probabilities = 1 / (1 + np.exp(-parameters.binary_logits.numpy()))
+    np.testing.assert_allclose(soft[:, given:, REAL:], probabilities, rtol=1e-5)
     changed = x.copy()
     changed[:, 6] += 1.0
     steps = _changed_steps(rebuilt, model.reconstruct(changed).numpy())
@@ -489,10 +494,10 @@ def test_rows_of_a_given_model_may_be_at_different_steps(make):
 # Arithmetic
 
 
-def test_bfloat16_changes_little_and_leaves_weights_and_distributions_in_float32(
-    make, first_frame, dense_blocks
-):
-    settings = {"first_frame": first_frame, "dense_blocks": dense_blocks}
+@pytest.mark.parametrize(
+    "settings", [{"dense_blocks": (2, 1, 5)}, {"first_frame": "given"}], ids=["dense", "given"]
+)
+def test_bfloat16_changes_little_and_leaves_weights_and_distributions_in_float32(make, settings):
     exact, rounded = make(**settings), make(compute_dtype="mixed_bfloat16", **settings)
     x = _frames(exact)
     assert {v.dtype for v in rounded.variables} == {"float32"}

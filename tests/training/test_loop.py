@@ -1,4 +1,6 @@
+import dataclasses
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -6,7 +8,8 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stcn_tf.data.records import read_card, write_dataset
+from stcn_tf.data import pipeline
+from stcn_tf.data.records import Modality, read_card, write_dataset
 from stcn_tf.errors import UserError
 from stcn_tf.runs import RunDirectory, load_run
 from stcn_tf.training.loop import Trainer
@@ -153,6 +156,69 @@ def test_runs_of_wavenets(tmp_path, tiny_records, tiny_config_with, settings):
     lines.clear()
     assert Trainer(config, tiny_records, tmp_path / "run", lines.append).train()
     assert "finished already, after 3 updates" in lines[-1]
+
+
+def _pictures(trainer) -> dict[str, np.ndarray]:
+    """By tag, the pictures that the one drawing left: [height, width, 3], uint8."""
+    events = EventAccumulator(trainer.run.events("valid"))
+    events.Reload()
+    pictures = {}
+    for tag in ("samples", "reconstructions"):
+        (event,) = events.Tensors(tag)
+        width, height, png = tf.make_ndarray(event.tensor_proto)
+        pictures[tag] = tf.io.decode_png(png).numpy()
+        assert pictures[tag].shape == (int(height), int(width), 3)
+    return pictures
+
+
+def _drawn(tmp_path, records, config) -> Trainer:
+    """A new run that has drawn its pictures once."""
+    trainer = Trainer(config, records, tmp_path / "run", report=lambda line: None)
+    trainer._draw_pictures()
+    return trainer
+
+
+def test_pictures_of_images(tmp_path, tiny_images, tiny_config):
+    trainer = _drawn(tmp_path, tiny_images, tiny_config)
+    pictures = _pictures(trainer)
+    colored = {tag: np.ptp(page.astype(int), axis=-1) > 30 for tag, page in pictures.items()}
+    assert not colored["samples"].any()
+    # Of reconstructions the lowest row of four, the residuals, is blue to red.
+    height = len(colored["reconstructions"])
+    assert not colored["reconstructions"][: height * 7 // 10].any()
+    assert colored["reconstructions"][height * 3 // 4 : height * 9 // 10].mean() > 0.3
+    tags = EventAccumulator(trainer.run.events("valid")).Reload().Tags()["tensors"]
+    assert set(tags) == {"samples", "reconstructions"}
+
+
+def test_pictures_and_sounds_of_audio(tmp_path, tiny_audio, tiny_config):
+    trainer = _drawn(tmp_path, tiny_audio, tiny_config)
+    _pictures(trainer)
+    events = EventAccumulator(trainer.run.events("valid")).Reload()
+    kinds = ("samples", "originals", "reconstructions")
+    tags = {f"{kind}/{index}" for kind in kinds for index in range(4)}
+    assert tags | {"samples", "reconstructions"} == set(events.Tags()["tensors"])
+    (batch,) = pipeline.eval_batches(tiny_audio, split="valid", batch_size=4, limit=4)
+    raw = read_card(tiny_audio).normalization.denormalize(batch.x)
+    for index, length in enumerate(batch.lengths.numpy()):
+        sounds = {}
+        for kind in kinds:
+            (event,) = events.Tensors(f"{kind}/{index}")
+            wav = tf.make_ndarray(event.tensor_proto)[0, 0]
+            sounds[kind], rate = (part.numpy() for part in tf.audio.decode_wav(wav))
+            assert rate == 210
+        assert sounds["samples"].shape == (3 * 210, 1)
+        assert sounds["reconstructions"].shape == sounds["originals"].shape == (7 * length, 1)
+        original = np.clip(raw[index, :length].reshape(-1, 1), -1, 1)
+        np.testing.assert_allclose(sounds["originals"], original, atol=2**-14)
+
+
+def test_what_cannot_be_drawn_is_left_out(tmp_path, tiny_audio, tiny_config):
+    card = dataclasses.replace(read_card(tiny_audio), modality=Modality("other"))
+    records = shutil.copytree(tiny_audio, tmp_path / "records")
+    (records / "dataset.json").write_text(card.to_json())
+    trainer = _drawn(tmp_path, records, tiny_config)
+    assert not EventAccumulator(trainer.run.events("valid")).Reload().Tags()["tensors"]
 
 
 def test_early_stopping(tmp_path, tiny_records, tiny_config_with):

@@ -1,26 +1,27 @@
-"""Pictures of handwriting: strokes to figures, figures to PNG, SVG and arrays.
+"""Lines of handwriting.
 
 Strokes are `[time, 3]` arrays of dx, dy (raw units, y upwards) and pen. Step t moves from point t
 to point t + 1; its pen bit is 1 where that later point is the last of its stroke. Point 0, which
-the differences leave out, is the origin. Nothing here touches pyplot's global state.
+the differences leave out, is the origin.
 """
 
-import os
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from stcn_tf.files import replacing_file
-
-INK = "#1b1f3b"
-PREFIX_INK = "#c2452d"
-RECONSTRUCTION_INK = "#1f6f8b"
+from stcn_tf.plotting.figures import (
+    DPI,
+    INK,
+    LABEL_COLOR,
+    LABEL_SIZE,
+    PREFIX_INK,
+    RECONSTRUCTION_INK,
+    require_one_per_row,
+)
 
 _LINE_WIDTH = 0.9  # points
 _MARGIN = 0.1  # inches, around the figure and between rows
@@ -54,7 +55,7 @@ def draw_handwriting(
     """
     if prefix_lengths is None:
         prefix_lengths = [0] * len(sequences)
-    _require_one_per_row("prefix_lengths", prefix_lengths, sequences)
+    require_one_per_row("prefix_lengths", prefix_lengths, sequences)
     return _draw_rows(sequences, labels, width_inches, prefix_lengths, [INK] * len(sequences))
 
 
@@ -62,6 +63,7 @@ def draw_reconstruction(
     originals: Sequence[np.ndarray],
     reconstructions: Sequence[np.ndarray],
     width_inches: float = 10.0,
+    labels: Sequence[str] | None = None,
 ) -> Figure:
     """Draws each original line with its reconstruction below it, all to one scale.
 
@@ -69,35 +71,19 @@ def draw_reconstruction(
         originals: `[time, 3]` arrays of dx, dy, pen in raw units.
         reconstructions: as many arrays of the same kind.
         width_inches: width of the figure.
+        labels: for each reconstruction, what to say about it.
 
     Raises:
-        ValueError: no sequences, a wrong shape, or unequal numbers of both.
+        ValueError: no sequences, a wrong shape, or unequal numbers.
     """
-    _require_one_per_row("reconstructions", reconstructions, originals)
+    require_one_per_row("reconstructions", reconstructions, originals)
     rows = [row for pair in zip(originals, reconstructions, strict=True) for row in pair]
-    labels = ["original", "reconstruction"] * len(originals)
+    captions = ["original", "reconstruction"] * len(originals)
+    if labels is not None:
+        require_one_per_row("labels", labels, originals)
+        captions[1::2] = [f"reconstruction, {label}" for label in labels]
     inks = [INK, RECONSTRUCTION_INK] * len(originals)
-    return _draw_rows(rows, labels, width_inches, [0] * len(rows), inks)
-
-
-def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a PNG, whole or not at all; the same figure gives the same bytes."""
-    with replacing_file(path) as partial:
-        figure.savefig(partial, format="png", metadata={"Software": None})
-
-
-def save_svg(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes an SVG, whole or not at all; the same figure gives the same bytes."""
-    # Without a salt of their own the ids of clip paths are random.
-    with replacing_file(path) as partial, matplotlib.rc_context({"svg.hashsalt": "stcn_tf"}):
-        figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
-
-
-def figure_to_rgb(figure: Figure) -> np.ndarray:
-    """The figure as uint8 `[height, width, 3]`, for TensorBoard."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _draw_rows(rows, captions, width_inches, [0] * len(rows), inks)
 
 
 def _points(strokes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,11 +104,6 @@ def _split(points: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
     return [piece for piece in pieces if len(piece)]
 
 
-def _require_one_per_row(name: str, values: Sequence, rows: Sequence) -> None:
-    if len(values) != len(rows):
-        raise ValueError(f"{name} has {len(values)} entries for {len(rows)} sequences")
-
-
 def _draw_rows(
     sequences: Sequence[np.ndarray],
     labels: Sequence[str] | None,
@@ -133,7 +114,7 @@ def _draw_rows(
     if not len(sequences):
         raise ValueError("there are no sequences to draw")
     if labels is not None:
-        _require_one_per_row("labels", labels, sequences)
+        require_one_per_row("labels", labels, sequences)
     rows = [_points(strokes) for strokes in sequences]
     lows, highs = _views([points for points, _ in rows])
     sizes = highs - lows
@@ -146,7 +127,7 @@ def _draw_rows(
     above = _MARGIN + (0.0 if labels is None else _LABEL_HEIGHT)
     height_inches = float((above + sizes[:, 1] * scale).sum() + _MARGIN)
 
-    figure = Figure(figsize=(width_inches, height_inches), dpi=150)
+    figure = Figure(figsize=(width_inches, height_inches), dpi=DPI)
     # Axes over the whole figure whose units are inches, y downwards from the top as negatives.
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width_inches), ylim=(-height_inches, 0))
     axes.set_axis_off()
@@ -157,8 +138,8 @@ def _draw_rows(
                 _MARGIN,
                 top - _MARGIN,
                 labels[i],
-                fontsize=7,
-                color="gray",
+                fontsize=LABEL_SIZE,
+                color=LABEL_COLOR,
                 verticalalignment="top",
                 parse_math=False,
             )

@@ -4,6 +4,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 
 from stcn_tf import plotting
+from stcn_tf.plotting import handwriting
 
 # A stroke (0,0) (2,1) (5,1), a dot at (9,-3), and a stroke (9,2) (10,4) that no pen bit ends.
 STROKES = np.array(
@@ -39,7 +40,7 @@ def _dots(figure):
 
 
 def _polylines(strokes):
-    return plotting._split(*plotting._points(strokes))
+    return handwriting._split(*handwriting._points(strokes))
 
 
 def test_polylines_are_cut_after_the_point_with_the_pen_bit():
@@ -175,6 +176,9 @@ def test_reconstructions_lie_below_their_originals():
         assert [len(s) for s in _segments(figure, color)] == [n for n in expected if n > 1]
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["original", "reconstruction"] * 2
+    figure = plotting.draw_reconstruction(originals, reconstructions, labels=["ELBO 5", "ELBO 7"])
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[1::2] == ["reconstruction, ELBO 5", "reconstruction, ELBO 7"]
 
 
 def test_counts_must_agree():
@@ -184,6 +188,8 @@ def test_counts_must_agree():
         plotting.draw_handwriting([STROKES], prefix_lengths=[1, 2, 3])
     with pytest.raises(ValueError, match="reconstructions has 1 entries for 2"):
         plotting.draw_reconstruction([STROKES, STROKES], [STROKES])
+    with pytest.raises(ValueError, match="labels has 2 entries for 1 sequences"):
+        plotting.draw_reconstruction([STROKES], [STROKES], labels=["a", "b"])
     with pytest.raises(ValueError, match="no sequences"):
         plotting.draw_handwriting([])
 

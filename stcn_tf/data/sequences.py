@@ -1,0 +1,177 @@
+"""Sequences in HDF5 files, in raw units: what `stcn_tf.sample` writes and continues.
+
+The root of a file holds::
+
+    strokes             float32 [num, time, 3]: dx, dy (upwards), pen (1 on a stroke's last point);
+                        of audio it is `frames` [num, time, samples], of images `pixels`
+                        [num, time, 1], row by row, of anything else `sequences`
+    lengths             int32 [num]: steps of each sequence; `strokes` is 0 beyond them
+    beginning_lengths   int32 [num]: how many of its first steps were given, not generated
+    attributes          format_version 1, features and units (one for each feature), modality,
+                        sample_rate_hz of audio, height and width of images, and whatever the writer
+                        adds
+
+`stcn_tf.reconstruct` adds arrays of the same shape. To be read, a file needs `strokes` (or what
+stands for it) alone, as numbers of any type; `lengths` are all `time` where they are left out.
+Strokes of one's own are written with::
+
+    with h5py.File("mine.h5", "w") as file:
+        file["strokes"] = strokes
+        file["lengths"] = lengths
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from stcn_tf.data.records import DatasetCard
+from stcn_tf.errors import UserError
+from stcn_tf.files import replacing_file
+
+FORMAT_VERSION = 1
+
+
+def write_sequences(
+    path: str | os.PathLike,
+    card: DatasetCard,
+    sequences: Mapping[str, Sequence[np.ndarray]],
+    numbers: Mapping[str, Sequence[float]],
+    attributes: Mapping[str, str | int | float | bool] | None = None,
+) -> None:
+    """Writes a file, whole or not at all; the same arguments give the same bytes.
+
+    Args:
+        path: the file; an existing one is replaced.
+        card: of records like the sequences.
+        sequences: by the name of the array, [time, features] each, raw units; those of all arrays
+            have the same lengths.
+        numbers: by name, one number for each sequence, with its type.
+        attributes: how the sequences were made.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    lengths = np.array([len(sequence) for sequence in next(iter(sequences.values()))], np.int32)
+    try:
+        with replacing_file(path) as partial, h5py.File(partial, "w") as file:
+            for name, rows in sequences.items():
+                padded = np.zeros((len(lengths), lengths.max(), card.num_features), np.float32)
+                for target, length, row in zip(padded, lengths, rows, strict=True):
+                    target[:length] = row
+                file.create_dataset(name, data=padded, compression="gzip", shuffle=True)
+            file["lengths"] = lengths
+            for name, values in numbers.items():
+                file[name] = values
+            file.attrs.update({**_described(card), **(attributes or {})})
+    except OSError as error:  # that of h5py tells no file name
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be written ({reason})") from error
+
+
+def read_sequences(path: str | os.PathLike, card: DatasetCard, name: str) -> list[np.ndarray]:
+    """Reads the sequences of a file.
+
+    Args:
+        path: the file.
+        card: of records like the sequences that are wanted; what the file says about its own must
+            agree.
+        name: of the array.
+
+    Returns:
+        [time, features] float32 each, raw units.
+
+    Raises:
+        UserError: there is no such file, or it does not hold what is described above.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; an HDF5 file with {name} is accepted")
+    try:
+        with h5py.File(path, "r") as file:
+            _check_attributes(path, file, card)
+            padded = _numbers(path, file, name)
+            lengths = _numbers(path, file, "lengths") if "lengths" in file else None
+    except (OSError, RuntimeError, KeyError) as error:  # what h5py raises on damaged files
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not a readable HDF5 file ({reason})") from error
+    if padded.ndim != 3 or padded.shape[2] != card.num_features or 0 in padded.shape:
+        raise UserError(
+            f"{path}: {name} has the shape {list(padded.shape)}; accepted: [num, time, "
+            f"{card.num_features}] ({_brief([feature.name for feature in card.features])})"
+        )
+    with np.errstate(over="ignore"):  # becomes infinite, which is told below
+        padded = padded.astype(np.float32)
+    if lengths is None:
+        lengths = np.full(len(padded), padded.shape[1])
+    _check_lengths(path, lengths, padded, name)
+    sequences = [row[:length] for row, length in zip(padded, lengths.astype(int), strict=True)]
+    for index, sequence in enumerate(sequences):
+        _check_sequence(f"{path}: sequence {index}", sequence, card)
+    return sequences
+
+
+def _described(card: DatasetCard) -> dict[str, Any]:
+    """What the attributes say about the sequences."""
+    modality = card.modality
+    sizes = {name: getattr(modality, name) for name in ("sample_rate_hz", "height", "width")}
+    return {
+        "format_version": FORMAT_VERSION,
+        "features": [feature.name for feature in card.features],
+        "units": [feature.unit for feature in card.features],
+        "modality": modality.kind,
+        **{name: value for name, value in sizes.items() if value},
+    }
+
+
+def _check_attributes(path: Path, file: h5py.File, card: DatasetCard) -> None:
+    for name, wanted in _described(card).items():
+        wanted = np.ravel(wanted).tolist()
+        found = np.ravel(file.attrs.get(name, wanted)).tolist()
+        if found != wanted:
+            raise UserError(f"{path}: its {name} is {_brief(found)}; accepted: {_brief(wanted)}")
+
+
+def _brief(values: Sequence[Any]) -> str:
+    """In a message, the many samples of a frame of audio are not all named."""
+    texts = [str(value) for value in values]
+    return ", ".join(texts if len(texts) <= 6 else [*texts[:3], "...", texts[-1]])
+
+
+def _numbers(path: Path, file: h5py.File, name: str) -> np.ndarray:
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise UserError(f"{path}: has no dataset {name!r}, only {', '.join(file) or 'nothing'}")
+    if dataset.dtype.kind not in "fiub" or dataset.shape is None:
+        raise UserError(f"{path}: {name} holds {dataset.dtype}; accepted: numbers")
+    return dataset[()]
+
+
+def _check_lengths(path: Path, lengths: np.ndarray, padded: np.ndarray, name: str) -> None:
+    if lengths.shape != padded.shape[:1]:
+        raise UserError(
+            f"{path}: lengths has the shape {list(lengths.shape)}; accepted: "
+            f"{list(padded.shape[:1])}, one for each sequence of {name}"
+        )
+    good = (lengths >= 1) & (lengths <= padded.shape[1]) & (lengths == np.floor(lengths))
+    if not good.all():
+        wrong = lengths[np.argmin(good)]
+        raise UserError(
+            f"{path}: lengths holds {wrong}; accepted: whole numbers from 1 to {padded.shape[1]}"
+        )
+
+
+def _check_sequence(where: str, sequence: np.ndarray, card: DatasetCard) -> None:
+    finite = np.isfinite(sequence).all(axis=1)
+    if not finite.all():
+        raise UserError(f"{where}: step {np.argmin(finite)} holds a value that is not finite")
+    for feature, channel in zip(card.features, sequence.T, strict=True):
+        binary = (channel == 0) | (channel == 1)
+        if feature.kind == "binary" and not binary.all():
+            step = np.argmin(binary)
+            raise UserError(
+                f"{where}: {feature.name} is {channel[step]:g} at step {step}; accepted: 0 and 1"
+            )
