@@ -22,6 +22,11 @@ setuptools.setup(
     package_data={"data_prep": ["splits/**/*.txt"]},
     install_requires=_requirements(),
     extras_require={
-        "dev": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "ruff>=0.17,<0.18"],
+        "dev": [
+            "hypothesis>=6.120,<7",
+            "pytest>=8.3,<10",
+            "pytest-xdist>=3.6,<4",
+            "ruff>=0.17,<0.18",
+        ],
     },
 )

@@ -3,10 +3,10 @@
     python -m data_prep.deepwriting --source=FOLDER --out=RECORDS
 
 FOLDER holds deepwriting_training.npz and deepwriting_validation.npz as their owners distribute
-them: `strokes`, an array of (T, 3) arrays [dx, dy, pen] whose dx and dy are normalised by `mean`
-and `std`. They become the splits train and valid. --source may also be one such file, of which
---valid_share (and --test_share) of the samples, chosen by the checksums of their numbers, become
-other splits.
+them (of the second version: deepwriting_v2_training.npz, ...): `strokes`, an array of (T, 3) arrays
+[dx, dy, pen] whose dx and dy are normalised by `mean` and `std`. They become the splits train and
+valid. --source may also be one such file, of which --valid_share (and --test_share) of the samples,
+chosen by the checksums of their names, become other splits.
 
 The stored normalisation is undone, dy is negated (the files' y points down), and then values are
 normalised as for any handwriting (`data_prep.handwriting`), by default per channel, as in the
@@ -22,13 +22,15 @@ import numpy as np
 from absl import flags
 
 from data_prep import handwriting, raw_files
-from data_prep.handwriting import Line, RawSplit
+from data_prep.handwriting import MAX_COORDINATE, Line, RawSplit
 from data_prep.npz import read_npz
 from data_prep.raw_files import FileFault
 from stcn_tf import cli
 from stcn_tf.errors import UserError
 
 FILES = {"train": "deepwriting_training.npz", "valid": "deepwriting_validation.npz"}
+_PATTERNS = {"train": "deepwriting*_training.npz", "valid": "deepwriting*_validation.npz"}
+_MAX_SAMPLES = 10_000_000  # a compressed byte can stand for hundreds
 
 
 class Samples(NamedTuple):
@@ -53,19 +55,19 @@ def parse(data: bytes) -> Samples:
         FileFault: it is no `.npz` file, or lacks strokes or usable statistics.
     """
     arrays = read_npz(data, ["strokes", "mean", "std"])
-    strokes, mean, std = arrays["strokes"], arrays["mean"], arrays["std"]
-    for name, values in (("mean", mean), ("std", std)):
-        if values.shape != (3,) or values.dtype.kind != "f" or not np.isfinite(values).all():
-            raise FileFault(f"{name} is not 3 finite numbers (dx, dy, pen)")
+    strokes, mean, std = arrays["strokes"], _statistic(arrays, "mean"), _statistic(arrays, "std")
     if not (std > 0).all():
         raise FileFault(f"std is {std.tolist()}; accepted: positive numbers")
     # Samples of one length make an array of numbers, others one of arrays.
-    if strokes.ndim != 1 and not (strokes.ndim == 3 and not strokes.dtype.hasobject):
+    is_row = strokes.dtype.hasobject
+    if strokes.ndim != (1 if is_row else 3) or not (is_row or strokes.shape[2] == 3):
         raise FileFault(f"strokes has the shape {list(strokes.shape)}; accepted: (T, 3) arrays")
     if not len(strokes):
         raise FileFault("strokes is empty")
+    if len(strokes) > _MAX_SAMPLES:
+        raise FileFault(f"strokes has {len(strokes)} samples, at most {_MAX_SAMPLES} are accepted")
     # The pen is stored as it is, whatever its statistics.
-    scale, shift = np.append(std[:2].astype(float), 1.0), np.append(mean[:2].astype(float), 0.0)
+    scale, shift = np.append(std[:2], 1.0), np.append(mean[:2], 0.0)
 
     def line_of(steps: np.ndarray) -> Line | str:
         try:
@@ -75,6 +77,18 @@ def parse(data: bytes) -> Samples:
             return str(fault)
 
     return Samples([line_of(steps) for steps in strokes], mean.tolist(), std.tolist())
+
+
+def _statistic(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """One of the two arrays of dx, dy and pen, [3] float64."""
+    values = arrays[name]
+    if values.shape == (3,) and values.dtype.kind == "f":
+        with np.errstate(all="ignore"):  # of what is wider than float64
+            values = values.astype(np.float64)
+        # What is far larger would make steps infinite; NaN is refused too.
+        if (np.abs(values) <= MAX_COORDINATE).all():
+            return values
+    raise FileFault(f"{name} is not 3 finite numbers (dx, dy, pen)")
 
 
 def find_sources(source: Path) -> dict[str, Path]:
@@ -87,20 +101,24 @@ def find_sources(source: Path) -> dict[str, Path]:
         The file of each split, or of "" where one file is to be split.
 
     Raises:
-        UserError: a file is missing.
+        UserError: a file is missing, or there are two for one split.
     """
     if source.is_file():
         return {"": source}
     if not source.is_dir():
         raise UserError(f"--source: {source} does not exist")
-    paths = {split: source / name for split, name in FILES.items()}
-    missing = [path.name for path in paths.values() if not path.is_file()]
+    found = {split: sorted(source.glob(pattern)) for split, pattern in _PATTERNS.items()}
+    missing = [FILES[split] for split, paths in found.items() if not paths]
     if missing:
         raise UserError(
             f"--source: {source} has no {' and no '.join(missing)}; accepted: a folder with both "
             "files, or one .npz file, of which a share is held out"
         )
-    return paths
+    for paths in found.values():
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
+            raise UserError(f"--source: {source} has more than one version: {names}")
+    return {split: paths[0] for split, paths in found.items()}
 
 
 def prepare(
@@ -149,9 +167,13 @@ def prepare(
     if faults and not skip_bad:
         raw_files.refuse(faults, source)
     if "" in paths:
-        names = list(lines[""])
+        # Over all samples: what is left out does not move others from one split to another.
+        names = [f"{paths[''].stem}-{number:05d}" for number in range(len(samples[""].lines))]
         parts = raw_files.split_names(names, "random", valid_share, test_share)
-        lines = {split: {name: lines[""][name] for name in part} for split, part in parts.items()}
+        lines = {
+            split: {name: lines[""][name] for name in part if name in lines[""]}
+            for split, part in parts.items()
+        }
     shares = f" --valid_share={valid_share:g} --test_share={test_share:g}" if "" in paths else ""
     handwriting.write_records(
         out,

@@ -33,6 +33,8 @@ NORMALIZATIONS = ("vrnn", "channel")
 
 # Far beyond any tablet, and differences stay finite in float32.
 MAX_COORDINATE = 1e9
+# Far beyond any hand; a compressed byte can stand for hundreds of steps.
+_MAX_STEPS = 2**24
 
 
 def define_normalization_flag(default: str) -> None:
@@ -94,8 +96,8 @@ def line_of_steps(steps: np.ndarray, y_points_up: bool) -> Line:
         it counts as one that did.
 
     Raises:
-        FileFault: another shape, no steps, values that are not finite or far too large, or a pen
-            that is neither 0 nor 1.
+        FileFault: another shape, no steps or too many, values that are not finite or far too
+            large, or a pen that is neither 0 nor 1.
     """
     if steps.ndim != 2 or steps.shape[1] != 3 or steps.dtype.kind not in "fiub":
         raise FileFault(
@@ -103,7 +105,11 @@ def line_of_steps(steps: np.ndarray, y_points_up: bool) -> Line:
         )
     if not len(steps):
         raise FileFault("has no steps")
-    steps = steps.astype(np.float64)
+    if len(steps) > _MAX_STEPS:
+        raise FileFault(f"has {len(steps)} steps, at most {_MAX_STEPS} are accepted")
+    # Whatever NumPy warns of is found below: of signalling NaN, and of what is wider than float64.
+    with np.errstate(all="ignore"):
+        steps = steps.astype(np.float64)
     good = np.abs(steps[:, :2]) <= MAX_COORDINATE  # False for NaN, too
     if not good.all():
         step = int(np.argmin(good.all(axis=1)))
@@ -152,7 +158,8 @@ class OffsetStatistics(NamedTuple):
     mean: tuple[float, float]
     std: tuple[float, float]
     scalar_mean: float
-    scalar_std: float
+    # None where its square is not positive, which the definition does not rule out.
+    scalar_std: float | None
 
 
 def offset_statistics(offsets: Iterable[np.ndarray]) -> OffsetStatistics:
@@ -165,19 +172,20 @@ def offset_statistics(offsets: Iterable[np.ndarray]) -> OffsetStatistics:
         Statistics in float64, which depend on neither the order of lines nor the number of workers.
 
     Raises:
-        UserError: a standard deviation is 0 or undefined.
+        UserError: dx or dy do not vary.
     """
     moments = Moments(2)
     for line in offsets:
         moments.add(line[:, :2])
     first = [total / moments.count for total in moments.sums]
     second = [total / moments.count for total in moments.square_sums]
+    scalar_variance = sum(second) - sum(first) ** 2
     what = "dx or dy"
     return OffsetStatistics(
         mean=(first[0], first[1]),
         std=(std_of(second[0], first[0], what), std_of(second[1], first[1], what)),
         scalar_mean=sum(first),
-        scalar_std=std_of(sum(second), sum(first), what),
+        scalar_std=math.sqrt(scalar_variance) if scalar_variance > 0 else None,
     )
 
 
@@ -194,10 +202,16 @@ def mean_and_std(
         Means and standard deviations.
 
     Raises:
-        UserError: an unknown kind.
+        UserError: an unknown kind, or one that these lines do not have.
     """
     if kind == "vrnn":
         mean, std = statistics.scalar_mean, statistics.scalar_std
+        if std is None:
+            raise UserError(
+                "--normalization=vrnn: undefined, since the means of dx and dy, "
+                f"{statistics.mean[0]:g} and {statistics.mean[1]:g}, are too large beside their "
+                "variation; accepted here: channel"
+            )
         return (mean, mean, 0.0), (std, std, 1.0)
     if kind == "channel":
         return (*statistics.mean, 0.0), (*statistics.std, 1.0)
@@ -287,5 +301,6 @@ def _print_summary(card: "DatasetCard") -> None:
             f"one-point strokes {extra['one_point_strokes'][name]}"
         )
     for channel, values in extra["train_statistics"].items():
-        print(f"train {channel}: mean {values['mean']:.6g}, std {values['std']:.6g}")
+        std = "undefined" if values["std"] is None else f"{values['std']:.6g}"
+        print(f"train {channel}: mean {values['mean']:.6g}, std {std}")
     raw_files.print_skipped(extra["skipped"])

@@ -46,7 +46,9 @@ class _Points:
                 except ValueError:
                     value = math.nan
                 if not abs(value) <= MAX_COORDINATE:  # nor NaN
-                    raise FileFault(f"{self._where()} has {axis}={text!r}, which is no coordinate")
+                    raise FileFault(
+                        f"{self._where()} has {axis}={text[:20]!r}, which is no coordinate"
+                    )
                 self._coordinates.append(value)
         elif tag == "Stroke":
             if self._in_stroke:
@@ -89,11 +91,11 @@ def parse_line(xml: bytes) -> Line:
         parser.feed(xml)
         points, stroke_ends = parser.close()
     except ParseError as error:
-        raise FileFault(f"malformed XML: {error}") from error
+        raise FileFault(f"malformed XML: {str(error)[:100]}") from error
     except DefusedXmlException as error:
         raise FileFault("declares a document type or entities, which is refused") from error
     except FileFault:
         raise
     except (ValueError, LookupError) as error:  # an encoding that expat cannot read
-        raise FileFault(f"malformed XML: {error}") from error
+        raise FileFault(f"malformed XML: {str(error)[:100]}") from error
     return line_of_points(points, stroke_ends, y_points_up=False)

@@ -36,7 +36,7 @@ import numpy as np
 from absl import flags
 
 from data_prep import raw_files
-from data_prep.raw_files import FileFault
+from data_prep.raw_files import MAX_FILE_BYTES, FileFault
 from stcn_tf import cli
 from stcn_tf.errors import UserError
 
@@ -52,6 +52,7 @@ LAROCHELLE = "larochelle"
 _ENDINGS = ("", ".gz", ".xz")
 _IDX_MAGIC = 0x00000803  # unsigned bytes, three dimensions
 _MAX_SIDE = 1024  # pixels
+_MAX_IMAGES = 10_000_000  # a compressed byte can stand for thousands
 _GREY_LEVELS = 255
 _SPLIT_NUMBERS = {"train": 0, "valid": 1, "test": 2}  # part of the seed of each split's draws
 _CHUNK_BYTES = 2**20
@@ -95,14 +96,17 @@ def parse_amat(path: Path) -> np.ndarray:
         uint8 [num, side, side], 0 and 1.
 
     Raises:
-        FileFault: there is anything else in it, or lines differ in length or are no squares.
+        FileFault: there is anything else in it, lines differ in length or are no squares, or there
+            is too much of it.
     """
-    rows: list[np.ndarray] = []
+    data = bytearray()
     num_pixels = 0
     with _readable(path), _open(path) as file:
         # Longer lines are cut, so that a file without line ends does not fill the memory.
         longest = 4 * _MAX_SIDE**2
         for number, line in enumerate(iter(lambda: file.readline(longest), b""), start=1):
+            if number > _MAX_IMAGES:
+                raise FileFault(f"has more than {_MAX_IMAGES} lines")
             digits = line.translate(None, b" \t\r\n")
             if not digits:
                 continue
@@ -116,11 +120,13 @@ def parse_amat(path: Path) -> np.ndarray:
                     raise FileFault(f"line {number} has {num_pixels} pixels, which make no square")
             if len(pixels) != num_pixels:
                 raise FileFault(f"line {number} has {len(pixels)} pixels instead of {num_pixels}")
-            rows.append(pixels)
-    if not rows:
+            data += pixels.tobytes()
+            if len(data) > MAX_FILE_BYTES:
+                raise FileFault(f"has more than {MAX_FILE_BYTES} pixels")
+    if not data:
         raise FileFault("holds no images")
     side = math.isqrt(num_pixels)
-    return np.stack(rows).reshape(-1, side, side)
+    return np.frombuffer(data, np.uint8).reshape(-1, side, side)
 
 
 def parse_idx(path: Path) -> np.ndarray:
@@ -133,7 +139,7 @@ def parse_idx(path: Path) -> np.ndarray:
         uint8 [num, height, width], grey values.
 
     Raises:
-        FileFault: it is not of images, or not as long as it says.
+        FileFault: it is not of images, too large, or not as long as it says.
     """
     with _readable(path), _open(path) as file:
         header = file.read(16)
@@ -152,10 +158,12 @@ def parse_idx(path: Path) -> np.ndarray:
         data = bytearray()
         while len(data) <= size and (piece := file.read(min(_CHUNK_BYTES, size + 1 - len(data)))):
             data += piece
+            if len(data) > MAX_FILE_BYTES:
+                raise FileFault(f"has more than {MAX_FILE_BYTES} pixels")
     if len(data) != size:
         have = f"{len(data)} bytes" if len(data) < size else "more bytes"
         raise FileFault(f"has {have} of pixels instead of {size} ({num} of {height} x {width})")
-    return np.frombuffer(bytes(data), np.uint8).reshape(num, height, width)
+    return np.frombuffer(data, np.uint8).reshape(num, height, width)
 
 
 def _parse(path: Path) -> raw_files.ParsedFile:
@@ -171,11 +179,12 @@ def _parse(path: Path) -> raw_files.ParsedFile:
 # ---------------------------------------------------------------------------------- sources
 
 
-def find_sources(source: Path) -> tuple[str, dict[str, Path]]:
+def find_sources(source: Path, grey: bool) -> tuple[str, dict[str, Path]]:
     """Finds the files.
 
     Args:
         source: as `--source`.
+        grey: whether it must be IDX files, though there may be the others besides.
 
     Returns:
         "larochelle" or "idx", and the file of each split.
@@ -192,20 +201,26 @@ def find_sources(source: Path) -> tuple[str, dict[str, Path]]:
             split: next(filter(Path.is_file, (source / (name + e) for e in _ENDINGS)), None)
             for split, name in names.items()
         }
-        if all(found.values()):
+        if all(found.values()) and not (grey and kind == LAROCHELLE):
             return kind, found
         missing.append(" and ".join(names[split] for split, path in found.items() if not path))
+    if grey:
+        raise UserError(
+            f"--source: {source} lacks {missing[1]} (IDX), whose grey values --binarization is "
+            "for; images in .amat files are binarized already"
+        )
     raise UserError(
         f"--source: {source} lacks {missing[0]} (text), and {missing[1]} (IDX); accepted: a folder "
         "with all of one kind, each perhaps with .gz or .xz"
     )
 
 
-def read(source: Path, workers: int) -> tuple[str, dict[str, Images]]:
+def read(source: Path, grey: bool, workers: int) -> tuple[str, dict[str, Images]]:
     """Reads the files in `source`.
 
     Args:
         source: as `--source`.
+        grey: see `find_sources`.
         workers: number of processes.
 
     Returns:
@@ -214,7 +229,7 @@ def read(source: Path, workers: int) -> tuple[str, dict[str, Images]]:
     Raises:
         UserError: a file is missing or bad, or their images differ in size.
     """
-    kind, paths = find_sources(source)
+    kind, paths = find_sources(source, grey)
     results = raw_files.map_in_order(_parse, list(paths.values()), workers)
     images: dict[str, Images] = {}
     for (split, path), result in zip(paths.items(), results, strict=True):
@@ -298,13 +313,11 @@ def prepare(
         UserError: files are missing or bad, flags do not fit them, or as `write_dataset`.
     """
     raw_files.check_out(out)
-    kind, files = ("idx", download()) if source is None else read(source, workers)
+    if source is None:
+        kind, files = "idx", download()
+    else:
+        kind, files = read(source, binarization is not None, workers)
     if kind == LAROCHELLE:
-        if binarization is not None:
-            raise UserError(
-                f"--binarization={binarization}: {source} has images that are binarized already "
-                "(.amat); accepted: none, or a folder with IDX files"
-            )
         binarization = LAROCHELLE
         parts = {split: images.pixels.astype(np.float32) for split, images in files.items()}
     else:

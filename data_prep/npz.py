@@ -4,16 +4,19 @@ NumPy stores arrays of objects, such as sequences of different lengths, as pickl
 run any code when it is loaded. Here a pickle is read by an unpickler that knows arrays of numbers
 and texts, and arrays of such arrays, and nothing else: of Python's pickle machine it has only the
 instructions that NumPy writes, and in place of NumPy's constructors functions that check what they
-are given. A file with anything else is refused; nothing of it is executed.
+are given. A file with anything else is refused; nothing of it is executed. Nor may a few bytes,
+compressed, repeated or referred to over and over, stand for more memory than an honest file takes.
 """
 
 import ast
 import io
 import math
 import pickle
+import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,10 @@ from data_prep.raw_files import MAX_FILE_BYTES, FileFault
 _NPY_MAGIC = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 10_000
 _PLAIN_KINDS = "biufUS"
+_MAX_NAME = 200  # characters
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DTYPE = re.compile(r"[<>|=]?[?biufcmMSUVO][0-9]{0,9}(\[\w+\])?")
+_OBJECT_BYTES = 100  # roughly what a small object takes
 
 
 def read_npz(data: bytes, names: list[str] | None = None) -> dict[str, np.ndarray]:
@@ -42,25 +49,33 @@ def read_npz(data: bytes, names: list[str] | None = None) -> dict[str, np.ndarra
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            for name in members:
+                if not name.isprintable() or len(name) > _MAX_NAME:
+                    raise FileFault(f"holds the name {name[:40]!r}")
+            if len(members) < len(archive.infolist()):
+                raise FileFault("holds two arrays of one name")
             if names is None:
                 names = list(members)
             missing = [name for name in names if name not in members]
             if missing:
-                raise FileFault(
-                    f"has no array {missing[0]!r}, only {', '.join(members) or 'nothing'}"
-                )
+                there = ", ".join(members) or "nothing"
+                raise FileFault(f"has no array {missing[0]!r}, only {there[:_MAX_NAME]}")
+            for name in names:
+                # Others than those that NumPy writes would be unpacked without a limit.
+                if members[name].compress_type not in _COMPRESSIONS:
+                    raise FileFault(f"array {name!r}: its kind of compression is not NumPy's")
             size = sum(members[name].file_size for name in names)
             # A few bytes of a ZIP can stand for gigabytes.
             if size > MAX_FILE_BYTES:
                 raise FileFault(
                     f"its arrays have {size} bytes, at most {MAX_FILE_BYTES} are accepted"
                 )
-            arrays = {}
+            arrays, allowance = {}, _Allowance()
             for name in names:
                 with archive.open(members[name]) as member:
                     content = member.read(members[name].file_size + 1)
                 try:
-                    arrays[name] = _read_npy(content)
+                    arrays[name] = _read_npy(content, allowance)
                 except FileFault as fault:
                     raise FileFault(f"array {name!r}: {fault}") from fault
             return arrays
@@ -69,17 +84,34 @@ def read_npz(data: bytes, names: list[str] | None = None) -> dict[str, np.ndarra
         zlib.error,
         EOFError,
         OSError,  # impossible offsets
-        NotImplementedError,  # kinds of compression
+        NotImplementedError,  # strong encryption
         RuntimeError,  # encryption
         ValueError,
         struct.error,
     ) as error:
         if isinstance(error, FileFault):
             raise
-        raise FileFault(f"not a readable .npz file ({error})") from error
+        raise FileFault(f"not a readable .npz file ({_in_short(error)})") from error
 
 
-def _read_npy(content: bytes) -> np.ndarray:
+def _in_short(error: Exception) -> str:
+    """What an exception says, which may quote the file at any length."""
+    return " ".join(str(error).split())[:200]
+
+
+class _Allowance:
+    """The memory that what the pickles of a file make may take."""
+
+    def __init__(self):
+        self._left = MAX_FILE_BYTES
+
+    def spend(self, num_bytes: int) -> None:
+        self._left -= num_bytes
+        if self._left < 0:
+            raise FileFault(f"its pickles make more than {MAX_FILE_BYTES} bytes")
+
+
+def _read_npy(content: bytes, allowance: _Allowance) -> np.ndarray:
     """Reads one array in NumPy's `.npy` format, versions 1.0 to 3.0."""
     if content[:6] != _NPY_MAGIC or len(content) < 12 or content[6] not in (1, 2, 3):
         raise FileFault("not in the .npy format")
@@ -95,19 +127,20 @@ def _read_npy(content: bytes) -> np.ndarray:
         raise FileFault("its header is damaged") from error
     dtype = _plain_dtype(descr, objects=True)
     if dtype.hasobject:
-        return _unpickle(content[start:])
+        return _unpickle(content[start:], allowance)
     return _from_bytes(content[start:], dtype, shape, fortran)
 
 
 def _plain_dtype(descr: Any, objects: bool = False) -> np.dtype:
     """A dtype of numbers or texts (or, if `objects`, of objects) from its name, such as "<f4"."""
     try:
-        dtype = np.dtype(descr) if isinstance(descr, str) and len(descr) < 20 else None
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise FileFault(f"holds the unknown type {descr!r}") from error
-    if dtype is None or dtype.names or dtype.subdtype:
+        dtype = np.dtype(descr) if isinstance(descr, str) and _DTYPE.fullmatch(descr) else None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FileFault(f"holds the unknown type {descr[:40]!r}") from error
+    if dtype is None:
         raise FileFault(f"holds {str(descr)[:40]!r}; accepted: numbers, texts")
-    if dtype.kind not in _PLAIN_KINDS and not (objects and dtype.kind == "O"):
+    # NumPy makes texts of no characters longer when it allocates them.
+    if not (dtype.kind in _PLAIN_KINDS and dtype.itemsize) and not (objects and dtype.kind == "O"):
         raise FileFault(f"holds {dtype}; accepted: numbers, texts")
     return dtype
 
@@ -115,11 +148,9 @@ def _plain_dtype(descr: Any, objects: bool = False) -> np.dtype:
 def _from_bytes(data: Any, dtype: np.dtype, shape: Any, fortran: Any) -> np.ndarray:
     sizes = shape if isinstance(shape, tuple) else (-1,)
     if not all(type(size) is int and 0 <= size < 2**40 for size in sizes) or len(sizes) > 8:
-        raise FileFault(f"has the shape {str(shape)[:40]}")
+        raise FileFault(f"has the shape {repr(shape)[:40]}")
     if not isinstance(data, bytes) or math.prod(sizes) * dtype.itemsize != len(data):
         raise FileFault(f"does not hold the {sizes} values of type {dtype} that it says")
-    if dtype.itemsize == 0:
-        return np.zeros(sizes, dtype)
     array = np.frombuffer(data, dtype)
     return array.reshape(sizes, order="F" if fortran is True else "C")
 
@@ -127,18 +158,19 @@ def _from_bytes(data: Any, dtype: np.dtype, shape: Any, fortran: Any) -> np.ndar
 # ---------------------------------------------------------------------------------- pickles
 
 
-def _unpickle(data: bytes) -> np.ndarray:
+def _unpickle(data: bytes, allowance: _Allowance) -> np.ndarray:
     try:
-        result = _Unpickler(io.BytesIO(data), encoding="latin1").load()
+        result = _Unpickler(data, allowance).load()
     except FileFault:
         raise
     except KeyError as error:  # of an instruction that is not in `_Unpickler.dispatch`
         raise FileFault("its pickle holds something other than arrays") from error
     except Exception as error:  # whatever a damaged pickle makes of Python's pickle machine
-        raise FileFault(f"its pickle is damaged ({type(error).__name__}: {error})") from error
+        reason = f"{type(error).__name__}: {_in_short(error)}"
+        raise FileFault(f"its pickle is damaged ({reason})") from error
     if not isinstance(result, _Array):
         raise FileFault("its pickle is no array")
-    return result.value()
+    return result.value(allowance)
 
 
 class _Dtype:
@@ -162,39 +194,48 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for a `numpy.ndarray` in a pickle."""
+    """Stands for a `numpy.ndarray` in a pickle, which makes it only where it is in the result."""
 
     def __init__(self, *_: Any):
+        self._state: tuple | None = None
         self._value: np.ndarray | None = None
 
     def set_state(self, state: Any) -> None:
         # (version, shape, dtype, is Fortran order, bytes or list of elements)
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], _Dtype):
             raise FileFault("its pickle holds no proper array")
-        _, shape, dtype, fortran, content = state
+        self._state = state[1:]
+
+    def value(self, allowance: _Allowance, is_element: bool = False) -> np.ndarray:
+        if self._value is None:
+            self._value = self._make(allowance, is_element)
+        if is_element:
+            # Each time anew: who reads the array may copy each of its elements.
+            allowance.spend(_OBJECT_BYTES + self._value.nbytes)
+        return self._value
+
+    def _make(self, allowance: _Allowance, is_element: bool) -> np.ndarray:
+        if self._state is None:
+            raise FileFault("its pickle holds an array without content")
+        shape, dtype, fortran, content = self._state
         dtype = dtype.value()
         if not dtype.hasobject:
             if isinstance(content, str):  # as Python 2 wrote bytes
+                allowance.spend(len(content))
                 content = content.encode("latin1")
-            self._value = _from_bytes(content, dtype, shape, fortran)
-            return
+            return _from_bytes(content, dtype, shape, fortran)
+        if is_element:
+            raise FileFault("its pickle holds arrays of arrays of arrays")
         if (
             not isinstance(content, list)
             or not all(isinstance(item, _Array) for item in content)
             or shape != (len(content),)
         ):
             raise FileFault("its pickle holds objects other than a row of arrays")
-        self._value = np.empty(len(content), object)
+        array = np.empty(len(content), object)
         for index, item in enumerate(content):
-            inner = item.value()
-            if inner.dtype.hasobject:
-                raise FileFault("its pickle holds arrays of arrays of arrays")
-            self._value[index] = inner
-
-    def value(self) -> np.ndarray:
-        if self._value is None:
-            raise FileFault("its pickle holds an array without content")
-        return self._value
+            array[index] = item.value(allowance, is_element=True)
+        return array
 
 
 class _Constructor:
@@ -212,11 +253,23 @@ _NAMES = {
 }
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
-    """How protocol 2 spells bytes: `_codecs.encode(text, "latin1")`."""
+def _encode(text: Any = "", encoding: Any = "latin1") -> bytes:
+    """How protocol 2 spells bytes: `_codecs.encode(text, "latin1")`, or `bytes()` of no bytes."""
     if not isinstance(text, str) or encoding != "latin1":
         raise FileFault("its pickle holds something other than arrays")
     return text.encode("latin1")
+
+
+class _Instructions(dict[int, Callable]):
+    """What each instruction does; each one taken is paid for, since one byte may make an object."""
+
+    def __init__(self, instructions: dict[int, Callable], allowance: _Allowance):
+        super().__init__(instructions)
+        self._allowance = allowance
+
+    def __getitem__(self, code: int) -> Callable:
+        self._allowance.spend(_OBJECT_BYTES)
+        return super().__getitem__(code)
 
 
 # The pure Python unpickler, because its instructions can be chosen. (The one in C would also
@@ -238,13 +291,18 @@ class _Unpickler(pickle._Unpickler):
         )
     }
 
+    def __init__(self, data: bytes, allowance: _Allowance):
+        super().__init__(io.BytesIO(data), encoding="latin1")
+        self._allowance = allowance
+        self.dispatch = _Instructions(type(self).dispatch, allowance)
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):
+        if (module, name) in (("_codecs", "encode"), ("__builtin__", "bytes")):
             return _encode
         if (module, name) not in _NAMES:
+            shown = f"{module}.{name}".encode("unicode_escape").decode()[:_MAX_NAME]
             raise FileFault(
-                f"its pickle holds {module}.{name}, which is no array: refused, nothing was "
-                "executed"
+                f"its pickle holds {shown}, which is no array: refused, nothing was executed"
             )
         return _NAMES[module, name]
 
@@ -253,8 +311,9 @@ class _Unpickler(pickle._Unpickler):
         function = self.stack[-1]
         if isinstance(function, _Constructor) and isinstance(arguments, tuple):
             self.stack[-1] = function.kind(*arguments)
-        elif function is _encode and isinstance(arguments, tuple) and len(arguments) == 2:
+        elif function is _encode and isinstance(arguments, tuple) and len(arguments) in (0, 2):
             self.stack[-1] = _encode(*arguments)
+            self._allowance.spend(len(self.stack[-1]))
         else:
             raise FileFault("its pickle calls something other than NumPy's constructors")
 

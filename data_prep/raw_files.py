@@ -6,6 +6,7 @@ Needs no TensorFlow, so that worker processes start fast and mistakes answer at 
 """
 
 import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import functools
 import hashlib
@@ -16,6 +17,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +34,7 @@ MAX_FILE_BYTES = 2**30
 
 _NAME = re.compile(r".+")
 _FAULTS_SHOWN = 5
-_PLAIN_PROGRESS_EVERY = 2000
+_PLAIN_PROGRESS_SECONDS = 10.0
 
 
 class FileFault(ValueError):
@@ -197,6 +199,9 @@ def map_in_order(
 
     Yields:
         The results, in the order of `items`.
+
+    Raises:
+        UserError: a process ended before its time.
     """
     workers = min(workers, math.ceil(len(items) / chunk))
     if workers <= 1:
@@ -217,6 +222,11 @@ def map_in_order(
             for part in chunks:
                 pending.append(executor.submit(_map_chunk, function, part))
                 break
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise UserError(
+            "a process that reads raw files was ended, perhaps by lack of memory: try fewer "
+            "--workers"
+        ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -252,11 +262,12 @@ def with_progress(
     if sys.stderr.isatty():
         yield from tqdm(results, total=total, desc=what, unit=f" {unit}", file=sys.stderr)
         return
-    every = min(_PLAIN_PROGRESS_EVERY, max(1, total // 10))
+    last = time.monotonic()
     for count, result in enumerate(results, start=1):
         yield result
-        if count % every == 0 or count == total:
+        if time.monotonic() - last > _PLAIN_PROGRESS_SECONDS or count == total:
             print(f"{what}: {count} of {total} {unit}", file=sys.stderr, flush=True)
+            last = time.monotonic()
 
 
 class Digest:
@@ -379,6 +390,13 @@ def split_names(
     return _listed(names, split)
 
 
+def split_arguments(split: str, valid_share: float, test_share: float) -> str:
+    """The flags of `define_split_flags` as the card's command has them, without paths."""
+    if split == "random":
+        return f"--split=random --valid_share={valid_share:g} --test_share={test_share:g}"
+    return f"--split={'folders' if split == 'folders' else 'DIR'}"
+
+
 def _listed(names: Sequence[str], split: str) -> dict[str, list[str]]:
     folder = Path(split)
     if not folder.is_dir():
@@ -400,13 +418,16 @@ def _listed(names: Sequence[str], split: str) -> dict[str, list[str]]:
     return parts
 
 
-def read_list(path: Path, pattern: re.Pattern = _NAME, what: str = "name") -> list[str]:
+def read_list(
+    path: Path, pattern: re.Pattern = _NAME, what: str = "name", flag: str = "--split"
+) -> list[str]:
     """Reads names, one per line; blank lines and lines that begin with # are skipped.
 
     Args:
         path: the list.
         pattern: what a name must match as a whole.
         what: a name is, for the message.
+        flag: what named the list, for the message.
 
     Raises:
         UserError: the file cannot be read, lists nothing, something else, or a name twice.
@@ -414,17 +435,17 @@ def read_list(path: Path, pattern: re.Pattern = _NAME, what: str = "name") -> li
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--split: {path} cannot be read: {error}") from error
+        raise UserError(f"{flag}: {path} cannot be read: {error}") from error
     names: dict[str, None] = {}
     for number, text in enumerate(lines, start=1):
         name = text.strip()
         if not name or name.startswith("#"):
             continue
         if not pattern.fullmatch(name):
-            raise UserError(f"--split: {path}, line {number}: {name!r} is no {what}")
+            raise UserError(f"{flag}: {path}, line {number}: {name!r} is no {what}")
         if name in names:
-            raise UserError(f"--split: {path}, line {number}: {name} is listed twice")
+            raise UserError(f"{flag}: {path}, line {number}: {name} is listed twice")
         names[name] = None
     if not names:
-        raise UserError(f"--split: {path} lists nothing")
+        raise UserError(f"{flag}: {path} lists nothing")
     return list(names)

@@ -1,372 +1,98 @@
-"""Synthetic handwriting in IAM-OnDB's raw format, for trying everything without the real data.
+"""Synthetic raw data, for trying everything without the real data, which need licences.
 
     python -m data_prep.synthetic --out=RAW --num_forms=60 --seed=1
     python -m data_prep.iamondb --source=RAW --split=RAW/splits --out=RECORDS
 
-The text comes from `data_prep.sentences`, the letters from Hershey's single-stroke vector fonts.
-Every form has a writer of its own (size, slant, aspect, spacing, baseline, speed, unsteadiness, how
-readily letters are joined). Pen paths are rounded off, and the pen moves along them as hands do:
-slower where the path bends (the "two-thirds power law" of Lacquaniti et al., 1983: speed goes with
-curvature to the power -1/3) and where a stroke begins and ends. Dots may be one-point strokes.
+The formats are those in which the real data are distributed:
 
-Written are `lineStrokes/x01/x01-000/x01-000z-01.xml` ... (one XML file per line: integer
-whiteboard coordinates, y downwards, times in seconds), form lists in `splits/train.txt` and
-`splits/valid.txt` (the last sixth of the forms), and the settings in `synthetic.json`. The same
-flags give the same bytes. The pictures are handwriting-like; likelihoods on them mean nothing.
+* iamondb, deepwriting: the handwriting of these two; ink_json, inkml, ink_npz: handwriting as
+  JSON, InkML and NumPy files (`data_prep.synthetic_handwriting`).
+* timit, blizzard, wav: speech as NIST SPHERE, MP3, and WAV and FLAC files
+  (`data_prep.synthetic_speech`).
+* mnist_amat, mnist_idx: digits as Larochelle's binarised text and as MNIST's own files
+  (`data_prep.synthetic_images`).
+
+The settings are kept beside the data, in `synthetic.json`. The same flags give the same bytes.
+The data resemble the real ones; likelihoods on them mean nothing.
 """
 
 import dataclasses
 import json
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from absl import flags
-from HersheyFonts import HersheyFonts
-from tqdm import tqdm
 
-from data_prep import sentences
+from data_prep import synthetic_handwriting, synthetic_images, synthetic_speech
+from data_prep.synthetic_settings import Settings
 from stcn_tf import cli
 from stcn_tf.errors import UserError
 from stcn_tf.files import replacing_folder
 
 SETTINGS_NAME = "synthetic.json"
-_PARTS = {SETTINGS_NAME, "lineStrokes", "splits"}
-MAX_FORMS = 99_000  # form ids run from x01-000z to x99-999z
-MIN_CHARS = 12  # the longest word with its punctuation fits
-
-# Joined-up and printed faces; the height of their small letters and the baseline, in font units.
-_JOINED_FACES = ("cursive", "scripts")
-_PRINTED_FACES = ("futural", "rowmans")
-_X_HEIGHT = {"cursive": 9.0, "scripts": 9.0, "futural": 14.0, "rowmans": 14.0}
-_BASELINE = 9.0
-_SAMPLE_SECONDS = 0.013  # what the whiteboard needs from point to point
-_PATH_STEP = 4.0  # whiteboard units between the points of a path before the pen's speed is applied
-_LINE_DISTANCE = 700.0
-_MARGIN = 900.0
+DEFAULT_FORMAT = "iamondb"
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What is to be written.
+class Format(NamedTuple):
+    """How data of one format are made."""
 
-    Attributes:
-        num_forms: number of forms, at least 2; each has its own writer.
-        lines_per_form: number of lines of each form, 1 to 99.
-        max_chars: the most characters a line may have.
-        seed: everything follows from it.
-    """
-
-    num_forms: int
-    lines_per_form: int = 6
-    max_chars: int = 18
-    seed: int = 0
-
-    def __post_init__(self):
-        for name, low, high in (
-            ("num_forms", 2, MAX_FORMS),
-            ("lines_per_form", 1, 99),
-            ("max_chars", MIN_CHARS, 100),
-            ("seed", 0, 2**63 - 1),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UserError(f"--{name}={value}: accepted are {low} to {high}")
+    settings: type[Settings]  # its fields are the format's flags
+    write: Callable[[Path, Settings], str]  # fills an empty folder; returns what with, in words
+    parts: tuple[str, ...]  # names of what it puts there
 
 
-class Writer(NamedTuple):
-    """A hand. Lengths in whiteboard units, others relative."""
-
-    face: str
-    x_height: float
-    aspect: float  # width of letters
-    slant: float  # shift to the right per unit of height
-    letter_gap: float  # in letter heights
-    word_gap: float  # in letter heights
-    slope: float  # of the baseline
-    wave: float  # amplitude of the baseline's slow wave
-    variation: float  # from letter to letter
-    tremor: float
-    roundness: float  # how much corners are rounded off
-    speed: float  # per sample, where the path is straight
-    joins: float  # probability of keeping the pen down where a stroke begins near the last one
-
-
-class Glyph(NamedTuple):
-    """A letter in font units: its strokes [points, 2], y downwards from the baseline."""
-
-    strokes: tuple[np.ndarray, ...]
-    num_early: int  # strokes up to the one that leads on to the next letter; the others can wait
-    width: float
-
-
-def draw_writer(rng: np.random.Generator) -> Writer:
-    """Draws a writer; two of three join their letters."""
-    joined = rng.random() < 0.67
-    face = str(rng.choice(_JOINED_FACES if joined else _PRINTED_FACES))
-    x_height = rng.uniform(110.0, 190.0)
-    return Writer(
-        face=face,
-        x_height=x_height,
-        aspect=rng.uniform(0.85, 1.25) * (1.0 if joined else 0.8),
-        slant=rng.normal(0.0 if joined else 0.08, 0.13),
-        letter_gap=rng.uniform(-0.05, 0.12) if joined else rng.uniform(-0.15, 0.08),
-        word_gap=rng.uniform(0.9, 1.7),
-        slope=rng.normal(0.0, 0.02),
-        wave=rng.uniform(0.0, 0.12) * x_height,
-        variation=rng.uniform(0.02, 0.07),
-        tremor=rng.uniform(0.01, 0.035) * x_height,
-        roundness=rng.uniform(0.09, 0.17) * x_height,
-        speed=rng.uniform(20.0, 36.0),
-        joins=rng.uniform(0.8, 1.0) if joined else rng.uniform(0.1, 0.6),
-    )
+_HANDWRITING = synthetic_handwriting.HandwritingSettings
+_SPEECH = synthetic_speech.SpeechSettings
+_IMAGES = synthetic_images.ImageSettings
+FORMATS = {
+    "iamondb": Format(_HANDWRITING, synthetic_handwriting.write_iamondb, ("lineStrokes", "splits")),
+    "deepwriting": Format(
+        _HANDWRITING,
+        synthetic_handwriting.write_deepwriting,
+        ("deepwriting_training.npz", "deepwriting_validation.npz"),
+    ),
+    "ink_json": Format(_HANDWRITING, synthetic_handwriting.write_ink_json, ("ink",)),
+    "inkml": Format(_HANDWRITING, synthetic_handwriting.write_inkml, ("ink",)),
+    "ink_npz": Format(_HANDWRITING, synthetic_handwriting.write_ink_npz, ("ink.npz",)),
+    "timit": Format(_SPEECH, synthetic_speech.write_timit, ("TIMIT", "lists")),
+    "blizzard": Format(synthetic_speech.BookSettings, synthetic_speech.write_blizzard, ("audio",)),
+    "wav": Format(_SPEECH, synthetic_speech.write_wav, ("audio",)),
+    "mnist_amat": Format(
+        _IMAGES, synthetic_images.write_amat, tuple(synthetic_images.AMAT_NAMES.values())
+    ),
+    "mnist_idx": Format(
+        _IMAGES,
+        synthetic_images.write_idx,
+        tuple(name for names in synthetic_images.IDX_NAMES.values() for name in names),
+    ),
+}
 
 
-@cache
-def _glyphs(face: str) -> dict[str, Glyph]:
-    font = HersheyFonts()
-    font.load_default_font(face)
-    glyphs = {}
-    for code in range(33, 127):
-        (glyph,) = font.glyphs_for_text(chr(code))
-        strokes = tuple(
-            np.asarray(stroke, np.float64) - (glyph.left_offset, _BASELINE)
-            for stroke in glyph.strokes
-            if len(stroke)
-        )
-        # In the joined faces a letter ends where the next begins: at the right edge of its box.
-        ends = [stroke[-1, 0] >= glyph.char_width - 1.5 for stroke in strokes]
-        joined = face in _JOINED_FACES and any(ends)
-        num_early = len(ends) - ends[::-1].index(True) if joined else len(strokes)
-        glyphs[chr(code)] = Glyph(strokes, num_early, float(glyph.char_width))
-    return glyphs
-
-
-def lay_out(text: str, writer: Writer, rng: np.random.Generator) -> list[np.ndarray]:
-    """Turns a line of text into pen-down paths, corners and all.
-
-    Args:
-        text: printable ASCII.
-        writer: the hand.
-        rng: the source of variation.
-
-    Returns:
-        Strokes in writing order, each [points, 2] whiteboard units, y downwards from the baseline.
-    """
-    glyphs = _glyphs(writer.face)
-    scale = writer.x_height / _X_HEIGHT[writer.face]
-    near = 0.45 * writer.x_height
-    x = 0.0
-    strokes: list[list[np.ndarray]] = []
-    for word in text.split(" "):
-        late: list[np.ndarray] = []  # dots and bars, written when the word is finished
-        may_join = False  # the pen is where it left the last letter of this word
-        for letter in word:
-            glyph = glyphs[letter]
-            wide, high = np.exp(rng.normal(0.0, writer.variation, 2))
-            lean = -writer.slant + rng.normal(0.0, writer.variation)
-            shape = scale * np.array([[wide * writer.aspect, lean], [0.0, high]])
-            shift = np.array([x, rng.normal(0.0, 0.6 * writer.variation) * writer.x_height])
-            placed = [stroke @ shape.T + shift for stroke in glyph.strokes]
-            placed = [_dot(stroke, writer, rng) for stroke in placed]
-            for stroke in placed[: glyph.num_early]:
-                distance = np.hypot(*(stroke[0] - strokes[-1][-1][-1])) if may_join else np.inf
-                if distance < near and rng.random() < writer.joins:
-                    strokes[-1].append(stroke)
-                else:
-                    strokes.append([stroke])
-                may_join = len(stroke) > 1
-            late += placed[glyph.num_early :]
-            x += scale * glyph.width * writer.aspect * wide + writer.letter_gap * writer.x_height
-        strokes += [[stroke] for stroke in late]
-        x += writer.word_gap * writer.x_height * rng.uniform(0.8, 1.25)
-    return [np.concatenate(parts) for parts in strokes]
-
-
-def _dot(stroke: np.ndarray, writer: Writer, rng: np.random.Generator) -> np.ndarray:
-    """The fonts draw dots as small outlines; a hand makes a point, or a short dab."""
-    if np.ptp(stroke, axis=0).max() > 0.3 * writer.x_height:
-        return stroke
-    centre = stroke.mean(axis=0, keepdims=True)
-    if rng.random() < 0.5:
-        return centre
-    return centre + np.array([[0.0, 0.0], [0.4, 0.6]]) * rng.uniform(20.0, 60.0)
-
-
-def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian smoothing along axis 0 that keeps both end values in place."""
-    reach = min(int(3.0 * sigma) + 1, len(values) - 1)
-    if reach < 1:
-        return values
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma, 1e-6)) ** 2)
-    kernel /= kernel.sum()
-    # Point reflection about each end: the smoothed curve still begins and ends there.
-    before = 2.0 * values[:1] - values[reach:0:-1]
-    after = 2.0 * values[-1:] - values[-2 : -reach - 2 : -1]
-    padded = np.concatenate([before, values, after])
-    columns = [np.convolve(column, kernel, "valid") for column in padded.T]
-    return np.stack(columns, axis=1)
-
-
-def _resample(path: np.ndarray, positions: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Linear interpolation of `path` [points, 2], known at `positions`, to the positions `at`."""
-    return np.stack([np.interp(at, positions, column) for column in path.T], axis=1)
-
-
-def _arc_length(path: np.ndarray) -> np.ndarray:
-    """Distance along `path` from its first point to each, [points]."""
-    return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(path, axis=0).T))])
-
-
-def write_stroke(path: np.ndarray, writer: Writer, rng: np.random.Generator) -> np.ndarray:
-    """Moves the pen along a path.
-
-    Args:
-        path: [points, 2], whiteboard units.
-        writer: the hand.
-        rng: the source of unsteadiness.
-
-    Returns:
-        Where the pen is at each sample, [samples, 2]; 1 sample for a path without length.
-    """
-    length = _arc_length(path)
-    if length[-1] < _PATH_STEP:
-        return path[:1]
-    num_points = max(3, int(length[-1] / _PATH_STEP) + 1)
-    path = _resample(path, length, np.linspace(0.0, length[-1], num_points))
-    path = _smooth(path, writer.roundness / _PATH_STEP)
-    unsteady = _smooth(rng.normal(size=(num_points, 2)), 10.0)
-    path = path + unsteady * writer.tremor * np.sqrt(2.0 * np.sqrt(np.pi) * 10.0)
-
-    # Pen speed at each point of the path, relative to that on a straight.
-    steps = np.diff(path, axis=0)
-    step_lengths = np.maximum(np.hypot(*steps.T), 1e-3)
-    turns = np.abs(np.diff(np.unwrap(np.arctan2(steps[:, 1], steps[:, 0]))))
-    curvature = np.concatenate([turns[:1], turns, turns[-1:]]) / np.mean(step_lengths)
-    curvature = np.maximum(_smooth(curvature[:, None], 2.0)[:, 0], 0.0) * writer.x_height
-    bend = np.clip((0.6 + curvature) ** (-1.0 / 3.0), 0.25, 1.2)
-    to_end = np.minimum(np.arange(num_points), np.arange(num_points)[::-1]) * _PATH_STEP
-    ramp = np.clip(0.45 + to_end / (0.5 * writer.x_height), 0.0, 1.0)
-    speed = 1.25 * writer.speed * bend * ramp
-
-    time = np.concatenate([[0.0], np.cumsum(step_lengths / (0.5 * (speed[1:] + speed[:-1])))])
-    num_samples = max(2, round(time[-1]) + 1)
-    return _resample(path, time, np.linspace(0.0, time[-1], num_samples))
-
-
-def write_line(
-    text: str, writer: Writer, rng: np.random.Generator, top_left: tuple[float, float]
-) -> list[np.ndarray]:
-    """Writes one line of text.
-
-    Args:
-        text: printable ASCII.
-        writer: the hand.
-        rng: the source of variation.
-        top_left: where the line begins, x and the baseline's y.
-
-    Returns:
-        Strokes, int64 [samples, 2], positive whiteboard coordinates, y downwards.
-    """
-    strokes = [write_stroke(path, writer, rng) for path in lay_out(text, writer, rng)]
-    phase, period = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(1500.0, 4000.0)
-    slope = writer.slope + rng.normal(0.0, 0.006)
-    result = []
-    for stroke in strokes:
-        x, y = stroke.T
-        baseline = slope * x + writer.wave * np.sin(2.0 * np.pi * x / period + phase)
-        moved = np.stack([x + top_left[0], y + baseline + top_left[1]], axis=1)
-        result.append(np.maximum(np.rint(moved), 1.0).astype(np.int64))
-    return result
-
-
-def to_xml(strokes: list[np.ndarray], rng: np.random.Generator) -> str:
-    """Writes strokes as IAM-OnDB's XML.
-
-    Args:
-        strokes: int64 [samples, 2] each.
-        rng: the source of pauses between strokes.
-
-    Returns:
-        The file's text.
-    """
-    everything = np.concatenate(strokes)
-    (left, top), (right, bottom) = everything.min(axis=0), everything.max(axis=0)
-    lines = [
-        '<?xml version="1.0" encoding="ISO-8859-1"?>',
-        "<WhiteboardCaptureSession>",
-        "  <WhiteboardDescription>",
-        '    <SensorLocation corner="top_left"/>',
-        f'    <DiagonallyOppositeCoords x="{right}" y="{bottom}"/>',
-        f'    <VerticallyOppositeCoords x="{left}" y="{bottom}"/>',
-        f'    <HorizontallyOppositeCoords x="{right}" y="{top}"/>',
-        "  </WhiteboardDescription>",
-        "  <StrokeSet>",
-    ]
-    start = rng.uniform(10.0, 1000.0)
-    for stroke in strokes:
-        times = start + _SAMPLE_SECONDS * np.arange(len(stroke))
-        lines.append(
-            f'    <Stroke colour="black" start_time="{times[0]:.2f}" end_time="{times[-1]:.2f}">'
-        )
-        lines += [
-            f'      <Point x="{x}" y="{y}" time="{time:.2f}"/>'
-            for (x, y), time in zip(stroke.tolist(), times.tolist(), strict=True)
-        ]
-        lines.append("    </Stroke>")
-        start = times[-1] + rng.uniform(0.08, 0.4)
-    lines += ["  </StrokeSet>", "</WhiteboardCaptureSession>", ""]
-    return "\n".join(lines)
-
-
-def form_id(index: int) -> str:
-    """Form id of the index-th form, 0 to `MAX_FORMS` - 1: x01-000z, x01-001z, ..."""
-    return f"x{index // 1000 + 1:02d}-{index % 1000:03d}z"
-
-
-def _write_form(folder: Path, index: int, settings: Settings) -> None:
-    form = form_id(index)
-    rng = np.random.default_rng([settings.seed, index])
-    writer = draw_writer(rng)
-    texts = sentences.lines(rng, settings.lines_per_form, settings.max_chars)
-    folder = folder / "lineStrokes" / form[:3] / form[:-1]
-    folder.mkdir(parents=True)
-    for number, text in enumerate(texts, start=1):
-        # A seed per line: more lines per form leave the earlier ones as they are.
-        rng = np.random.default_rng([settings.seed, index, number])
-        top_left = (_MARGIN + rng.uniform(-60.0, 60.0), _MARGIN + _LINE_DISTANCE * number)
-        xml = to_xml(write_line(text, writer, rng, top_left), rng)
-        (folder / f"{form}-{number:02d}.xml").write_text(xml, encoding="ascii")
-
-
-def _write_lists(folder: Path, settings: Settings) -> None:
-    forms = [form_id(index) for index in range(settings.num_forms)]
-    num_valid = max(1, settings.num_forms // 6)
-    folder.mkdir()
-    (folder / "train.txt").write_text("\n".join(forms[:-num_valid]) + "\n", encoding="ascii")
-    (folder / "valid.txt").write_text("\n".join(forms[-num_valid:]) + "\n", encoding="ascii")
-
-
-def write(out: Path, settings: Settings) -> None:
+def write(out: Path, name: str, settings: Settings) -> str:
     """Writes synthetic raw data, all of it or nothing.
 
     Args:
         out: a folder that does not exist, is empty, or holds what this function wrote earlier
             (which is replaced).
-        settings: what to write.
+        name: of the format, a key of `FORMATS`.
+        settings: what to write, of the format's own class.
+
+    Returns:
+        What was written, in words.
 
     Raises:
-        UserError: `out` holds something else.
+        UserError: `out` holds something else, or the format cannot be written here.
     """
     _check_replaceable(out)
     with replacing_folder(out) as partial:
-        for index in tqdm(range(settings.num_forms), desc="writing", unit=" forms", disable=None):
-            _write_form(partial, index, settings)
-        _write_lists(partial / "splits", settings)
-        content = json.dumps(dataclasses.asdict(settings), indent=1) + "\n"
+        written = FORMATS[name].write(partial, settings)
+        # The default goes without saying, as among the flags.
+        header = {} if name == DEFAULT_FORMAT else {"format": name}
+        content = json.dumps(header | dataclasses.asdict(settings), indent=1) + "\n"
         (partial / SETTINGS_NAME).write_text(content, encoding="ascii")
         _check_replaceable(out)
+    return written
 
 
 def _check_replaceable(out: Path) -> None:
@@ -375,34 +101,60 @@ def _check_replaceable(out: Path) -> None:
     if not out.is_dir():
         raise UserError(f"--out: {out} is a file; accepted: a new, an empty or an earlier folder")
     names = {path.name for path in out.iterdir()}
-    if names and SETTINGS_NAME not in names:
-        raise UserError(f"--out: {out} is not empty and was not written by this command")
-    foreign = sorted(names - _PARTS)
+    if not names:
+        return
+    try:
+        earlier = json.loads((out / SETTINGS_NAME).read_text(encoding="ascii"))
+        parts = FORMATS[earlier.get("format", DEFAULT_FORMAT)].parts
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        raise UserError(f"--out: {out} is not empty and was not written by this command") from None
+    foreign = sorted(names - {SETTINGS_NAME, *parts})
     if foreign:
         raise UserError(f"--out: {out} holds {foreign[0]!r}, which this command did not write")
+
+
+def _flag_fields() -> dict[str, tuple[dataclasses.Field, list[str]]]:
+    """Each setting's field, which formats that share a setting share too, and these formats."""
+    found: dict[str, tuple[dataclasses.Field, list[str]]] = {}
+    for name, entry in FORMATS.items():
+        for field in dataclasses.fields(entry.settings):
+            found.setdefault(field.name, (field, []))[1].append(name)
+    return found
 
 
 def define_flags() -> None:
     """Defines this command's flags."""
     flags.DEFINE_string("out", None, "Folder of the raw data; earlier output there is replaced.")
-    flags.DEFINE_integer("num_forms", 60, "Number of forms, each by another writer.")
-    flags.DEFINE_integer("lines_per_form", 6, "Number of lines of each form.")
-    flags.DEFINE_integer("max_chars", 18, "The most characters of a line.")
-    flags.DEFINE_integer("seed", 0, "Random seed.")
+    flags.DEFINE_enum("format", DEFAULT_FORMAT, list(FORMATS), "Format of the raw data.")
+    for name, (field, formats) in _flag_fields().items():
+        note = "" if len(formats) == len(FORMATS) else f" Of {', '.join(formats)}."
+        flags.DEFINE_integer(name, field.default, field.metadata["description"] + note)
     flags.mark_flag_as_required("out")
+
+
+def settings_from_flags() -> Settings:
+    """Reads the settings of the format that the flags name.
+
+    Raises:
+        UserError: a value is out of range, or a flag of other formats is given.
+    """
+    values = flags.FLAGS
+    settings = FORMATS[values.format].settings
+    own = [field.name for field in dataclasses.fields(settings)]
+    for name in _flag_fields():
+        if name not in own and values[name].present:
+            raise UserError(
+                f"--{name} means nothing with --format={values.format}, which takes "
+                f"{', '.join(f'--{taken}' for taken in own)}"
+            )
+    return settings(**{name: values[name].value for name in own})
 
 
 def main() -> None:
     """Writes what the flags ask for."""
     values = flags.FLAGS
-    settings = Settings(
-        num_forms=values.num_forms,
-        lines_per_form=values.lines_per_form,
-        max_chars=values.max_chars,
-        seed=values.seed,
-    )
-    write(Path(values.out), settings)
-    print(f"wrote {settings.num_forms * settings.lines_per_form} lines to {values.out}")
+    written = write(Path(values.out), values.format, settings_from_flags())
+    print(f"wrote {written} to {values.out}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import handwriting, iamondb, raw_files
+from data_prep import iamondb, raw_files
 from data_prep.linestrokes import parse_line
 from data_prep.raw_files import FileFault, parse_file
 from stcn_tf.errors import UserError
@@ -77,27 +77,6 @@ def prepare(source, out="out", **options):
     } | options
     iamondb.prepare(source / "raw", source / out, **options)
     return source / out
-
-
-def read_back(folder, split):
-    """Sequences by id, in order, as raw units."""
-    import tensorflow as tf
-
-    from stcn_tf.data import records
-
-    card = records.read_card(folder)
-    result = {}
-    for path in records.verify(folder, split):
-        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
-            features = tf.train.Example.FromString(record).features.feature
-            x = np.frombuffer(features["x"].bytes_list.value[0], "<f4").reshape(-1, 3)
-            assert features["length"].int64_list.value[0] == len(x)
-            result[features["id"].bytes_list.value[0].decode()] = card.normalization.denormalize(x)
-    return result
-
-
-def files_of(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 # ---------------------------------------------------------------------------------- parsing
@@ -180,40 +159,6 @@ def test_parse_file_tells_what_it_cannot_read(tmp_path):
     assert result.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# ------------------------------------------------------------------------------- statistics
-
-
-def test_statistics_by_hand():
-    lines = [
-        np.array([[1, 2, 0], [3, -4, 1]], np.float32),
-        np.array([[5, 0, 0], [0, 0, 0], [1, 7, 1]], np.float32),
-    ]
-    statistics = handwriting.offset_statistics(lines)
-    # N = 5, sum dx = 10, sum dy = 5, sum dx^2 = 36, sum dy^2 = 69.
-    assert statistics.mean == pytest.approx((2.0, 1.0), rel=1e-15)
-    assert statistics.std == pytest.approx((np.sqrt(36 / 5 - 4), np.sqrt(69 / 5 - 1)), rel=1e-15)
-    assert statistics.scalar_mean == pytest.approx(3.0, rel=1e-15)
-    assert statistics.scalar_std == pytest.approx(np.sqrt(105 / 5 - 9), rel=1e-15)
-    assert handwriting.offset_statistics(lines[::-1]) == statistics
-
-    scalar_mean, scalar_std = statistics.scalar_mean, statistics.scalar_std
-    assert handwriting.mean_and_std(statistics, "vrnn") == (
-        (scalar_mean, scalar_mean, 0.0),
-        (scalar_std, scalar_std, 1.0),
-    )
-    assert handwriting.mean_and_std(statistics, "channel") == (
-        (*statistics.mean, 0.0),
-        (*statistics.std, 1.0),
-    )
-    with pytest.raises(UserError, match="--normalization=none: accepted are vrnn, channel"):
-        handwriting.mean_and_std(statistics, "none")
-
-
-def test_statistics_of_a_straight_line_are_refused():
-    with pytest.raises(UserError, match="dx or dy do not vary"):
-        handwriting.offset_statistics([np.array([[0.1, 2, 0]] * 7, np.float32)])
-
-
 # ------------------------------------------------------------------------------ split lists
 
 
@@ -274,7 +219,7 @@ def test_source_may_be_any_of_three_folders(tmp_path):
             iamondb.find_line_strokes(folder)
 
 
-def test_records_hold_the_offsets_in_sorted_order(source, capsys):
+def test_records_hold_the_offsets_in_sorted_order(source, capsys, read_back):
     from stcn_tf.data import records
 
     out = prepare(source)
@@ -312,7 +257,7 @@ def test_records_hold_the_offsets_in_sorted_order(source, capsys):
     assert "skipped 0 entries" in printed and "1 files are in no list" in printed
 
 
-def test_channel_normalization(source):
+def test_channel_normalization(source, read_back):
     from stcn_tf.data import records
 
     out = prepare(source, normalization="channel")
@@ -407,7 +352,7 @@ def test_a_misplaced_file_belongs_to_no_form(source):
     assert forms["b07/b07-113/b07-113-01.xml"] == "b07-113"
 
 
-def test_same_bytes_again_elsewhere_and_with_any_number_of_workers(source):
+def test_same_bytes_again_elsewhere_and_with_any_number_of_workers(source, files_of):
     rng = np.random.default_rng(3)
     for number in range(3, 80):
         points = np.cumsum(rng.integers(-40, 60, (number, 2)), axis=0)
@@ -429,7 +374,7 @@ def test_same_bytes_again_elsewhere_and_with_any_number_of_workers(source):
 
 
 @pytest.mark.parametrize("moment", ["parsing", "writing"])
-def test_interrupted_preparation_leaves_nothing(source, monkeypatch, moment):
+def test_interrupted_preparation_leaves_nothing(source, monkeypatch, moment, files_of):
     from stcn_tf.data import records
 
     kept = files_of(prepare(source, "kept"))
@@ -457,7 +402,7 @@ def test_interrupted_preparation_leaves_nothing(source, monkeypatch, moment):
     assert files_of(source / "kept") == kept
 
 
-def test_what_is_no_dataset_is_refused_before_parsing(source, monkeypatch):
+def test_what_is_no_dataset_is_refused_before_parsing(source, monkeypatch, files_of):
     kept = prepare(source, "kept")
     (kept / "thesis.tex").write_text("precious")
     (source / "file").write_text("precious")

@@ -1,17 +1,39 @@
-"""Synthetic handwriting: the real parser reads it, the seed fixes it, and it resembles writing."""
+"""The command that writes synthetic data: all of it or nothing, the same for the same flags."""
 
 import json
 import os
-import xml.etree.ElementTree as ElementTree
+import subprocess
+import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from data_prep import iamondb, sentences, synthetic
-from data_prep.linestrokes import parse_file
+from data_prep import synthetic, synthetic_handwriting
+from data_prep.synthetic_handwriting import HandwritingSettings
 from stcn_tf.errors import UserError
 
-SETTINGS = synthetic.Settings(num_forms=7, lines_per_form=3, max_chars=14, seed=5)
+PROJECT = Path(__file__).parents[2]
+HANDWRITING = {"num_forms": 3, "lines_per_form": 2, "max_chars": 12}
+RECORDINGS = {"num_recordings": 5}
+IMAGES = {"num_images": 11, "image_size": 9}
+SMALL = {
+    "iamondb": HANDWRITING,
+    "deepwriting": HANDWRITING,
+    "ink_json": HANDWRITING,
+    "inkml": HANDWRITING,
+    "ink_npz": HANDWRITING,
+    "timit": RECORDINGS,
+    "blizzard": {"num_chapters": 1},
+    "wav": RECORDINGS,
+    "mnist_amat": IMAGES,
+    "mnist_idx": IMAGES,
+}
+LISTS = ("splits", "lists", synthetic.SETTINGS_NAME)  # the seed changes none of the names in them
+
+
+def write(out, name, **values):
+    settings = synthetic.FORMATS[name].settings(**{**SMALL[name], **values})
+    return synthetic.write(out, name, settings)
 
 
 def files_of(folder):
@@ -22,190 +44,150 @@ def files_of(folder):
     }
 
 
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory):
-    out = tmp_path_factory.mktemp("synthetic") / "raw"
-    synthetic.write(out, SETTINGS)
-    return out
+def run(*arguments, code=0):
+    result = subprocess.run(
+        [sys.executable, "-m", "data_prep.synthetic", *arguments],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == code, result
+    return result.stdout, result.stderr
 
 
-def test_folders_and_lists_are_those_of_iam_ondb(raw):
-    names = list(files_of(raw))
-    assert "lineStrokes/x01/x01-000/x01-000z-01.xml" in names
-    assert "lineStrokes/x01/x01-006/x01-006z-03.xml" in names
-    assert len([name for name in names if name.endswith(".xml")]) == 21
-    splits = iamondb.read_splits(str(raw / "splits"))
-    assert splits["train"] == [synthetic.form_id(index) for index in range(6)]
-    assert splits["valid"] == ["x01-006z"]
-    assert json.loads((raw / "synthetic.json").read_text()) == {
-        "num_forms": 7,
-        "lines_per_form": 3,
-        "max_chars": 14,
+@pytest.mark.parametrize("name", synthetic.FORMATS)
+def test_the_same_seed_gives_the_same_bytes_another_seed_others(name, tmp_path):
+    for out, seed in (("one", 5), ("again", 5), ("other", 6)):
+        write(tmp_path / out, name, seed=seed)
+    one, other = files_of(tmp_path / "one"), files_of(tmp_path / "other")
+    assert files_of(tmp_path / "again") == one
+    assert list(other) == list(one)
+    data = [path for path in one if not path.startswith(LISTS)]
+    assert data
+    assert all(one[path] != other[path] for path in data)
+    assert sorted(os.listdir(tmp_path / "one")) == sorted(
+        [synthetic.SETTINGS_NAME, *synthetic.FORMATS[name].parts]
+    )
+
+
+def test_settings_are_kept(tmp_path):
+    write(tmp_path / "lines", "iamondb", seed=5)
+    # The default format has no name in the file.
+    assert json.loads((tmp_path / "lines" / "synthetic.json").read_text()) == {
+        "num_forms": 3,
+        "lines_per_form": 2,
+        "max_chars": 12,
         "seed": 5,
     }
-
-
-def test_form_ids_run_on_beyond_a_thousand():
-    assert synthetic.form_id(999) == "x01-999z"
-    assert synthetic.form_id(1000) == "x02-000z"
-    assert synthetic.form_id(synthetic.MAX_FORMS - 1) == "x99-999z"
-
-
-def test_preparation_reads_it(raw, tmp_path):
-    from stcn_tf.data import records
-
-    iamondb.prepare(
-        raw,
-        tmp_path / "out",
-        split=str(raw / "splits"),
-        normalization="vrnn",
-        skip_bad=False,
-        workers=1,
-    )
-    card = records.read_card(tmp_path / "out")
-    assert card.name == "handwriting"
-    assert {name: split.num_sequences for name, split in card.splits.items()} == {
-        "train": 18,
-        "valid": 3,
+    write(tmp_path / "images", "mnist_idx")
+    assert json.loads((tmp_path / "images" / "synthetic.json").read_text()) == {
+        "format": "mnist_idx",
+        "num_images": 11,
+        "image_size": 9,
+        "seed": 0,
     }
-    assert card.extra["num_files_in_no_list"] == 0
-
-
-def test_files_have_the_original_form(raw):
-    for path in sorted(raw.rglob("*.xml")):
-        root = ElementTree.parse(path).getroot()
-        assert root.tag == "WhiteboardCaptureSession"
-        assert [child.tag for child in root] == ["WhiteboardDescription", "StrokeSet"]
-        points = root.findall("StrokeSet/Stroke/Point")
-        x, y = (np.array([int(point.get(axis)) for point in points]) for axis in "xy")
-        times = [float(point.get("time")) for point in points]
-        assert min(x) >= 1 and min(y) >= 1
-        assert times == sorted(times)
-        corner = root.find("WhiteboardDescription/DiagonallyOppositeCoords")
-        assert (int(corner.get("x")), int(corner.get("y"))) == (max(x), max(y))
-        for stroke in root.iter("Stroke"):
-            assert stroke.get("start_time") == stroke[0].get("time")
-            assert stroke.get("end_time") == stroke[-1].get("time")
-
-
-def test_it_resembles_handwriting(tmp_path):
-    synthetic.write(tmp_path / "raw", synthetic.Settings(num_forms=20, lines_per_form=2, seed=9))
-    lines = [parse_file(path).line for path in sorted((tmp_path / "raw").rglob("*.xml"))]
-    lengths = [len(line.offsets) for line in lines]
-    assert 60 < min(lengths) and max(lengths) < 1200 and 200 < np.median(lengths) < 600
-    offsets = np.concatenate([line.offsets for line in lines])
-    # The complete IAM-OnDB: mean dx 8.2, std 42.0 and 37.1, pen rate 0.040.
-    assert 5 < offsets[:, 0].mean() < 12 and abs(offsets[:, 1].mean()) < 1.5
-    assert np.all((offsets[:, :2].std(axis=0) > 25) & (offsets[:, :2].std(axis=0) < 60))
-    assert 0.02 < offsets[:, 2].mean() < 0.08
-    assert sum(line.one_point_strokes for line in lines) > 0
-    # Writing goes to the right: every line is much wider than high.
-    for line in lines:
-        width, height = np.ptp(np.cumsum(line.offsets[:, :2], axis=0), axis=0)
-        assert width > 1.5 * height
-
-
-def test_the_same_seed_gives_the_same_bytes_another_seed_others(raw, tmp_path):
-    synthetic.write(tmp_path / "again", SETTINGS)
-    assert files_of(tmp_path / "again") == files_of(raw)
-    other = synthetic.Settings(num_forms=7, lines_per_form=3, max_chars=14, seed=6)
-    synthetic.write(tmp_path / "other", other)
-    before, after = files_of(raw), files_of(tmp_path / "other")
-    assert list(before) == list(after)
-    assert all(before[name] != after[name] for name in before if name.endswith(".xml"))
-
-
-def test_more_forms_leave_the_first_ones_as_they_are(raw, tmp_path):
-    more = synthetic.Settings(num_forms=9, lines_per_form=3, max_chars=14, seed=5)
-    synthetic.write(tmp_path / "more", more)
-    after = files_of(tmp_path / "more")
-    assert all(data == after[name] for name, data in files_of(raw).items() if ".xml" in name)
-
-
-def test_the_path_keeps_its_ends_and_slows_down_in_bends():
-    rng = np.random.default_rng(2)
-    writer = synthetic.draw_writer(rng)._replace(tremor=0.0, x_height=150.0, speed=24.0)
-    angle = np.linspace(0.0, 1.5 * np.pi, 200)
-    bend = np.stack([np.cos(angle), np.sin(angle)], axis=1) * 50.0
-    path = np.concatenate([np.linspace([50.0, -1200.0], [50.0, 0.0], 50), bend])
-    samples = synthetic.write_stroke(path, writer, rng)
-    np.testing.assert_allclose(samples[[0, -1]], path[[0, -1]], atol=1e-9)
-    steps = np.hypot(*np.diff(samples, axis=0).T)
-    straight = samples[1:, 1] < -200.0
-    assert np.median(steps[~straight]) < 0.75 * np.median(steps[straight][5:])
-    assert steps[0] < np.median(steps[straight])
-
-
-def test_a_dot_is_one_sample():
-    rng = np.random.default_rng(0)
-    writer = synthetic.draw_writer(rng)
-    samples = synthetic.write_stroke(np.array([[3.0, 4.0]]), writer, rng)
-    np.testing.assert_array_equal(samples, [[3.0, 4.0]])
-
-
-def test_lines_are_whole_words_of_printable_letters():
-    lines = sentences.lines(np.random.default_rng(1), 3000, synthetic.MIN_CHARS)
-    assert len(lines) == 3000
-    assert max(map(len, lines)) <= synthetic.MIN_CHARS
-    assert all(33 <= ord(letter) < 127 for line in lines for letter in line.replace(" ", ""))
-    # Each line is as full as the next word allows.
-    for line, following in zip(lines, lines[1:], strict=False):
-        assert len(line) + 1 + len(following.split(" ")[0]) > synthetic.MIN_CHARS
-    letters = set("".join(lines).lower())
-    assert set("abcdefghijklmnopqrstuvwxyz0123456789.,?") <= letters
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("name", "values", "message"),
     [
-        ({"num_forms": 1}, "--num_forms=1: accepted are 2 to 99000"),
-        ({"num_forms": 99_001}, "--num_forms=99001"),
-        ({"num_forms": 2, "lines_per_form": 0}, "--lines_per_form=0: accepted are 1 to 99"),
-        ({"num_forms": 2, "max_chars": 5}, "--max_chars=5: accepted are 12 to 100"),
-        ({"num_forms": 2, "seed": -1}, "--seed=-1"),
+        ("iamondb", {"num_forms": 1}, "--num_forms=1: accepted are 2 to 99000"),
+        ("inkml", {"num_forms": 99_001}, "--num_forms=99001"),
+        ("iamondb", {"lines_per_form": 0}, "--lines_per_form=0: accepted are 1 to 99"),
+        ("iamondb", {"max_chars": 5}, "--max_chars=5: accepted are 12 to 100"),
+        ("iamondb", {"seed": -1}, "--seed=-1"),
+        ("timit", {"num_recordings": 2}, "--num_recordings=2: accepted are 3 to 10000"),
+        ("blizzard", {"num_chapters": 100}, "--num_chapters=100: accepted are 1 to 99"),
+        ("mnist_idx", {"num_images": 0}, "--num_images=0: accepted are 1 to 60000"),
+        ("mnist_amat", {"image_size": 3}, "--image_size=3: accepted are 4 to 256"),
     ],
 )
-def test_settings_out_of_range(values, message):
+def test_settings_out_of_range(name, values, message):
     with pytest.raises(UserError) as error:
-        synthetic.Settings(**values)
+        synthetic.FORMATS[name].settings(**values)
     assert message in str(error.value)
 
 
+def test_flags_reach_the_settings(tmp_path):
+    out, err = run(
+        f"--out={tmp_path}/raw", "--num_forms=2", "--lines_per_form=1", "--max_chars=12", "--seed=8"
+    )
+    assert (out, err) == (f"wrote 2 lines to {tmp_path}/raw\n", "")
+    synthetic.write(tmp_path / "same", "iamondb", HandwritingSettings(2, 1, 12, 8))
+    assert files_of(tmp_path / "raw") == files_of(tmp_path / "same")
+    out, err = run(
+        f"--out={tmp_path}/raw", "--format=mnist_idx", "--num_images=12", "--image_size=6"
+    )
+    assert (out, err) == (f"wrote 14 images to {tmp_path}/raw\n", "")
+    write(tmp_path / "same", "mnist_idx", num_images=12, image_size=6)
+    assert files_of(tmp_path / "raw") == files_of(tmp_path / "same")
+
+
+def test_flags_of_other_formats_are_refused(tmp_path):
+    _, err = run(f"--out={tmp_path}/raw", "--format=timit", "--num_forms=60", code=2)
+    assert err == (
+        "error: --num_forms means nothing with --format=timit, which takes --num_recordings, "
+        "--seed\n"
+    )
+    _, err = run(f"--out={tmp_path}/raw", "--image_size=28", code=2)
+    assert err == (
+        "error: --image_size means nothing with --format=iamondb, which takes --num_forms, "
+        "--lines_per_form, --max_chars, --seed\n"
+    )
+    assert os.listdir(tmp_path) == []
+
+
 def test_earlier_output_is_replaced_anything_else_is_not(tmp_path):
-    small = synthetic.Settings(num_forms=2, lines_per_form=1)
-    synthetic.write(tmp_path / "raw", synthetic.Settings(num_forms=3, lines_per_form=1))
-    synthetic.write(tmp_path / "raw", small)
-    assert len(list((tmp_path / "raw").rglob("*.xml"))) == 2
+    raw = tmp_path / "raw"
+    write(raw, "iamondb", num_forms=5)
+    write(raw, "iamondb", num_forms=2)
+    assert len(list(raw.rglob("*.xml"))) == 4
+    write(raw, "wav")
+    write(raw, "iamondb")
+    assert sorted(os.listdir(raw)) == ["lineStrokes", "splits", "synthetic.json"]
     assert os.listdir(tmp_path) == ["raw"]
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="is not empty and was not written by this command"):
-        synthetic.write(tmp_path / "mine", small)
-    (tmp_path / "raw" / "notes.txt").write_text("precious")
-    before = files_of(tmp_path / "raw")
-    with pytest.raises(UserError, match="raw holds 'notes.txt', which this command did not write"):
-        synthetic.write(tmp_path / "raw", small)
-    assert files_of(tmp_path / "raw") == before
+        write(tmp_path / "mine", "iamondb")
+    # A name that another format would have written is as foreign as any.
+    for foreign in ("notes.txt", "audio"):
+        (raw / foreign).write_text("precious")
+        before = files_of(raw)
+        with pytest.raises(UserError, match=f"raw holds '{foreign}', which this command did not"):
+            write(raw, "wav")
+        assert files_of(raw) == before
+        (raw / foreign).unlink()
     with pytest.raises(UserError, match="is a file"):
-        synthetic.write(tmp_path / "mine" / "thesis.tex", small)
+        write(tmp_path / "mine" / "thesis.tex", "iamondb")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": "magnet tape"}', '{"format": []}', "é"])
+def test_a_folder_with_another_synthetic_json_is_not_replaced(content, tmp_path):
+    (tmp_path / "synthetic.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match="is not empty and was not written by this command"):
+        write(tmp_path, "iamondb")
+    assert (tmp_path / "synthetic.json").read_text(encoding="utf-8") == content
+
+
 def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
-    settings = synthetic.Settings(num_forms=3, lines_per_form=1)
-    synthetic.write(tmp_path / "kept", settings)
+    write(tmp_path / "kept", "iamondb")
     kept = files_of(tmp_path / "kept")
-    original = synthetic._write_form
+    written = 0
 
-    def interrupt(folder, index, settings):
-        if index == 2:
+    def interrupt(strokes, rng):
+        nonlocal written
+        written += 1
+        if written % 4 == 0:
             raise KeyboardInterrupt
-        original(folder, index, settings)
+        return "<xml/>"
 
-    monkeypatch.setattr(synthetic, "_write_form", interrupt)
+    monkeypatch.setattr(synthetic_handwriting, "to_xml", interrupt)
     for name in ("kept", "new"):
         with pytest.raises(KeyboardInterrupt):
-            synthetic.write(tmp_path / name, settings)
+            write(tmp_path / name, "iamondb")
+    assert written == 8
     assert os.listdir(tmp_path) == ["kept"]
     assert files_of(tmp_path / "kept") == kept

@@ -1,0 +1,225 @@
+"""TIMIT: NIST SPHERE files -> records of frames of 200 samples, normalised, with a dataset card.
+
+    python -m data_prep.timit --source=TIMIT --out=RECORDS
+
+The split is that of SRNN (Fraccaro et al., 2016), which Z-forcing and STCN's release use too: the
+bundled lists name 4389 utterances of train, 231 of valid and 1680 of test, by their paths on the
+disc of the Linguistic Data Consortium. --lists names a folder of other lists.
+
+* train, valid: the utterances one after the other, in the order of the list, cut into sequences of
+  40 frames (8000 samples, half a second); the number of sequences is rounded down to a multiple of
+  --sequences_multiple.
+* test: an utterance is a sequence. What fills no frame is left out. Of a sequence of T frames the
+  release scores frames 1 to T-1, SRNN and Z-forcing 2 to T; here all T are kept.
+
+Normalisation: the mean and standard deviation of all samples of the training utterances, before
+they are cut. Numbers compare with FIVO's check values (Maddison et al., 2017; mean 0.006060, std
+548.136 in 16-bit units) only roughly, since its split is another one.
+
+Files are 16 kHz, mono. How they are decoded: `data_prep.audio`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from data_prep import audio, raw_files
+from stcn_tf import cli
+from stcn_tf.errors import UserError
+
+BUNDLED_LISTS = Path(__file__).parent / "splits" / "timit"
+SPLITS = ("train", "valid", "test")
+SAMPLE_RATE_HZ = 16_000
+FRAME_SIZE = 200
+SEQUENCE_SAMPLES = 40 * FRAME_SIZE
+SEQUENCES_MULTIPLE = 64
+
+_ENDINGS = (".wav", ".sph")
+
+
+def define_flags() -> None:
+    """Defines this command's flags."""
+    raw_files.define_flags("Folder that holds TRAIN and TEST, in whatever case, however deep.")
+    flags.DEFINE_string(
+        "lists",
+        None,
+        "Folder of train.txt, valid.txt and test.txt, which list files such as "
+        "TRAIN/DR2/FMMH0/SX187.WAV, one a line; by default those of SRNN's split.",
+    )
+    flags.DEFINE_integer(
+        "sequences_multiple",
+        SEQUENCES_MULTIPLE,
+        "What the number of sequences of train and of valid is rounded down to a multiple of.",
+        lower_bound=1,
+    )
+
+
+def read_lists(folder: Path) -> dict[str, list[str]]:
+    """Reads the files of each split, in the order of the lists.
+
+    Raises:
+        UserError: a list cannot be read, or a file is in two splits.
+    """
+    lists, owner = {}, {}
+    for split in SPLITS:
+        lists[split] = raw_files.read_list(folder / f"{split}.txt", flag="--lists")
+        for name in lists[split]:
+            if owner.setdefault(name.lower(), split) != split:
+                raise UserError(f"--lists: {name} is in {owner[name.lower()]} and in {split}")
+    return lists
+
+
+def find_listed(
+    found: Sequence[str], names: Sequence[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Finds listed files in a folder tree.
+
+    A file's path may differ from the list's in case and have more folders in front. Where there is
+    no such file, a converted copy (SX187.WAV.wav) stands for it.
+
+    Args:
+        found: the files there are.
+        names: as listed.
+
+    Returns:
+        The file of each name, and what is wrong with those that have none or several.
+    """
+    depths = {name.count("/") + 1 for name in names}
+    by_end: dict[str, list[str]] = {}
+    for path in found:
+        parts = path.lower().split("/")
+        for depth in depths:
+            if depth <= len(parts):
+                by_end.setdefault("/".join(parts[-depth:]), []).append(path)
+    files, faults = {}, {}
+    for name in names:
+        end = name.lower()
+        candidates = by_end.get(end) or by_end.get(f"{end}.wav") or []
+        if len(candidates) == 1:
+            files[name] = candidates[0]
+        elif candidates:
+            faults[name] = f"may be {' or '.join(candidates[:2])}"
+        else:
+            faults[name] = "is listed but does not exist"
+    return files, faults
+
+
+def plan_stream(
+    split: str, files: Mapping[str, audio.DecodedFile], multiple: int
+) -> tuple[audio.SplitPlan, int]:
+    """Cuts files, one after the other, into sequences of `SEQUENCE_SAMPLES`.
+
+    Args:
+        split: name of the split, for messages.
+        files: in order.
+        multiple: as --sequences_multiple.
+
+    Returns:
+        The sequences, named after the place where they begin, and how many were rounded off.
+
+    Raises:
+        UserError: there are less than `multiple`.
+    """
+    samples = audio.Samples(files)
+    num_whole = len(samples) // SEQUENCE_SAMPLES
+    num_kept = num_whole - num_whole % multiple
+    if not num_kept:
+        raise UserError(
+            f"{split}: {num_whole} sequences of {SEQUENCE_SAMPLES} samples are fewer than "
+            f"--sequences_multiple={multiple}"
+        )
+
+    def pieces() -> Iterator[tuple[str, np.ndarray]]:
+        for start in range(0, num_kept * SEQUENCE_SAMPLES, SEQUENCE_SAMPLES):
+            yield samples.place(start), samples.read(start, start + SEQUENCE_SAMPLES)
+
+    num_steps = num_kept * SEQUENCE_SAMPLES // FRAME_SIZE
+    plan = audio.SplitPlan(f"{len(files)} files", num_kept, num_steps, pieces)
+    return plan, num_whole - num_kept
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    lists: Path | None = None,
+    sequences_multiple: int = SEQUENCES_MULTIPLE,
+    skip_bad: bool = False,
+    workers: int = 1,
+) -> None:
+    """Reads raw files, writes records and card to `out`, and prints what they hold.
+
+    The arguments are the flags of these names.
+
+    Raises:
+        UserError: a mistake in the arguments or the files.
+    """
+    raw_files.check_out(out)
+    names = read_lists(lists or BUNDLED_LISTS)
+    listed = [name for split in SPLITS for name in names[split]]
+    paths, missing = find_listed(raw_files.find_files(source, _ENDINGS), listed)
+    if not paths:
+        raise UserError(
+            f"--source: {source} holds none of the {len(listed)} listed files, such as {listed[0]}"
+        )
+    if missing and not skip_bad:
+        raw_files.refuse(missing, source)
+    decoding = audio.Decoding(sample_rate_hz=SAMPLE_RATE_HZ, min_samples=FRAME_SIZE)
+    with audio.cache_beside(out) as cache:
+        decoded = audio.decode_files(
+            {name: source / path for name, path in paths.items()},
+            cache,
+            decoding,
+            source=source,
+            skip_bad=skip_bad,
+            workers=workers,
+        )
+        files = {
+            split: {name: decoded.files[name] for name in names[split] if name in decoded.files}
+            for split in SPLITS
+        }
+        plans, rounded_off = {}, {}
+        for split in ("train", "valid"):
+            plans[split], rounded_off[split] = plan_stream(split, files[split], sequences_multiple)
+        plans["test"] = audio.plan_files(files["test"], FRAME_SIZE)
+        is_bundled = lists is None
+        audio.write_records(
+            out,
+            plans,
+            audio.moments_of_files(list(files["train"].values())),
+            decoded._replace(faults=missing | decoded.faults),
+            name="timit" if is_bundled else "speech",
+            frame_size=FRAME_SIZE,
+            # Without the paths: the same data prepared elsewhere gives the same bytes.
+            command=(
+                "python -m data_prep.timit --source=DIR --out=DIR"
+                f"{'' if is_bundled else ' --lists=DIR'} "
+                f"--sequences_multiple={sequences_multiple}{' --skip_bad' if skip_bad else ''}"
+            ),
+            extra={
+                "split": "srnn" if is_bundled else "folder",
+                "files": {split: len(members) for split, members in files.items()},
+                "sequences_rounded_off": rounded_off,
+            },
+        )
+    for split, count in rounded_off.items():
+        print(f"{split}: {count} sequences rounded off to a multiple of {sequences_multiple}")
+
+
+def main() -> None:
+    """Prepares the records that the flags ask for."""
+    values = flags.FLAGS
+    prepare(
+        Path(values.source),
+        Path(values.out),
+        lists=Path(values.lists) if values.lists else None,
+        sequences_multiple=values.sequences_multiple,
+        skip_bad=values.skip_bad,
+        workers=raw_files.num_workers(),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags, needs_tensorflow=False)

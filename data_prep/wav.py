@@ -1,0 +1,140 @@
+"""One's own speech or music: a folder of WAV, FLAC, MP3 or OGG files -> records of frames.
+
+    python -m data_prep.wav --source=FOLDER --out=RECORDS
+
+A step is a frame of --frame_size samples. By default a file is one sequence. With
+--sequence_frames=N it is cut into sequences of N frames; what remains at its end is left out,
+unless the file is shorter than that: then it is one shorter sequence. Left out, too, is what fills
+no frame. A file of less than one frame is a fault.
+
+Normalisation: the mean and standard deviation of all samples of the files in train, before they
+are cut. How files are decoded: `data_prep.audio`.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from data_prep import audio, raw_files
+from stcn_tf import cli
+from stcn_tf.errors import UserError
+
+_MAX_FRAME_SIZE = 10_000
+
+
+def define_flags() -> None:
+    """Defines this command's flags."""
+    raw_files.define_flags("Folder of WAV, FLAC, MP3 or OGG files, however deep.")
+    raw_files.define_split_flags()
+    flags.DEFINE_integer(
+        "sample_rate_hz",
+        0,
+        "Sample rate to convert to; 0: that of the files, which must have the same one.",
+        lower_bound=0,
+        upper_bound=audio.MAX_RATE_HZ,
+    )
+    flags.DEFINE_integer(
+        "frame_size",
+        200,
+        "Number of samples of a frame.",
+        lower_bound=1,
+        upper_bound=_MAX_FRAME_SIZE,
+    )
+    flags.DEFINE_integer(
+        "sequence_frames",
+        0,
+        "Number of frames of a sequence; 0: a sequence is a whole file.",
+        lower_bound=0,
+    )
+    flags.DEFINE_bool("mix_channels", False, "Average the channels of files that have several.")
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    split: str = "random",
+    valid_share: float = 0.1,
+    test_share: float = 0.0,
+    sample_rate_hz: int = 0,
+    frame_size: int = 200,
+    sequence_frames: int = 0,
+    mix_channels: bool = False,
+    skip_bad: bool = False,
+    workers: int = 1,
+) -> None:
+    """Reads raw files, writes records and card to `out`, and prints what they hold.
+
+    The arguments are the flags of these names.
+
+    Raises:
+        UserError: a mistake in the arguments or the files.
+    """
+    if 0 < sample_rate_hz < audio.MIN_RATE_HZ:
+        raise UserError(
+            f"--sample_rate_hz={sample_rate_hz}: accepted: 0, or {audio.MIN_RATE_HZ} to "
+            f"{audio.MAX_RATE_HZ}"
+        )
+    raw_files.check_out(out)
+    found = raw_files.find_files(source, audio.ENDINGS)
+    if not found:
+        raise UserError(f"--source: {source} holds no {', '.join(audio.ENDINGS)} files")
+    parts = raw_files.split_names(found, split, valid_share, test_share)
+    decoding = audio.Decoding(
+        sample_rate_hz=sample_rate_hz,
+        resamples=True,
+        mixes_channels=mix_channels,
+        mono_advice=" (--mix_channels averages them)",
+        min_samples=frame_size,
+    )
+    with audio.cache_beside(out) as cache:
+        paths = {name: source / name for names in parts.values() for name in names}
+        decoded = audio.decode_files(
+            paths, cache, decoding, source=source, skip_bad=skip_bad, workers=workers
+        )
+        files = {
+            part: {name: decoded.files[name] for name in names if name in decoded.files}
+            for part, names in parts.items()
+        }
+        audio.write_records(
+            out,
+            {part: audio.plan_files(files[part], frame_size, sequence_frames) for part in files},
+            audio.moments_of_files(list(files["train"].values())),
+            decoded,
+            name="wav",
+            frame_size=frame_size,
+            # Without the paths: the same data prepared elsewhere gives the same bytes.
+            command=(
+                "python -m data_prep.wav --source=DIR --out=DIR "
+                f"{raw_files.split_arguments(split, valid_share, test_share)} "
+                f"--sample_rate_hz={sample_rate_hz} "
+                f"--frame_size={frame_size} --sequence_frames={sequence_frames}"
+                f"{' --mix_channels' if mix_channels else ''}{' --skip_bad' if skip_bad else ''}"
+            ),
+            extra={
+                "split": split if split in ("random", "folders") else "folder",
+                "files": {name: len(members) for name, members in files.items()},
+            },
+        )
+
+
+def main() -> None:
+    """Prepares the records that the flags ask for."""
+    values = flags.FLAGS
+    prepare(
+        Path(values.source),
+        Path(values.out),
+        split=values.split,
+        valid_share=values.valid_share,
+        test_share=values.test_share,
+        sample_rate_hz=values.sample_rate_hz,
+        frame_size=values.frame_size,
+        sequence_frames=values.sequence_frames,
+        mix_channels=values.mix_channels,
+        skip_bad=values.skip_bad,
+        workers=raw_files.num_workers(),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags, needs_tensorflow=False)
