@@ -10,18 +10,38 @@ STAMP := $(VENV)/.installed
 QUICKSTART := quickstart
 RECORDS := $(QUICKSTART)/records/dataset.json
 
+# What `make smoke-NAME` makes of raw data and of records, for each NAME.
+SMOKE := iamondb deepwriting ink timit blizzard wav mnist
+RAW_iamondb := --format=iamondb --num_forms=12
+RAW_deepwriting := --format=deepwriting --num_forms=12
+RAW_ink := --format=inkml --num_forms=12
+RAW_timit := --format=timit
+RAW_blizzard := --format=blizzard
+RAW_wav := --format=wav
+RAW_mnist := --format=mnist_amat --image_size=10
+PREPARE_iamondb := --source=smoke/raw/iamondb --split=smoke/raw/iamondb/splits
+PREPARE_deepwriting := --source=smoke/raw/deepwriting
+PREPARE_ink := --source=smoke/raw/ink/ink
+PREPARE_timit := --source=smoke/raw/timit --lists=smoke/raw/timit/lists --sequences_multiple=1
+PREPARE_blizzard := --source=smoke/raw/blizzard/audio --split=0.8,0.1,0.1 --files_per_group=4 \
+    --num_streams=3
+PREPARE_wav := --source=smoke/raw/wav/audio
+PREPARE_mnist := --source=smoke/raw/mnist
+
 SUPPORTED := import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13)
 
-.PHONY: help quickstart test test-slow lint format clean
+.PHONY: help quickstart smoke test test-slow lint format clean $(SMOKE:%=smoke-%)
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart   synthetic handwriting: prepare, train, evaluate, draw samples (minutes)"
+	@echo "make smoke        every data set, synthetic and tiny: from raw files to samples (minutes);"
+	@echo "                  make smoke-NAME: one of $(SMOKE)"
 	@echo "make test         all tests but the slow ones (WORKERS=$(WORKERS) processes)"
 	@echo "make test-slow    the slow tests"
 	@echo "make lint         style and format, checked"
 	@echo "make format       style and format, mended"
-	@echo "make clean        remove quickstart/ and caches; .venv stays"
+	@echo "make clean        remove quickstart/, smoke/ and caches; .venv stays"
 	@echo
 	@echo "The first of them installs everything into .venv (Python 3.11 to 3.13; another than"
 	@echo "python3: make PYTHON=python3.12 ...)."
@@ -83,6 +103,19 @@ quickstart: $(RECORDS)
 	@echo "      train on IAM-OnDB:    README.md says where it comes from and which command;"
 	@echo "                            experiments/iamondb.flags is the paper's model"
 
+smoke: $(SMOKE:%=smoke-%)
+
+$(SMOKE:%=smoke-%): smoke-%: $(STAMP)
+	rm -rf smoke/runs/$* smoke/samples/$*
+	$(PY) -m data_prep.synthetic $(RAW_$*) --out=smoke/raw/$*
+	$(PY) -m data_prep.$* $(PREPARE_$*) --out=smoke/records/$*
+	$(PY) -m data_prep.show smoke/records/$*
+	$(PY) -m stcn_tf.train --flagfile=experiments/smoke/$*.flags --run_dir=smoke/runs/$*
+	$(PY) -m stcn_tf.evaluate --run_dir=smoke/runs/$* --data=smoke/records/$*
+	$(PY) -m stcn_tf.sample --run_dir=smoke/runs/$* --out=smoke/samples/$*
+	$(PY) -m stcn_tf.reconstruct --run_dir=smoke/runs/$* --data=smoke/records/$* \
+	    --out=smoke/samples/$*
+
 clean:
-	rm -rf $(QUICKSTART) build dist .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(QUICKSTART) smoke build dist .pytest_cache .ruff_cache *.egg-info
 	find stcn_tf data_prep tests -name __pycache__ -type d -prune -exec rm -rf {} +

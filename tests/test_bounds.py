@@ -19,7 +19,7 @@ from stcn_tf.training.train_step import TrainStep, make_optimizer
 FLIPS = 8
 
 
-def _model(dense, draws):
+def _model(dense, draws, latent_sizes):
     return STCN(
         num_real=0,
         num_binary=1,
@@ -27,10 +27,10 @@ def _model(dense, draws):
         num_filters=16,
         kernel_size=2,
         blocks_per_layer=1,
-        latent_sizes=(2, 2, 2),
-        latent_hidden_layers=1,
-        output_layers=2,
-        output_filters=16,
+        latent_sizes=latent_sizes,
+        latent_hidden_layers=0,
+        output_layers=1,
+        output_filters=14,
         dense=dense,
         posterior_draws=draws,
     )
@@ -71,7 +71,7 @@ def test_objective_counts_the_weighted_kl_of_each_layer_once(weight, expected):
     ],
 )
 def test_elbo_counts_each_kl_as_often_as_the_model_has_latents(dense, draws, expected):
-    model = _model(dense, draws)
+    model = _model(dense, draws, latent_sizes=(4, 2, 3))
     np.testing.assert_array_equal(SUMS.elbo(model), expected)
     same = np.array_equal(SUMS.elbo(model), SUMS.objective())
     assert same == model.is_released_objective_a_bound
@@ -117,7 +117,8 @@ def x():
 LENGTHS = np.array([3, 2], np.int32)
 
 
-# Traced, because the loops over draws and particles are slow step by step.
+# Traced, because the loops over draws and particles are slow step by step; and once for each model
+# and shape, where seed and number are tensors.
 _score_samples = tf.function(score_samples, autograph=False)
 _filter_particles = tf.function(filter_particles, autograph=False)
 
@@ -175,9 +176,9 @@ def test_importance_weighting_agrees_with_numerical_integration(randomize, x, de
     exact, rough = (np.sum(exact_of_steps(model, x, num) * mask, axis=1) for num in nodes)
     np.testing.assert_allclose(exact, rough, atol=2e-3)
     repeats = 200  # each an estimate of its own
-    estimates = _score_samples(
-        model, np.tile(x, (repeats, 1, 1)), np.tile(LENGTHS, repeats), (1, 2), 500
-    ).importance_weighted.numpy()
+    inputs = model, np.tile(x, (repeats, 1, 1)), np.tile(LENGTHS, repeats)
+    estimates = _score_samples(*inputs, tf.constant((1, 2)), tf.constant(500))
+    estimates = estimates.importance_weighted.numpy()
     estimates = estimates.reshape(repeats, 2)
     stderr = estimates.std(axis=0, ddof=1) / np.sqrt(repeats)
     assert np.all(stderr < 0.005)
@@ -186,9 +187,7 @@ def test_importance_weighting_agrees_with_numerical_integration(randomize, x, de
     tolerance = 4 * stderr + estimates.var(axis=0) + np.abs(exact - rough)
     assert np.all(difference < tolerance)
     # While the ELBO is a bound that does not reach it.
-    sampled = _score_samples(
-        model, np.tile(x, (repeats, 1, 1)), np.tile(LENGTHS, repeats), (3, 4), 9
-    )
+    sampled = _score_samples(*inputs, tf.constant((3, 4)), tf.constant(9))
     elbo = sampled.mean.elbo(model).numpy().reshape(repeats, 2).mean(axis=0)
     assert elbo.sum() < exact.sum() - 0.02
 
@@ -328,15 +327,17 @@ def _flips(rng, num):
 def _trained_on_flips(dense, draws):
     """What the model makes of fresh flips: bounds in nats per flip and their standard errors."""
     keras.utils.set_random_seed(0)
-    model = _model(dense, draws)
+    model = _model(dense, draws, latent_sizes=(3, 2))
     model.build()
     config = TrainingConfig(
-        learning_rate=3e-3, learning_rate_decay=1.0, kl_weight_increment=3e-3, batch_size=32
+        learning_rate=2e-2, learning_rate_decay=1.0, kl_weight_increment=2e-2, batch_size=128
     )
-    step = TrainStep(config, model, make_optimizer(config), tf.distribute.get_strategy())
+    optimizer = make_optimizer(config)
+    optimizer.build(model.trainable_variables)  # else each update would be traced twice
+    step = TrainStep(config, model, optimizer, tf.distribute.get_strategy())
     rng = np.random.default_rng(0)
-    for _ in range(500):
-        step(Batch(_flips(rng, 32), tf.fill([32], FLIPS)))
+    for _ in range(120):
+        step(Batch(_flips(rng, config.batch_size), tf.fill([config.batch_size], FLIPS)))
     num = 2560
     inputs = _flips(rng, num), tf.fill([num], FLIPS), tf.constant((1, 2)), tf.constant(4)
     sampled = _score_samples(model, *inputs)

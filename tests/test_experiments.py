@@ -5,6 +5,7 @@ what is known of the authors' released configurations, and their sizes against a
 """
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 
 import keras
@@ -27,7 +28,7 @@ AS_RELEASED = "--flagfile=experiments/paper/as_released.flags"
 FLAGFILES = [
     path
     for path in sorted(EXPERIMENTS.rglob("*.flags"))
-    if path.parent != BASE and path.stem != "as_released"
+    if path.parent.name != "base" and path.stem != "as_released"
 ]
 
 # Real-valued and binary features of a step.
@@ -37,6 +38,9 @@ FEATURES = {
     "timit": (200, 0),
     "blizzard": (200, 0),
     "mnist": (0, 1),
+    "fsdd": (200, 0),
+    "ink": (2, 1),
+    "wav": (200, 0),
 }
 HANDWRITING = ("iamondb", "deepwriting")
 SPEECH = ("timit", "blizzard")
@@ -106,6 +110,16 @@ NUM_PARAMETERS = {
     "iamondb_compare": 1_585_021,
     "iamondb_cpu": 1_585_021,
     "quickstart": 414_243,
+    "deepwriting_cpu": 711_137,
+    "mnist_cpu": 400_449,
+    "fsdd_cpu": 5_523_860,
+    "smoke/iamondb": 2_952,
+    "smoke/deepwriting": 2_952,
+    "smoke/ink": 2_952,
+    "smoke/timit": 22_067,
+    "smoke/blizzard": 22_067,
+    "smoke/wav": 22_067,
+    "smoke/mnist": 2_737,
 } | {
     f"paper/{dataset}_{model}": number
     for datasets, numbers in _NUM_PARAMETERS.items()
@@ -194,7 +208,7 @@ ROWS = [
     for observation in (("",) if dataset == "mnist" else ("normal", "gmm"))
     if model != "stcn_dense_large" or dataset in SPEECH
 ]
-OTHERS = ("iamondb", "iamondb_compare", "iamondb_cpu", "quickstart")
+OTHERS = [key for key in NUM_PARAMETERS if not key.startswith("paper/")]
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
 
 
@@ -309,7 +323,7 @@ def count_parameters(row: Row, latent_sizes: tuple[int, ...]) -> int:
 
 def card_of(key: str) -> DatasetCard:
     """A card of records with the features that an experiment is for."""
-    dataset = key.removeprefix("paper/").split("_")[0]
+    dataset = key.rpartition("/")[2].split("_")[0]
     real, binary = FEATURES.get(dataset, (2, 1))
     kinds = ["real"] * real + ["binary"] * binary
     return DatasetCard(
@@ -382,7 +396,7 @@ def test_every_base_file_is_used():
         for path in EXPERIMENTS.rglob("*.flags")
         for line in path.read_text().splitlines()
     }
-    base = {path.relative_to(ROOT).as_posix() for path in BASE.glob("*.flags")}
+    base = {path.relative_to(ROOT).as_posix() for path in EXPERIMENTS.rglob("base/*.flags")}
     assert base
     assert base <= included
 
@@ -426,6 +440,14 @@ def test_the_receptive_field(key, frames, settings_of, make_model):
 @rows
 def test_a_row_has_the_papers_settings(row, settings_of):
     assert as_dict(settings_of(row.key)) == as_dict(Config()) | paper_settings(row)
+
+
+@rows
+def test_a_row_reads_the_records_of_its_data_set(row):
+    assert dict(settings_in(EXPERIMENTS / f"{row.key}.flags"))["data"] == f"records/{row.dataset}"
+    assert importlib.util.find_spec(f"data_prep.{row.dataset}")
+    command = f"`python -m data_prep.{row.dataset} --source=FOLDER --out=records/{row.dataset}`"
+    assert command in (EXPERIMENTS / "README.md").read_text()
 
 
 @rows
@@ -478,10 +500,10 @@ def test_the_table_of_the_readme():
     assert table.split("\n\n")[0].splitlines() == [row.readme_line for row in ROWS]
 
 
-# Of every kind one, all but the quick start with few filters, blocks and latents.
+# Of every kind one, with few filters, blocks and latents.
 SMALL = ("--num_filters=18", "--output_filters=24", "--num_components=3", "--latent_sizes=4,2")
 STEPS = [
-    ("quickstart",),
+    ("quickstart", *SMALL, "--blocks_per_layer=1"),
     ("iamondb", *SMALL, "--blocks_per_layer=2"),
     ("iamondb_cpu", *SMALL, "--blocks_per_layer=1"),
     ("iamondb_compare", *SMALL, "--blocks_per_layer=1", "--model=stcn"),

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf import export, flags, saved_model
-from stcn_tf.data.records import Feature, Normalization, read_card
+from stcn_tf.data.records import Feature, Modality, Normalization, read_card
 from stcn_tf.errors import UserError
 from stcn_tf.generation import generate_raw
 from stcn_tf.models import STCN
@@ -76,9 +76,15 @@ def test_samples_as_the_live_model_where_only_tensorflow_is(run, live, parse_fla
 
 def test_a_later_export_takes_the_place_of_an_earlier_one(run, model, live, tmp_path, monkeypatch):
     out = tmp_path / "model"
-    out.mkdir()
-    saved_model.write(saved_model.Sampler(model, run.card), out)
-    fingerprint = (out / "fingerprint.pb").read_bytes()
+    (out / "variables").mkdir(parents=True)
+    earlier = [
+        out / "saved_model.pb",
+        out / "fingerprint.pb",
+        out / "variables" / "variables.index",
+    ]
+    for file in earlier:
+        file.write_text("earlier")
+    sampler = saved_model.Sampler(model, run.card)
 
     def fail(module, path, **kwargs):
         Path(path, "half").write_text("half")
@@ -87,9 +93,10 @@ def test_a_later_export_takes_the_place_of_an_earlier_one(run, model, live, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(tf.saved_model, "save", fail)
         with pytest.raises(KeyboardInterrupt):
-            saved_model.write(saved_model.Sampler(model, run.card), out)
-    assert (out / "fingerprint.pb").read_bytes() == fingerprint
-    saved_model.write(saved_model.Sampler(model, run.card), out)
+            saved_model.write(sampler, out)
+    assert sorted(file for file in out.rglob("*") if file.is_file()) == sorted(earlier)
+    assert {file.read_text() for file in earlier} == {"earlier"}
+    saved_model.write(sampler, out)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
     loaded = tf.saved_model.load(str(out))
@@ -152,6 +159,7 @@ def test_features_that_are_no_handwriting(run):
     content = run.card.__dict__ | {
         "features": tuple(Feature(f"s{i}", "real", "none", "pressure") for i in range(4)),
         "normalization": Normalization("channel", (500.0,) * 4, (1e-3,) * 4),
+        "modality": Modality("other"),
     }
     sampler = saved_model.Sampler(model, type(run.card)(**content))
     x = sampler.sample(2, 6, [0, 0], 1.0).numpy()

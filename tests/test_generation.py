@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +14,8 @@ CERTAIN = {"temperature": 0.0, "latent_temperature": 0.0, "binary_temperature": 
 NORMALIZATION = Normalization("channel", (3.0, -1.0, 0.0), (40.0, 30.0, 1.0))
 
 
+# One model for each case, that is also traced once only.
+@functools.cache
 def _model(dense=True, draws="shared", **changes):
     model = STCN(
         num_real=2,
@@ -55,6 +59,7 @@ class _Generate:
 generate = _Generate()
 
 
+@functools.cache
 def _wavenet(first_frame="given", dense_blocks=(3, 1), **changes):
     settings = {
         "num_real": 2,
@@ -76,13 +81,13 @@ def _wavenet(first_frame="given", dense_blocks=(3, 1), **changes):
 
 @pytest.fixture(scope="module")
 def model():
-    return _model()
+    return _model(True, "shared")
 
 
 @pytest.fixture(scope="module")
 def given():
     """A Wavenet-dense whose first frame is given."""
-    return _wavenet()
+    return _wavenet("given")
 
 
 @pytest.fixture(scope="module")

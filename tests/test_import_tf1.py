@@ -898,7 +898,9 @@ def test_units_of_unknown_records(imported, tiny_records, capsys):
     assert "likelihoods are of the values that tiny holds" in capsys.readouterr().err
     features = (*card.features, Feature("lift", "binary", "0 or 1", "another"))
     normalization = Normalization("none", (0,) * 4, (1,) * 4)
-    other = dataclasses.replace(card, features=features, normalization=normalization)
+    other = dataclasses.replace(
+        card, features=features, normalization=normalization, modality=Modality("other")
+    )
     with pytest.raises(UserError, match="have 2 real and 2 binary features; .* has 2 and 1"):
         run.check_same_units(other)
     with pytest.raises(UserError, match="have 2 real and 2 binary features; .* has 2 and 1"):

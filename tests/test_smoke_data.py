@@ -1,0 +1,118 @@
+"""Every data set from synthetic raw files in its own format, by its parser, to a trained model."""
+
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data_prep import (
+    blizzard,
+    deepwriting,
+    iamondb,
+    ink,
+    mnist,
+    synthetic,
+    synthetic_handwriting,
+    synthetic_images,
+    synthetic_speech,
+    timit,
+    wav,
+)
+from stcn_tf import flags
+from stcn_tf.data.records import read_card
+from stcn_tf.training.loop import Trainer
+
+ROOT = Path(__file__).parents[1]
+HANDWRITING = synthetic_handwriting.HandwritingSettings(num_forms=6, lines_per_form=2)
+SPEECH = synthetic_speech.SpeechSettings(num_recordings=12)
+SHARES = {"split": "random", "valid_share": 0.25, "test_share": 0.0}
+COMMON = {"skip_bad": False, "workers": 1}
+
+
+def make_iamondb(raw: Path, out: Path) -> None:
+    synthetic.write(raw, "iamondb", HANDWRITING)
+    split = str(raw / "splits")
+    iamondb.prepare(raw, out, split=split, normalization="vrnn", **COMMON)
+
+
+def make_deepwriting(raw: Path, out: Path) -> None:
+    synthetic.write(raw, "deepwriting", HANDWRITING)
+    shares = {"valid_share": 0.1, "test_share": 0.0}
+    deepwriting.prepare(raw, out, normalization="channel", **shares, **COMMON)
+
+
+def make_ink(raw: Path, out: Path) -> None:
+    synthetic.write(raw, "inkml", HANDWRITING)
+    ink.prepare(raw / "ink", out, normalization="channel", **SHARES, **COMMON)
+
+
+def make_timit(raw: Path, out: Path) -> None:
+    synthetic.write(raw, "timit", SPEECH)
+    timit.prepare(raw, out, lists=raw / "lists", sequences_multiple=1, **COMMON)
+
+
+def make_blizzard(raw: Path, out: Path) -> None:
+    synthetic.write(raw, "blizzard", synthetic_speech.BookSettings(num_chapters=2))
+    split = "0.6,0.2,0.2"
+    blizzard.prepare(raw / "audio", out, split=split, files_per_group=3, num_streams=2, **COMMON)
+
+
+def make_wav(raw: Path, out: Path) -> None:
+    synthetic.write(raw, "wav", SPEECH)
+    wav.prepare(raw / "audio", out, **SHARES, **COMMON)
+
+
+def make_mnist(raw: Path, out: Path) -> None:
+    settings = synthetic_images.ImageSettings(num_images=25, image_size=9)
+    synthetic.write(raw, "mnist_idx", settings)
+    mnist.prepare(raw, out, binarization="dynamic", num_valid=7, seed=0, workers=1)
+
+
+MAKERS = {
+    "iamondb": make_iamondb,
+    "deepwriting": make_deepwriting,
+    "ink": make_ink,
+    "timit": make_timit,
+    "blizzard": make_blizzard,
+    "wav": make_wav,
+    "mnist": make_mnist,
+}
+KINDS = dict.fromkeys(MAKERS, "audio") | {
+    "iamondb": "handwriting",
+    "deepwriting": "handwriting",
+    "ink": "handwriting",
+    "mnist": "image",
+}
+
+
+def test_every_smoke_flagfile_is_run_here():
+    assert set(MAKERS) == {path.stem for path in (ROOT / "experiments/smoke").glob("*.flags")}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_from_raw_files_to_a_trained_model(name, parse_flags, monkeypatch, tmp_path):
+    MAKERS[name](tmp_path / "raw", tmp_path / "records")
+    card = read_card(tmp_path / "records")
+    assert card.modality.kind == KINDS[name]
+    assert {"train", "valid"} <= set(card.splits)
+    # Nothing else is left, such as what was decoded on the way.
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "records"}
+
+    monkeypatch.chdir(ROOT)  # flagfiles name those that they include from there
+    parse_flags(
+        flags.define_train,
+        f"--flagfile=experiments/smoke/{name}.flags",
+        f"--data={tmp_path / 'records'}",
+        f"--run_dir={tmp_path / 'run'}",
+        "--max_steps=2",
+        "--evaluate_every=2",
+        "--sample_every=2",
+    )
+    trainer = Trainer(flags.config(), flags.FLAGS.data, flags.FLAGS.run_dir, lambda line: None)
+    assert trainer.train()
+    assert float(trainer.checkpoints.best_elbo) > -float("inf")
+    events = EventAccumulator(str(tmp_path / "run/events/valid"))
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {"elbo/per_sequence", "samples", "reconstructions"} <= tags
+    assert ("samples/0" in tags) == (card.modality.kind == "audio")
