@@ -54,8 +54,8 @@ def train_batches(
     """Endless stream of full batches, in an order that differs from epoch to epoch.
 
     Where the split holds probabilities in place of binary values, these are drawn anew for every
-    batch. What does not fill a window at the end of an epoch goes into the next epoch's first one. The
-    same arguments give the same batches. Two caveats of `tf.data.Dataset.shuffle`: a second
+    batch. What does not fill a window at the end of an epoch goes into the next epoch's first one.
+    The same arguments give the same batches. Two caveats of `tf.data.Dataset.shuffle`: a second
     iterator over one and the same dataset object goes on with the order of later epochs, and a
     checkpoint is to be restored into an iterator that gave no batch yet.
 

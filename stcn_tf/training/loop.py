@@ -131,9 +131,10 @@ class Trainer:
             )
             return True
         model = self.run.config.model
+        observation = model.observation if self.run.card.num_real else "bernoulli"
         started = f"continuing after update {self.step:,}" if self.step else "starting"
         self._report(
-            f"{started}: {model.model} with {model.observation} outputs on {self.run.card.name}, "
+            f"{started}: {model.model} with {observation} outputs on {self.run.card.name}, "
             f"{self.model.count_params():,} parameters, at most {self.last_step:,} updates on "
             f"{self._devices()}; {self.run.path}"
         )
