@@ -3,11 +3,13 @@
 python -m stcn_tf.export --run_dir=DIR --out=DIR
 
     model = tf.saved_model.load(DIR)
-    strokes = model.sample(num=8, length=600, seed=[0, 0], temperature=1.0)
-    features = json.loads(model.card().numpy())["features"]
+    x = model.sample(num=8, length=600, seed=[0, 0], temperature=1.0)
+    card = json.loads(model.card().numpy())
 
 gives float32 [num, length, features] in raw units, the samples of
-`python -m stcn_tf.sample --num=8 --length=600 --seed=0 --temperature=1`.
+`python -m stcn_tf.sample --num=8 --length=600 --seed=0 --temperature=1`. A step is what
+card["features"] names: dx, dy and pen, a frame of audio samples, or a pixel of an image, of which
+there are height * width of card["modality"].
 """
 
 from stcn_tf import cli, flags

@@ -4,6 +4,7 @@
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -120,6 +121,8 @@ class Medium:
     def write_sounds(self, out: Path, name: str, sequences: Sequence[np.ndarray]) -> list[str]:
         """Writes `NAME_00.wav` and so on, of what can be heard.
 
+        Files of such names that an earlier call wrote are removed: they are no part of the others.
+
         Returns:
             Lines that say what was written; none where nothing was.
         """
@@ -187,6 +190,7 @@ class Audio(Medium):
             self.sounds([sequence for pair in pairs for sequence in pair]),
             self._sample_rate_hz,
             labels=[label for pair in labels for label in pair],
+            rows_each=2,
         )
 
     def sounds(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -194,7 +198,10 @@ class Audio(Medium):
         return [sequence.reshape(-1) for sequence in sequences]
 
     def write_sounds(self, out: Path, name: str, sequences: Sequence[np.ndarray]) -> list[str]:
-        """See `Medium.write_sounds`: WAV files of 16 bits."""
+        """See `Medium.write_sounds`: WAV files of 16 bits, in the place of earlier ones."""
+        for earlier in out.glob(f"{name}_*.wav"):
+            if re.fullmatch(rf"{name}_\d+\.wav", earlier.name):
+                earlier.unlink()
         digits = max(2, len(str(len(sequences) - 1)))
         lines = []
         for index, waveform in enumerate(self.sounds(sequences)):
@@ -224,9 +231,10 @@ class Images(Medium):
         size = f"{self._card.modality.height} x {self._card.modality.width}"
         fewest, most = min(given), max(given)
         if fewest != most or most >= self.length:
+            pixels = f"{most}" if fewest == most else f"{fewest} to {most}"
             raise UserError(
-                f"beginnings of {fewest} to {most} pixels; accepted: all of one length below the "
-                f"{self.length} of an image of {size}, as --beginning cuts them"
+                f"images of which {pixels} pixels are given; accepted: the same number of each, "
+                f"below the {self.length} of an image of {size}, as --beginning cuts them"
             )
         rest = self.length - most
         if length not in (None, rest):

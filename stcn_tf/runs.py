@@ -114,13 +114,14 @@ class RunDirectory:
                 file=sys.stderr,
             )
             return
-        for what in ("features", "normalization"):
-            theirs, mine = getattr(card, what), getattr(self.card, what)
-            if theirs != mine:
-                raise UserError(
-                    f"the records {card.name} have other {what} than those that {self.path} was "
-                    f"trained on: {theirs}; accepted: {mine}"
-                )
+        for what, described in (("features", _features), ("normalization", _normalization)):
+            # The first difference only: a frame of audio has hundreds of features.
+            for theirs, mine in zip(described(card), described(self.card), strict=False):
+                if theirs != mine:
+                    raise UserError(
+                        f"the records {card.name} have other {what} than those that {self.path} "
+                        f"was trained on: {theirs}; accepted: {mine}"
+                    )
 
     def _check_same_kinds(self, card: DatasetCard) -> None:
         theirs, mine = ((c.num_real, c.num_binary) for c in (card, self.card))
@@ -180,6 +181,18 @@ class RunDirectory:
         model = build_model(self.config.model, self.card)
         restore(tf.train.Checkpoint(weights=weights_by_path(model)), prefix)
         return model
+
+
+def _features(card: DatasetCard) -> list[str]:
+    """Their number, then each."""
+    return [f"number {card.num_features}", *map(str, card.features)]
+
+
+def _normalization(card: DatasetCard) -> list[str]:
+    """Its kind, then that of each feature."""
+    norm = card.normalization
+    each = zip(card.features, norm.mean, norm.std, strict=True)
+    return [norm.kind, *(f"{feature.name}: mean {m}, std {s}" for feature, m, s in each)]
 
 
 def _write(path: Path, text: str) -> None:

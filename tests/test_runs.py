@@ -1,9 +1,10 @@
+import dataclasses
 import json
 
 import pytest
 
 import stcn_tf
-from stcn_tf.data.records import read_card
+from stcn_tf.data.records import Feature, Normalization, read_card
 from stcn_tf.errors import UserError
 from stcn_tf.runs import RunDirectory, load_run
 
@@ -53,16 +54,26 @@ def test_checkpoint_update(tiny_run):
 
 
 def test_other_units_are_not_compared(run):
-    import dataclasses
-
-    from stcn_tf.data.records import Normalization
-
     run.check_same_units(run.card)
-    other = dataclasses.replace(
-        run.card, normalization=Normalization("vrnn", (1.0, 1.0, 0.0), (5.0, 5.0, 1.0))
-    )
-    with pytest.raises(UserError, match="other normalization"):
-        run.check_same_units(other)
+    norm = run.card.normalization
+    for change, message in (
+        ({"normalization": dataclasses.replace(norm, kind="vrnn")}, "vrnn; accepted: channel"),
+        (
+            {"normalization": Normalization("channel", norm.mean, (40.0, 5.0, 1.0))},
+            r"other normalization .*: dy: mean -1.0, std 5.0; accepted: dy: mean -1.0, std 30.0$",
+        ),
+        (
+            {"features": (*run.card.features[:2], Feature("pen", "binary", "volt", "up"))},
+            "other features .*: Feature.*volt.*; accepted: Feature.*'0 or 1'",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            run.check_same_units(dataclasses.replace(run.card, **change))
+
+
+def test_other_features_of_audio_are_told_in_short(run, tiny_audio):
+    with pytest.raises(UserError, match="other features .*: number 7; accepted: number 3$"):
+        run.check_same_units(read_card(tiny_audio))
 
 
 def test_public_names():

@@ -218,9 +218,9 @@ def test_images_are_whole(run_sample, tiny_image_run, tmp_path):
         file["pixels"] = np.ones((2, 20, 1))
         file["lengths"] = [20, 15]
     mine = (run, f"--continue_from={tmp_path}/mine.h5")
-    with pytest.raises(UserError, match="beginnings of 15 to 20 pixels; accepted: all of one len"):
+    with pytest.raises(UserError, match="of which 15 to 20 pixels are given; accepted: the same"):
         run_sample("out", *mine)
-    with pytest.raises(UserError, match="beginnings of 20 to 20 pixels; .* below the 20 of an im"):
+    with pytest.raises(UserError, match="of which 20 pixels are given; .* below the 20 of an im"):
         run_sample("out", *mine, "--num=1")
     with pytest.raises(UserError, match="--length=7: accepted: 8, to make"):
         run_sample("out", *mine, "--beginning=12", "--length=7")

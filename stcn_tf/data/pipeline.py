@@ -129,7 +129,8 @@ def eval_batches(
 ) -> tf.data.Dataset:
     """Every sequence of a split exactly once, whole, in an order that never changes.
 
-    Where the split holds probabilities in place of binary values, these are drawn, always alike.
+    Where the split holds probabilities in place of binary values, these are drawn, for the same
+    arguments always alike.
 
     Args:
         directory: a dataset folder.

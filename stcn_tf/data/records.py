@@ -41,6 +41,7 @@ QUANTILES = ("0", "0.05", "0.25", "0.5", "0.75", "0.95", "1")
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_]+-\d{5}-of-\d{5}\.tfrecord")
 _VALUE_BYTES = 4  # one little-endian float32
+_MAX_SEQUENCE_BYTES = 2**31 - 2**20  # a serialized record has less than 2 GiB
 _ID_BYTES = 16  # of the digests by which ids are compared
 
 
@@ -219,6 +220,8 @@ class DatasetCard:
         if self.modality is None:
             object.__setattr__(self, "modality", Modality.of_features(self.features))
         _check_modality(self.modality, self.features)
+        for name, split in self.splits.items():
+            _check_image_lengths(name, split, self.modality)
 
     @property
     def is_placeholder(self) -> bool:
@@ -320,7 +323,8 @@ def write_dataset(
         source_sha256: checksum of what the dataset was made from.
         command: the command that makes it.
         extra: more facts for the card, anything that JSON can hold.
-        modality: what the sequences are; None: what the names of the features tell.
+        modality: what the sequences are; None: what the names of the features tell. All sequences
+            of images are as long as an image has pixels.
         probabilities: the splits that hold probabilities in place of binary values.
         sequences_per_shard: number of sequences in each file (fewer in the last).
 
@@ -328,7 +332,8 @@ def write_dataset(
         The card, as written to `out_dir`.
 
     Raises:
-        UserError: `out_dir` holds something else, or a sequence is not what the features say.
+        UserError: `out_dir` holds something else or cannot be written to, or a sequence is not what
+            the features say.
     """
     features = tuple(features)
     extra = _plain_json(dict(extra or {}))
@@ -594,6 +599,17 @@ def _check_modality(modality: Modality, features: tuple[Feature, ...]) -> None:
         raise UserError(f"an image has one feature, a pixel; got {len(features)}")
 
 
+def _check_image_lengths(name: str, split: Split, modality: Modality) -> None:
+    size = modality.height * modality.width
+    lengths = {split.length_quantiles.get(share) for share in ("0", "1")}
+    if modality.kind == "image" and lengths != {size}:
+        found = " to ".join(str(split.length_quantiles.get(share)) for share in ("0", "1"))
+        raise UserError(
+            f"split {name!r}: sequences of {found} steps are no images of {modality.height} x "
+            f"{modality.width}, which have {size}"
+        )
+
+
 def _plain_json(value: Any) -> Any:
     """Returns the value as JSON will give it back, keys sorted."""
     return json.loads(json.dumps(value, sort_keys=True, allow_nan=False))
@@ -660,12 +676,16 @@ def _write_split(
     for record in records:
         # The number of shards belongs in their names and is known only at the end.
         path = folder / f"{split}-{len(shard_sizes):05d}.partial"
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            writer.write(record)
-            size = 1
-            while size < sequences_per_shard and (record := next(records, None)) is not None:
+        try:
+            with tf.io.TFRecordWriter(str(path)) as writer:
                 writer.write(record)
-                size += 1
+                size = 1
+                while size < sequences_per_shard and (record := next(records, None)) is not None:
+                    writer.write(record)
+                    size += 1
+        except tf.errors.OpError as error:  # "PATH; No space left on device"
+            reason = error.message.rpartition("; ")[2]
+            raise UserError(f"{folder.parent}: cannot be written to ({reason})") from error
         shard_sizes.append(size)
     if not shard_sizes:
         raise UserError(f"split {split!r}: there are no sequences")
@@ -740,6 +760,11 @@ def _checked_values(
         raise UserError(f"{where}: shape {shape} is not [time, {len(features)} features]")
     if not len(x):
         raise UserError(f"{where}: there are no time steps")
+    if x.nbytes > _MAX_SEQUENCE_BYTES:
+        raise UserError(
+            f"{where}: {len(x)} steps are too long for a record, which holds "
+            f"{_MAX_SEQUENCE_BYTES // (_VALUE_BYTES * len(features))}; cut the sequence"
+        )
     for index, feature in enumerate(features):
         channel = x[:, index]
         finite = np.isfinite(channel)

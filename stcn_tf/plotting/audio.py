@@ -13,6 +13,7 @@ from stcn_tf.plotting.figures import (
     LABEL_COLOR,
     LABEL_SIZE,
     PREFIX_INK,
+    RECONSTRUCTION_INK,
     require_one_per_row,
 )
 
@@ -36,11 +37,12 @@ def draw_audio(
     labels: Sequence[str] | None = None,
     width_inches: float = 10.0,
     given_samples: Sequence[int] | None = None,
+    rows_each: int = 1,
 ) -> Figure:
     """Draws one waveform per row and its spectrogram beside it, all to one time-scale.
 
-    Each waveform fills its row, whose largest magnitude stands beside it. Spectrograms show the
-    80 dB below the loudest bin of their row.
+    The largest magnitude stands beside each row, which a waveform of that magnitude fills.
+    Spectrograms show the 80 dB below the loudest bin.
 
     Args:
         waveforms: [samples] each, full scale is 1.
@@ -49,6 +51,9 @@ def draw_audio(
         width_inches: width of the figure; its height follows from the rows.
         given_samples: for each row, how many samples were given to the model; their waveform is
             drawn in another colour.
+        rows_each: so many rows after each other are drawn to one scale of loudness (largest
+            magnitude and loudest bin of any of them), the first in ink and the others in the
+            colour of reconstructions.
 
     Returns:
         The figure, for `save_png`, `save_svg` or `figure_to_rgb`.
@@ -66,6 +71,13 @@ def draw_audio(
     require_one_per_row("given_samples", given_samples, waveforms)
     waveforms = [_checked(waveform) for waveform in waveforms]
     num = len(waveforms)
+    groups = [row // rows_each for row in range(num)]
+    limits = [0.0] * (groups[-1] + 1)  # of each group of rows, the largest magnitude
+    for group, waveform in zip(groups, waveforms, strict=True):
+        limits[group] = max(limits[group], float(np.abs(waveform).max()))
+    limits = [limits[group] or 1.0 for group in groups]
+    # Scaled first, so that no power leaves the range of float64.
+    powers = [_power(w / limit, sample_rate_hz) for w, limit in zip(waveforms, limits, strict=True)]
     seconds = max(map(len, waveforms)) / sample_rate_hz
     height_inches = _MARGIN + num * (_ABOVE_ROW + _ROW_HEIGHT) + _BELOW_ROWS
     panel_width = (width_inches - 2 * _LEFT - _BETWEEN - _MARGIN) / 2
@@ -91,8 +103,12 @@ def draw_audio(
             if row == num - 1:
                 axes.set_xlabel("seconds", fontsize=LABEL_SIZE, color=LABEL_COLOR, labelpad=1)
             panels.append(axes)
-        _draw_waveform(panels[0], waveform, sample_rate_hz, given_samples[row])
-        _draw_spectrogram(panels[1], waveform, sample_rate_hz)
+        ink = INK if row % rows_each == 0 else RECONSTRUCTION_INK
+        _draw_waveform(panels[0], waveform, sample_rate_hz, given_samples[row], limits[row], ink)
+        loudest = max(
+            power.max() for group, power in zip(groups, powers, strict=True) if group == groups[row]
+        )
+        _draw_spectrogram(panels[1], _decibels(powers[row], loudest), len(waveform), sample_rate_hz)
         for axes in panels:
             axes.set_xlim(0, seconds)
         if labels is not None:
@@ -115,7 +131,9 @@ def _checked(waveform: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(waveform), waveform, 0.0)
 
 
-def _draw_waveform(axes: Axes, waveform: np.ndarray, sample_rate_hz: int, given: int) -> None:
+def _draw_waveform(
+    axes: Axes, waveform: np.ndarray, sample_rate_hz: int, given: int, limit: float, ink: str
+) -> None:
     samples_each = math.ceil(len(waveform) / _MOST_COLUMNS)
     starts = np.arange(0, len(waveform), samples_each)
     lows, highs = (reduce.reduceat(waveform, starts) for reduce in (np.minimum, np.maximum))
@@ -123,29 +141,30 @@ def _draw_waveform(axes: Axes, waveform: np.ndarray, sample_rate_hz: int, given:
     times = np.repeat((starts + 0.5) / sample_rate_hz, 2)
     values = np.stack([lows, highs], axis=1).reshape(-1)
     num_given = 2 * np.searchsorted(starts, given)
-    for part, color in ((slice(num_given), PREFIX_INK), (slice(num_given, None), INK)):
+    for part, color in ((slice(num_given), PREFIX_INK), (slice(num_given, None), ink)):
         axes.plot(times[part], values[part], color=color, linewidth=_LINE_WIDTH)
-    limit = np.abs(waveform).max() or 1.0
     axes.set_ylim(-1.05 * limit, 1.05 * limit)
     axes.set_yticks([-limit, 0, limit], [f"{-limit:.2g}", "0", f"{limit:.2g}"])
 
 
-def _draw_spectrogram(axes: Axes, waveform: np.ndarray, sample_rate_hz: int) -> None:
+def _draw_spectrogram(
+    axes: Axes, decibels: np.ndarray, num_samples: int, sample_rate_hz: int
+) -> None:
     axes.imshow(
-        _spectrogram_db(waveform, sample_rate_hz),
+        decibels,
         cmap="magma",
         vmin=-_DYNAMIC_RANGE_DB,
         vmax=0.0,
         origin="lower",
         aspect="auto",
         interpolation="none",
-        extent=(0, len(waveform) / sample_rate_hz, 0, sample_rate_hz / 2000),
+        extent=(0, num_samples / sample_rate_hz, 0, sample_rate_hz / 2000),
     )
     axes.set_yticks([0, sample_rate_hz / 2000], ["0", f"{sample_rate_hz / 2000:g} kHz"])
 
 
-def _spectrogram_db(waveform: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """Power over time and frequency, in dB below the loudest bin.
+def _power(waveform: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """Power over time and frequency.
 
     A Hann window of about 32 ms, moved by a quarter of itself, or farther over long waveforms.
 
@@ -154,18 +173,19 @@ def _spectrogram_db(waveform: np.ndarray, sample_rate_hz: int) -> np.ndarray:
         sample_rate_hz: of it.
 
     Returns:
-        [frequencies, windows] from -80 to 0, lowest frequency first; -80 everywhere for silence.
+        [frequencies, windows], lowest frequency first.
     """
     size = 2 ** max(round(math.log2(_WINDOW_SECONDS * sample_rate_hz)), 2)
     hop = max(size // 4, math.ceil(len(waveform) / _MOST_COLUMNS))
     # The window of column c is centred on sample c * hop.
     num = math.ceil(len(waveform) / hop)
-    # Scaled first, so that no power leaves the range of float64.
-    scaled = waveform / (np.abs(waveform).max() or 1.0)
-    padded = np.pad(scaled, (size // 2, size // 2 + hop))
+    padded = np.pad(waveform, (size // 2, size // 2 + hop))
     windows = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop][:num]
-    power = np.abs(np.fft.rfft(windows * np.hanning(size), axis=1)) ** 2
-    loudest = power.max()
+    return (np.abs(np.fft.rfft(windows * np.hanning(size), axis=1)) ** 2).T
+
+
+def _decibels(power: np.ndarray, loudest: float) -> np.ndarray:
+    """Power in dB below `loudest`, from -80 to 0; -80 everywhere for silence."""
     floor = 10 ** (-_DYNAMIC_RANGE_DB / 10)
     relative = power / loudest if loudest > 0 else np.zeros_like(power)
-    return 10 * np.log10(np.maximum(relative, floor)).T
+    return 10 * np.log10(np.maximum(relative, floor))

@@ -89,11 +89,13 @@ class Trainer:
             pad_to_multiple=self.config.pad_to_multiple,
         )
         self._medium = medium_of(card)
-        # The first sequences of the split, not of the batches, which begin with the shortest.
-        num_pictured = self._medium.num_in_training
-        self._pictured = pipeline.eval_batches(
-            data_dir, split="valid", batch_size=num_pictured, limit=num_pictured
-        )
+        self._pictured = None
+        if self.config.sample_every and self._medium.most_pictured:
+            # The first sequences of the split, not of the batches, which begin with the shortest.
+            num_pictured = self._medium.num_in_training
+            self._pictured = pipeline.eval_batches(
+                data_dir, split="valid", batch_size=num_pictured, limit=num_pictured
+            )
         self.run = RunDirectory.prepare(run_dir, config, card)
         with strategy.scope():
             self.model = build_model(config.model, card, self.config.precision)
@@ -277,9 +279,9 @@ class Trainer:
             )
 
     def _draw_pictures(self) -> None:
-        medium, normalization = self._medium, self.run.card.normalization
-        if not medium.most_pictured:
+        if self._pictured is None:
             return
+        medium, normalization = self._medium, self.run.card.normalization
         num = medium.num_in_training
         samples = self._generate(
             tf.zeros([num, 0, self.model.num_features]),

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import resource
 import subprocess
 import sys
 
@@ -209,6 +210,20 @@ def test_failed_rewrite_leaves_the_old_dataset(tmp_path, dataset, error):
     assert list(tmp_path.iterdir()) == [dataset]
 
 
+def test_a_full_disk_is_told_in_one_line(tmp_path, dataset):
+    before = contents(dataset)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError) as error:
+            write_one(dataset, np.zeros((20_000, 3)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(error.value) == f"{tmp_path}: cannot be written to (File too large)"
+    assert contents(dataset) == before
+    assert list(tmp_path.iterdir()) == [dataset]
+
+
 @pytest.mark.parametrize("failing", [1, 2])
 def test_interrupted_replacement_leaves_the_old_dataset(tmp_path, dataset, monkeypatch, failing):
     before = contents(dataset)
@@ -296,6 +311,17 @@ def test_bad_sequences_are_named(tmp_path, values, message):
         write_one(tmp_path / "ink", values)
     assert "split 'train': sequence 'line-7': " in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_sequences_that_fit_no_record_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_MAX_SEQUENCE_BYTES", 5 * 3 * 4)
+    write_one(tmp_path / "ink", np.zeros((5, 3)))
+    with pytest.raises(UserError) as error:
+        write_one(tmp_path / "ink", np.zeros((6, 3)))
+    assert str(error.value) == (
+        "split 'train': sequence 'line-7': 6 steps are too long for a record, which holds 5; cut "
+        "the sequence"
+    )
 
 
 @pytest.mark.parametrize(
@@ -614,3 +640,20 @@ def test_splits_may_have_the_same_ids(tmp_path):
     sequences = [(name, np.zeros((1, 3))) for name in "abc"]
     card = write(tmp_path / "ink", splits={"train": sequences, "valid": sequences})
     assert [split.num_sequences for split in card.splits.values()] == [3, 3]
+
+
+@pytest.mark.parametrize("lengths", [(6, 5), (7, 6), (1, 1)])
+def test_images_of_another_size_are_refused(tmp_path, lengths):
+    with pytest.raises(UserError) as caught:
+        write(
+            tmp_path / "images",
+            features=[records.Feature("pixel", "binary", "none", "ink")],
+            normalization=records.Normalization("none", [0], [1]),
+            modality=records.Modality("image", height=2, width=3),
+            splits={"train": [(f"{i}", np.ones((n, 1))) for i, n in enumerate(lengths)]},
+        )
+    assert str(caught.value) == (
+        f"split 'train': sequences of {min(lengths)} to {max(lengths)} steps are no images of 2 x "
+        "3, which have 6"
+    )
+    assert not list(tmp_path.iterdir())

@@ -3,13 +3,18 @@ import pytest
 from matplotlib.colors import to_hex
 
 from stcn_tf import plotting
-from stcn_tf.plotting.audio import _spectrogram_db
+from stcn_tf.plotting.audio import _decibels, _power
 
 RATE = 2000
 
 
 def _tone(frequency_hz, seconds=1.0, rate=RATE):
     return np.sin(2 * np.pi * frequency_hz * np.arange(int(seconds * rate)) / rate)
+
+
+def _spectrogram(waveform, rate):
+    power = _power(waveform, rate)
+    return _decibels(power, power.max())
 
 
 def _lines(figure, row):
@@ -19,7 +24,7 @@ def _lines(figure, row):
 
 @pytest.mark.parametrize(("frequency_hz", "rate"), [(250, 2000), (440, 8000), (3000, 16000)])
 def test_a_tone_is_loudest_at_its_frequency(frequency_hz, rate):
-    db = _spectrogram_db(0.01 * _tone(frequency_hz, rate=rate), rate)
+    db = _spectrogram(0.01 * _tone(frequency_hz, rate=rate), rate)
     frequencies = np.linspace(0, rate / 2, len(db))
     middle = db[:, db.shape[1] // 2]
     assert abs(frequencies[np.argmax(middle)] - frequency_hz) <= frequencies[1] / 2
@@ -30,7 +35,7 @@ def test_a_tone_is_loudest_at_its_frequency(frequency_hz, rate):
 
 def test_windows_follow_time():
     quiet_then_tone = np.concatenate([np.zeros(RATE), _tone(300)])
-    db = _spectrogram_db(quiet_then_tone, RATE)
+    db = _spectrogram(quiet_then_tone, RATE)
     half = db.shape[1] // 2
     assert np.all(db[:, : half - 4] == -80)
     assert np.all(db[:, half + 4 :].max(axis=0) > -1)
@@ -38,7 +43,7 @@ def test_windows_follow_time():
 
 @pytest.mark.parametrize("num", [1, 2, 63, 64, 65, 4001, 300_000])
 def test_any_length_has_a_spectrogram(num):
-    db = _spectrogram_db(np.random.default_rng(0).normal(size=num), RATE)
+    db = _spectrogram(np.random.default_rng(0).normal(size=num), RATE)
     assert db.shape[0] == 64 // 2 + 1
     assert db.shape[1] == -(-num // max(16, -(-num // 800)))
     assert np.isfinite(db).all()
@@ -49,7 +54,7 @@ def test_silence_and_any_loudness_are_drawn(scale):
     waveform = (scale * _tone(100)).astype(np.float32)
     figure = plotting.draw_audio([waveform], RATE)
     db = np.asarray(figure.axes[1].images[0].get_array())
-    expected = np.full_like(db, -80) if scale == 0 else _spectrogram_db(_tone(100), RATE)
+    expected = np.full_like(db, -80) if scale == 0 else _spectrogram(_tone(100), RATE)
     np.testing.assert_allclose(db, expected, atol=1e-3)
     plotting.figure_to_rgb(figure)
 
@@ -116,3 +121,14 @@ def test_files_are_reproducible(tmp_path, save):
     for name in ("one", "two"):
         save(plotting.draw_audio([_tone(50)] * 2, RATE, labels=["a", "b"]), tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_rows_that_belong_together_have_one_scale_of_loudness():
+    tone = _tone(100)
+    figure = plotting.draw_audio([tone, 0.1 * tone, 0.5 * tone, 2.0 * tone], RATE, rows_each=2)
+    tops = [figure.axes[2 * row].get_ylim()[1] for row in range(4)]
+    np.testing.assert_allclose(tops, 1.05 * np.array([1, 1, 2, 2]), rtol=1e-4)
+    loudest = [np.max(figure.axes[2 * row + 1].images[0].get_array()) for row in range(4)]
+    np.testing.assert_allclose(loudest, [0, -20, 20 * np.log10(0.25), 0], atol=1e-6)
+    inks = [plotting.INK, plotting.RECONSTRUCTION_INK] * 2
+    assert all(ink in _lines(figure, row) for row, ink in enumerate(inks))

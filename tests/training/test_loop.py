@@ -173,6 +173,8 @@ def _pictures(trainer) -> dict[str, np.ndarray]:
 
 def _drawn(tmp_path, records, config) -> Trainer:
     """A new run that has drawn its pictures once."""
+    training = dataclasses.replace(config.training, sample_every=1)
+    config = dataclasses.replace(config, training=training)
     trainer = Trainer(config, records, tmp_path / "run", report=lambda line: None)
     trainer._draw_pictures()
     return trainer
