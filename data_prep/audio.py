@@ -1,7 +1,6 @@
 """Speech files to records of frames: what the commands timit, blizzard and wav share.
 
-Two passes, neither of which holds more than blocks of samples in memory, however many hours there
-are:
+Two passes, neither of which holds more than a sequence in memory, however many hours there are:
 
 1. Every file is decoded block by block, mixed to mono and resampled where that is asked for, and
    written to a cache folder beside the output (`cache_beside`). An entry is named after the
@@ -28,7 +27,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,6 +53,7 @@ _MAX_WAV_CHUNKS = 1000
 _SPHERE_HEADER_BYTES = 1024
 _MAX_OGG_PAGE_BYTES = 65_307
 _MP3_SLACK = 2 * 1152  # samples of two MPEG frames: encoders do not agree on what they count
+_UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX
 _SHARD_BYTES = 2**27
 _CACHE_FILE = re.compile(r"[0-9a-f]{32}\.(samples|json)(\.\d+)?")
 
@@ -116,7 +115,7 @@ def decode(path: str | Path, decoding: Decoding, write: Callable[[np.ndarray], A
     with contextlib.ExitStack() as stack:
         # Decoders print warnings, which belong in the fault, if anywhere.
         stack.enter_context(_quiet_stderr())
-        file = stack.enter_context(_open_regular(path))
+        file = stack.enter_context(raw_files.open_regular(path))
         try:
             kind, start, declared = _inspect(file)
             file.seek(0)
@@ -143,6 +142,8 @@ def decode(path: str | Path, decoding: Decoding, write: Callable[[np.ndarray], A
             write(_to_int16(block) if is_int16 else block)
         declared = sound.frames if declared is None else declared
         is_whole = count >= declared - _MP3_SLACK if kind == "MP3" else count == declared
+        # A FLAC file that was written to a pipe declares no length.
+        is_whole |= declared == _UNKNOWN_FRAMES
         if not is_whole:
             raise FileFault(f"is damaged: its header declares {declared} samples, it has {count}")
         if num_samples < decoding.min_samples:
@@ -150,16 +151,6 @@ def decode(path: str | Path, decoding: Decoding, write: Callable[[np.ndarray], A
                 f"has {num_samples} samples, at least {decoding.min_samples} are needed"
             )
     return Sound(rate_hz, "int16" if is_int16 else "float32", num_samples)
-
-
-def _open_regular(path: str | Path) -> BinaryIO:
-    try:
-        # Opening a named pipe would wait for a writer.
-        if stat.S_ISREG(os.stat(path).st_mode):
-            return open(path, "rb", buffering=0)
-    except (OSError, ValueError) as error:
-        raise FileFault(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    raise FileFault("is no regular file")
 
 
 def _inspect(file: BinaryIO) -> tuple[str, int, int | None]:
@@ -403,7 +394,7 @@ def decode_to_cache(path: str, cache: str, decoding: Decoding) -> raw_files.Pars
     """
     sha256 = ""
     try:
-        with _open_regular(path) as file:
+        with raw_files.open_regular(path) as file:
             try:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as error:
@@ -537,7 +528,9 @@ def decode_files(
     if not files:
         raise UserError(f"{source}: no file is left")
     num_reused = sum(file.is_reused for file in files.values())
-    print(f"decoded {len(files) - num_reused} files, reused {num_reused} of an interrupted run")
+    # Files of equal content are decoded once.
+    reused = f", reused {num_reused} that were there" if num_reused else ""
+    print(f"decoded {len(files) - num_reused} files{reused}")
     sample_rate_hz = next(iter(files.values())).sample_rate_hz
     return Decoded(files, faults, digest.hexdigest(), sample_rate_hz)
 
@@ -743,6 +736,5 @@ def write_records(
         f"train samples: mean {mean:.9f}, std {std:.9f} in full scale; mean "
         f"{mean * FULL_SCALE:.6f}, std {std * FULL_SCALE:.3f} in 16-bit units"
     )
-    for file, reason in decoded.faults.items():
-        print(f"skipped {file}: {reason}")
-    print(f"skipped {len(decoded.faults)} files\nwrote {out} (scalar normalisation)")
+    raw_files.print_skipped(decoded.faults)
+    print(f"wrote {out} (scalar normalisation)")

@@ -18,7 +18,7 @@ there one mean and standard deviation was approximated from parts of all segment
 exactly those of all samples in the segments of train.
 
 How files are decoded and resampled: `data_prep.audio`. Nothing grows with the hours but the disk
-space: 115 MB per hour meanwhile and 230 MB in the end.
+space: 230 MB per hour of records, and 115 MB of decoded samples until those are complete.
 """
 
 import bisect
@@ -187,10 +187,8 @@ def prepare(
     found = raw_files.find_files(source, _ENDINGS)
     endings = {Path(name).suffix.lower() for name in found}
     if len(endings) != 1:
-        there = "both" if endings else "neither"
-        raise UserError(
-            f"--source: {source} holds {there} .mp3 and .wav files; accepted: files of one kind"
-        )
+        there = "both .mp3 and .wav" if endings else "neither .mp3 nor .wav"
+        raise UserError(f"--source: {source} holds {there} files; accepted: files of one kind")
     decoding = audio.Decoding(
         sample_rate_hz=SAMPLE_RATE_HZ, resamples=True, mixes_channels=True, always_int16=True
     )

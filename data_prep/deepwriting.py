@@ -14,6 +14,7 @@ authors' released program. The original statistics are in the card. The files ar
 `data_prep.npz`.
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,8 @@ from stcn_tf.errors import UserError
 
 FILES = {"train": "deepwriting_training.npz", "valid": "deepwriting_validation.npz"}
 _PATTERNS = {"train": "deepwriting*_training.npz", "valid": "deepwriting*_validation.npz"}
-_MAX_SAMPLES = 10_000_000  # a compressed byte can stand for hundreds
+VALIDATION_SIZE = (705, 183_789)  # samples and steps, of the first version
+_MAX_SAMPLES = 1_000_000  # a compressed byte can stand for hundreds
 
 
 class Samples(NamedTuple):
@@ -150,11 +152,13 @@ def prepare(
     digest = raw_files.Digest()
     samples: dict[str, Samples] = {}
     parsed = raw_files.parse_files([str(path) for path in paths.values()], parse, workers)
-    for (split, path), result in zip(paths.items(), parsed, strict=True):
-        if result.fault:
-            raise UserError(f"{path}: {result.fault}")
-        digest.add(path.name, result.sha256)
-        samples[split] = result.content
+    with contextlib.closing(parsed):
+        shown = raw_files.with_progress(parsed, len(paths))
+        for (split, path), result in zip(paths.items(), shown, strict=True):
+            if result.fault:
+                raise UserError(f"{path}: {result.fault}")
+            digest.add(path.name, result.sha256)
+            samples[split] = result.content
     faults: dict[str, str] = {}
     lines: dict[str, dict[str, Line]] = {}
     for split, path in paths.items():
@@ -175,7 +179,7 @@ def prepare(
             for split, part in parts.items()
         }
     shares = f" --valid_share={valid_share:g} --test_share={test_share:g}" if "" in paths else ""
-    handwriting.write_records(
+    card = handwriting.write_records(
         out,
         {split: _raw_split(members) for split, members in lines.items()},
         name="deepwriting",
@@ -199,6 +203,8 @@ def prepare(
             "skipped": faults,
         },
     )
+    is_known = "valid" in paths and paths["valid"].name == FILES["valid"]
+    raw_files.print_sizes_check(card.splits, {"valid": VALIDATION_SIZE} if is_known else {})
 
 
 def _raw_split(lines: Mapping[str, Line]) -> RawSplit:

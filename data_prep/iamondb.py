@@ -47,6 +47,17 @@ BUNDLED_SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+# Lines and steps of each split, of the complete data set.
+SIZES = {
+    "vrnn": {"train": (10_741, 6_750_028), "valid": (1_438, 884_526)},
+    "official": {
+        "train": (5_364, 3_293_060),
+        "valid": (1_438, 884_526),
+        "test_t": (1_518, 1_035_285),
+        "test_f": (3_859, 2_421_683),
+    },
+}
+
 _FORM = re.compile(r"([a-z0-9]+-[0-9]+)[a-z]?")  # a01-000u lies in the folder a01-000
 _NAMES_IN_CARD = 20
 
@@ -178,7 +189,7 @@ def read_raw(
         The lines of each split, sorted by id, and what was left out.
 
     Raises:
-        UserError: without `skip_bad` a file is bad or a form has no files; or a split is empty.
+        UserError: without `skip_bad` a file is bad or a form has no files.
     """
     root = find_line_strokes(source)
     form_by_path = index_files(root)
@@ -200,9 +211,6 @@ def read_raw(
             splits[split_by_form[form_by_path[path]]].add(Path(path).stem, result.content)
     if faults and not skip_bad:
         raw_files.refuse(faults, root)
-    for name, raw in splits.items():
-        if not raw.ids:
-            raise UserError(f"{root}: no line is left for the split {name!r}")
     unlisted = [path for path, form in form_by_path.items() if form not in split_by_form]
     return RawData(splits, digest.hexdigest(), faults, unlisted)
 
@@ -236,7 +244,7 @@ def prepare(
         f"--split={split if bundled else 'DIR'} --normalization={normalization}"
         f"{' --skip_bad' if skip_bad else ''}"
     )
-    handwriting.write_records(
+    card = handwriting.write_records(
         out,
         raw.splits,
         name="iamondb" if bundled else "handwriting",
@@ -253,6 +261,7 @@ def prepare(
         },
     )
     print(f"{len(raw.unlisted)} files are in no list")
+    raw_files.print_sizes_check(card.splits, SIZES[split] if bundled else {})
 
 
 def main() -> None:

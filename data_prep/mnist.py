@@ -3,8 +3,8 @@
     python -m data_prep.mnist --source=FOLDER --out=RECORDS [--binarization=fixed]
     python -m data_prep.mnist --out=RECORDS --binarization=dynamic     # downloads MNIST
 
-Likelihoods of the three binarizations are those of three different tasks, and the card says which
-one it is:
+Likelihoods under different binarizations are those of different tasks, and the card says which one
+it is:
 
 * `larochelle`: the text files binarized_mnist_{train,valid,test}.amat (Larochelle & Murray, 2011;
   50,000, 10,000 and 10,000 images), one image a line, a 0 or 1 for each pixel: one draw of each
@@ -45,11 +45,14 @@ LAROCHELLE_FILES = {
     "valid": "binarized_mnist_valid.amat",
     "test": "binarized_mnist_test.amat",
 }
+LAROCHELLE_COUNTS = {"train": 50_000, "valid": 10_000, "test": 10_000}  # images
+NUM_TRAIN_IDX = 60_000  # train and valid together; test is as large as Larochelle's
 IDX_FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 BINARIZATIONS = ("fixed", "dynamic", "threshold")
 LAROCHELLE = "larochelle"
 
 _ENDINGS = ("", ".gz", ".xz")
+_MNIST_PIXELS = 28 * 28
 _IDX_MAGIC = 0x00000803  # unsigned bytes, three dimensions
 _MAX_SIDE = 1024  # pixels
 _MAX_IMAGES = 10_000_000  # a compressed byte can stand for thousands
@@ -232,10 +235,12 @@ def read(source: Path, grey: bool, workers: int) -> tuple[str, dict[str, Images]
     kind, paths = find_sources(source, grey)
     results = raw_files.map_in_order(_parse, list(paths.values()), workers)
     images: dict[str, Images] = {}
-    for (split, path), result in zip(paths.items(), results, strict=True):
-        if result.fault:
-            raise UserError(f"{path}: {result.fault}")
-        images[split] = Images(result.content, result.sha256)
+    with contextlib.closing(results):
+        shown = raw_files.with_progress(results, len(paths))
+        for (split, path), result in zip(paths.items(), shown, strict=True):
+            if result.fault:
+                raise UserError(f"{path}: {result.fault}")
+            images[split] = Images(result.content, result.sha256)
     sizes = {split: part.pixels.shape[1:] for split, part in images.items()}
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{split} {h} x {w}" for split, (h, w) in sizes.items())
@@ -340,10 +345,12 @@ def prepare(
     records = raw_files.import_records()
 
     def sequences(split: str) -> Iterator[tuple[str, np.ndarray]]:
-        done = enumerate(raw_files.with_progress(parts[split], len(parts[split]), split, "images"))
-        for number, image in done:
+        images, what = parts[split], f"writing {split}"
+        shown = raw_files.with_progress(images, len(images), what, "images")
+        for number, image in enumerate(shown):
             yield f"{split}-{number:05d}", image.reshape(-1, 1)
 
+    where = "" if source is None else " --source=DIR"
     made = "" if kind == LAROCHELLE else f" --binarization={binarization} --num_valid={num_valid}"
     drawn = f" --seed={seed}" if binarization in ("fixed", "dynamic") else ""
     card = records.write_dataset(
@@ -353,7 +360,7 @@ def prepare(
         splits={split: sequences(split) for split in parts},
         normalization=records.Normalization("none", (0.0,), (1.0,)),
         source_sha256=digest.hexdigest(),
-        command=f"python -m data_prep.mnist --source=DIR --out=DIR{made}{drawn}",
+        command=f"python -m data_prep.mnist{where} --out=DIR{made}{drawn}",
         extra={
             "binarization": binarization,
             "mean_pixel": {split: float(np.mean(x, dtype=float)) for split, x in parts.items()},
@@ -369,6 +376,11 @@ def prepare(
             + (" (probabilities, drawn anew in training)" if content.holds_probabilities else "")
         )
     print(f"wrote {out} (binarization: {binarization})")
+    counts = LAROCHELLE_COUNTS
+    if kind == "idx":
+        counts = counts | {"train": NUM_TRAIN_IDX - num_valid, "valid": num_valid}
+    sizes = {split: (count, count * _MNIST_PIXELS) for split, count in counts.items()}
+    raw_files.print_sizes_check(card.splits, sizes)
 
 
 def define_flags() -> None:

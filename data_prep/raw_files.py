@@ -15,19 +15,23 @@ import multiprocessing
 import os
 import re
 import signal
+import stat
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from absl import flags
 from tqdm import tqdm
 
 from stcn_tf import cli
 from stcn_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from stcn_tf.data.records import Split
 
 # A file of handwriting or a list is read in one piece; what is larger is none.
 MAX_FILE_BYTES = 2**30
@@ -120,7 +124,7 @@ def find_files(root: Path, endings: Sequence[str]) -> list[str]:
         Paths relative to `root`, with slashes, sorted. Hidden files and folders are left out.
 
     Raises:
-        UserError: `root` is no folder, or one below it cannot be read.
+        UserError: `root` is no folder, one below it cannot be read, or a file's name is not UTF-8.
     """
     if root.is_file():
         raise UserError(f"--source: {root} is a file; accepted: a folder")
@@ -139,7 +143,40 @@ def find_files(root: Path, endings: Sequence[str]) -> list[str]:
             for name in names
             if name.lower().endswith(tuple(endings)) and not name.startswith(".")
         ]
+    for path in paths:
+        try:
+            path.encode()  # as the records and their card will have it
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"--source: {root} holds {os.fsencode(path)!r}, whose name is not UTF-8; rename it"
+            ) from error
     return sorted(paths)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Opens a file to read its bytes, without a buffer.
+
+    Raises:
+        FileFault: it is no regular file, or cannot be read.
+    """
+    try:
+        # Opening a named pipe would wait for a writer; a device may never end.
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return open(path, "rb", buffering=0)
+    except (OSError, ValueError) as error:
+        raise FileFault(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    raise FileFault("is no regular file")
+
+
+def _read_regular(path: str | Path) -> bytes:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            raise FileFault(f"has {size} bytes, at most {MAX_FILE_BYTES} are accepted")
+        try:
+            return file.read()
+        except OSError as error:
+            raise FileFault(f"cannot be read: {error.strerror or error}") from error
 
 
 def parse_file(path: str | Path, parse: Callable[[bytes], Any]) -> ParsedFile:
@@ -153,18 +190,13 @@ def parse_file(path: str | Path, parse: Callable[[bytes], Any]) -> ParsedFile:
         The content and the file's SHA-256, or the fault in words. (A value rather than an
         exception, so that worker processes hand back every fault, not only the first.)
     """
+    sha256 = ""
     try:
-        size = os.stat(path).st_size
-        if size > MAX_FILE_BYTES:
-            return ParsedFile(None, "", f"has {size} bytes, at most {MAX_FILE_BYTES} are accepted")
-        data = Path(path).read_bytes()
-    except OSError as error:
-        return ParsedFile(None, "", f"cannot be read: {error.strerror or error}")
-    sha256 = hashlib.sha256(data).hexdigest()
-    try:
+        data = _read_regular(path)
+        sha256 = hashlib.sha256(data).hexdigest()
         return ParsedFile(parse(data), sha256, "")
-    except FileFault as error:
-        return ParsedFile(None, sha256, str(error))
+    except FileFault as fault:
+        return ParsedFile(None, sha256, str(fault))
 
 
 def parse_files(
@@ -311,6 +343,25 @@ def print_skipped(skipped: Mapping[str, str]) -> None:
     print(f"skipped {len(skipped)} {'entry' if len(skipped) == 1 else 'entries'}")
 
 
+def print_sizes_check(
+    splits: Mapping[str, "Split"], complete: Mapping[str, tuple[int, int]]
+) -> None:
+    """Compares splits with those of the owners' complete files, where their sizes are known.
+
+    A file may be missing, or end between two sequences, without a fault of what is there.
+
+    Args:
+        splits: as on the card.
+        complete: number of sequences and of steps of each split whose sizes are known.
+    """
+    for name, sizes in complete.items():
+        same = sizes == (splits[name].num_sequences, splits[name].num_steps)
+        print(
+            f"check: {name} {'has' if same else 'does not have'} the {sizes[0]} sequences and "
+            f"{sizes[1]} steps of the complete data set"
+        )
+
+
 # ----------------------------------------------------------------------------------- splits
 
 
@@ -328,8 +379,9 @@ def define_split_flags() -> None:
 
 def define_share_flags(where: str) -> None:
     """Defines --valid_share and --test_share; `where` says when they are used."""
-    flags.DEFINE_float("valid_share", 0.1, f"Share of the sequences in valid, {where}.")
-    flags.DEFINE_float("test_share", 0.0, f"Share of the sequences in test, {where}; 0: no test.")
+    what = "Share of the files, or of the sequences of one file, in"
+    flags.DEFINE_float("valid_share", 0.1, f"{what} valid, {where}.")
+    flags.DEFINE_float("test_share", 0.0, f"{what} test, {where}; 0: no test.")
 
 
 def split_names(
@@ -361,8 +413,8 @@ def split_names(
         num_valid = math.ceil(round(valid_share * len(order), 6))
         if len(order) - num_test - num_valid < 1:
             raise UserError(
-                f"{len(order)} of them cannot be split into train, valid"
-                f"{' and test' if num_test else ''}: more are needed"
+                f"{len(order)} sequences are too few for "
+                f"{'train, valid and test' if num_test else 'train and valid'}"
             )
         parts = {
             "train": order[num_test + num_valid :],
@@ -433,8 +485,10 @@ def read_list(
         UserError: the file cannot be read, lists nothing, something else, or a name twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = _read_regular(path).decode("utf-8-sig").splitlines()  # some editors write a mark
+    except FileFault as fault:
+        raise UserError(f"{flag}: {path} {fault}") from fault
+    except UnicodeDecodeError as error:
         raise UserError(f"{flag}: {path} cannot be read: {error}") from error
     names: dict[str, None] = {}
     for number, text in enumerate(lines, start=1):

@@ -149,6 +149,18 @@ def test_mp3_without_a_declared_length(tmp_path, bitrate_mode, loud_first):
         np.testing.assert_array_equal(guessed[delay : delay + LONG], declared)
 
 
+def test_flac_without_a_declared_length(tmp_path):
+    samples = noise(LONG)
+    data = bytearray(put(tmp_path / "x.flac", samples).read_bytes())
+    # Of 36 bits: what an encoder that writes to a pipe leaves 0.
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    (tmp_path / "x.flac").write_bytes(data)
+    read, sound = decoded(tmp_path / "x.flac")
+    assert sound.num_samples == LONG
+    np.testing.assert_array_equal(read, samples)
+
+
 def test_decoders_are_quiet(tmp_path, capfd):
     data = put(tmp_path / "x.mp3", noise(LONG) / 32768, format="MP3").read_bytes()
     path = tmp_path / "y.mp3"
@@ -433,7 +445,7 @@ def test_an_interrupted_run_goes_on(tmp_path, source, monkeypatch, capsys, momen
     wav.prepare(source, out, frame_size=50)
     num_reused = 2 if moment == "decoding" else 5
     printed = capsys.readouterr().out
-    assert f"decoded {5 - num_reused} files, reused {num_reused} of an interrupted run" in printed
+    assert f"decoded {5 - num_reused} files, reused {num_reused} that were there" in printed
     assert files_of(out) == files_of(tmp_path / "good")
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "good", "out"}
 
@@ -457,7 +469,7 @@ def test_a_killed_run_goes_on(tmp_path, source, capsys, files_of):
     # The third file was being written.
     assert sum(1 for _ in (tmp_path / ".out.decoded").iterdir()) == 5
     wav.prepare(source, tmp_path / "out", frame_size=50, workers=2)
-    assert "decoded 3 files, reused 2 of an interrupted run" in capsys.readouterr().out
+    assert "decoded 3 files, reused 2 that were there" in capsys.readouterr().out
     wav.prepare(source, tmp_path / "good", frame_size=50)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "good", "out"}

@@ -175,7 +175,7 @@ def test_faults(source, tmp_path):
 
     raw = tmp_path / "raw"
     raw.mkdir()
-    with pytest.raises(UserError, match="holds neither .mp3 and .wav files; accepted: files of"):
+    with pytest.raises(UserError, match="holds neither .mp3 nor .wav files; accepted: files of"):
         prepare(tmp_path, tmp_path / "out")
     samples = np.random.default_rng(0).normal(0, 0.1, 60_000)
     for name in ("a", "b", "c"):

@@ -183,6 +183,9 @@ def test_records_hold_raw_steps_and_the_card_the_original_statistics(source, rea
     printed = capsys.readouterr().out
     assert "train: 3 lines, 8 steps, T 1..4, pen rate 0.5000, one-point strokes 1\n" in printed
     assert "valid: 2 lines, 7 steps, T 2..5, pen rate 0.7143, one-point strokes 2\n" in printed
+    assert printed.endswith(
+        "check: valid does not have the 705 sequences and 183789 steps of the complete data set\n"
+    )
 
 
 def test_scalar_normalization(source, read_back):
@@ -349,6 +352,7 @@ def test_check_values_of_the_validation_data(tmp_path, read_back):
     assert len(samples.lines) == len(strokes) == 705
     lengths = [len(line.offsets) for line in samples.lines]
     assert (min(lengths), max(lengths)) == (32, 416)
+    assert (len(lengths), sum(lengths)) == deepwriting.VALIDATION_SIZE
     expected = {}
     for number, (line, steps) in enumerate(zip(samples.lines, strokes, strict=True)):
         dx, dy, pen = steps.astype(np.float64).T

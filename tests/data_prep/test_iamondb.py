@@ -452,7 +452,7 @@ def test_parsing_processes_need_no_tensorflow():
 
 
 @pytest.mark.data
-def test_check_values_of_the_complete_data(tmp_path):
+def test_check_values_of_the_complete_data(tmp_path, capsys):
     if not os.environ.get("STCN_DATA"):
         pytest.skip("STCN_DATA is not set")
     from stcn_tf.data import pipeline, records
@@ -460,6 +460,10 @@ def test_check_values_of_the_complete_data(tmp_path):
     with tarfile.open(Path(os.environ["STCN_DATA"], "iamondb", "lineStrokes.tar.xz")) as archive:
         archive.extractall(tmp_path / "raw", filter="data")
     out = prepare(tmp_path, split="vrnn", workers=2)
+    assert capsys.readouterr().out.endswith(
+        "check: train has the 10741 sequences and 6750028 steps of the complete data set\n"
+        "check: valid has the 1438 sequences and 884526 steps of the complete data set\n"
+    )
     card = records.read_card(out)
     train, valid = card.splits["train"], card.splits["valid"]
     assert (train.num_sequences, train.num_steps) == (10_741, 6_750_028)

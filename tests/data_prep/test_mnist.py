@@ -252,6 +252,11 @@ def test_larochelle_records_hold_the_pixels(tmp_path, ending, pixels_of, capsys)
             for split, pixels in BINARY.items()
         ),
         f"wrote {out} (binarization: larochelle)",
+        *(
+            f"check: {split} does not have the {count} sequences and {784 * count} steps of the "
+            "complete data set"
+            for split, count in (("train", 50_000), ("valid", 10_000), ("test", 10_000))
+        ),
     ]
 
 
@@ -415,6 +420,8 @@ def test_sizes_of_idx_must_agree(tmp_path):
 def test_without_a_source_mnist_is_downloaded(tmp_path, monkeypatch, pixels_of):
     import keras
 
+    from stcn_tf.data import records
+
     labels = np.zeros(11), np.zeros(4)
     grey = {split: pixels.astype(np.uint8) for split, pixels in GREY.items()}
     monkeypatch.setattr(
@@ -426,6 +433,11 @@ def test_without_a_source_mnist_is_downloaded(tmp_path, monkeypatch, pixels_of):
     local = prepare(write_idx(tmp_path / "raw"), tmp_path / "local", binarization="dynamic", seed=2)
     for split in ("train", "valid", "test"):
         np.testing.assert_array_equal(pixels_of(out, split), pixels_of(local, split))
+    commands = [records.read_card(folder).command for folder in (out, local)]
+    assert commands == [
+        f"python -m data_prep.mnist{source} --out=DIR --binarization=dynamic --num_valid=3 --seed=2"
+        for source in ("", " --source=DIR")
+    ]
 
 
 def test_a_failing_download_says_what_to_do(tmp_path, monkeypatch):
@@ -486,7 +498,12 @@ def test_check_values_of_larochelles_files(real_files, tmp_path, capsys):
         assert card.extra["mean_pixel"][split] == pytest.approx(ones / (zeros + ones), rel=1e-12)
         assert card.splits[split].num_sequences == text.count(b"\n") == counts[split]
         assert set(card.splits[split].length_quantiles.values()) == {784}
-    assert counts == {"train": 50_000, "valid": 10_000, "test": 10_000}
+    assert counts == mnist.LAROCHELLE_COUNTS == {"train": 50_000, "valid": 10_000, "test": 10_000}
+    checks = [line for line in capsys.readouterr().out.splitlines() if line.startswith("check: ")]
+    assert checks == [
+        f"check: {split} has the {count} sequences and {784 * count} steps of the complete data set"
+        for split, count in mnist.LAROCHELLE_COUNTS.items()
+    ]
     assert card.extra["mean_pixel"]["train"] == pytest.approx(0.13056, abs=5e-6)
     assert card.extra["binarization"] == "larochelle"
     assert card.modality == records.Modality("image", height=28, width=28)

@@ -1,5 +1,6 @@
 """What preparations share: finding and reading files, in parallel and in order, faults, splits."""
 
+import collections
 import concurrent.futures
 import functools
 import hashlib
@@ -71,6 +72,18 @@ def test_files_are_found_by_their_endings_in_whatever_case(tmp_path):
     assert raw_files.find_files(tmp_path / "a.json", (".inkml",)) == []
 
 
+def test_names_that_records_cannot_hold_are_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    name = os.fsencode(tmp_path / "a" / "caf") + b"\xe9.json"
+    open(name, "wb").close()
+    assert raw_files.find_files(tmp_path, (".inkml",)) == []
+    with pytest.raises(UserError) as error:
+        raw_files.find_files(tmp_path, (".json",))
+    assert str(error.value) == (
+        f"--source: {tmp_path} holds b'a/caf\\xe9.json', whose name is not UTF-8; rename it"
+    )
+
+
 def test_folders_that_cannot_be_searched(tmp_path, monkeypatch):
     put(tmp_path, "a/x.json", "b/x.json")
     with pytest.raises(UserError, match=f"^--source: {tmp_path}/none does not exist$"):
@@ -114,9 +127,15 @@ def test_files_are_parsed_or_their_faults_told(tmp_path, monkeypatch):
     sha256 = hashlib.sha256(b"1x").hexdigest()
     assert raw_files.parse_file(path, parse_number) == ParsedFile(None, sha256, "is no number")
     monkeypatch.undo()
-    for bad, reason in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a dir")):
-        result = raw_files.parse_file(bad, parse_number)
-        assert result[:2] == (None, "") and result.fault.startswith(f"cannot be read: {reason}")
+    os.mkfifo(tmp_path / "fifo")  # who opened it would wait for ever
+    for bad, fault in (
+        (tmp_path / "none", "cannot be read: No such file or directory"),
+        ("x\0y", "cannot be read: embedded null byte"),
+        (tmp_path, "is no regular file"),
+        (tmp_path / "fifo", "is no regular file"),
+        ("/dev/zero", "is no regular file"),
+    ):
+        assert raw_files.parse_file(bad, parse_number) == ParsedFile(None, "", fault)
 
 
 def test_mistakes_of_a_parser_are_not_faults_of_a_file(tmp_path):
@@ -340,6 +359,18 @@ def test_what_was_skipped_is_counted(skipped, expected, capsys):
     assert capsys.readouterr().out == expected
 
 
+def test_sizes_are_compared_where_they_are_known(capsys):
+    Split = collections.namedtuple("Split", ["num_sequences", "num_steps"])
+    splits = {"train": Split(3, 70), "valid": Split(2, 50), "test": Split(1, 9)}
+    raw_files.print_sizes_check(splits, {})
+    assert capsys.readouterr().out == ""
+    raw_files.print_sizes_check(splits, {"train": (3, 70), "valid": (2, 51)})
+    assert capsys.readouterr().out == (
+        "check: train has the 3 sequences and 70 steps of the complete data set\n"
+        "check: valid does not have the 2 sequences and 51 steps of the complete data set\n"
+    )
+
+
 # ---------------------------------------------------------------------------------- splits
 
 NAMES = [f"writer{number % 7}/{number:03d}.json" for number in range(50)]
@@ -400,12 +431,12 @@ def test_shares_out_of_range_are_refused(valid_share, test_share):
 
 @pytest.mark.parametrize(
     ("count", "test_share", "into"),
-    [(0, 0.0, "train, valid"), (1, 0.0, "train, valid"), (2, 0.1, "train, valid and test")],
+    [(0, 0.0, "train and valid"), (1, 0.0, "train and valid"), (2, 0.1, "train, valid and test")],
 )
 def test_too_few_to_split_are_refused(count, test_share, into):
     with pytest.raises(UserError) as error:
         split_names(NAMES[:count], "random", 0.1, test_share)
-    assert str(error.value) == f"{count} of them cannot be split into {into}: more are needed"
+    assert str(error.value) == f"{count} sequences are too few for {into}"
 
 
 def test_split_by_topmost_folders():
@@ -493,7 +524,7 @@ def test_arguments_of_a_split_have_no_paths():
         (b"a1\r\n b2 \r\na1", "line 3: a1 is listed twice"),
         (b"\n  \n#a1\n", " lists nothing"),
         (b"a\xff", " cannot be read: 'utf-8' codec can't decode byte 0xff"),
-        (None, " cannot be read: [Errno 2] No such file"),
+        (None, " cannot be read: No such file"),
     ],
 )
 def test_faults_of_a_list(tmp_path, content, message):
@@ -504,6 +535,17 @@ def test_faults_of_a_list(tmp_path, content, message):
         raw_files.read_list(path, re.compile(r"[a-z]\d"), "letter and digit", "--exclude")
     separator = "" if message.startswith(" ") else ", "
     assert str(error.value).startswith(f"--exclude: {path}{separator}{message}")
+
+
+def test_a_list_that_would_never_end_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "list.txt")
+    with pytest.raises(UserError, match="^--split: .*/list.txt is no regular file$"):
+        raw_files.read_list(tmp_path / "list.txt")
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    assert raw_files.read_list(tmp_path / "list.txt") == ["a", "b"]
 
 
 def test_lists_keep_their_order(tmp_path):

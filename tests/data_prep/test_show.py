@@ -392,18 +392,6 @@ def test_images_are_drawn_grey_where_they_are_probabilities(images, monkeypatch)
     assert "Examples: 1 of 1 sequences of valid (--seed=0)" in texts_of(page)
 
 
-def test_an_image_of_another_size_is_told(tmp_path):
-    write(
-        tmp_path / "images",
-        {"train": [("a", np.ones((6, 1))), ("b", np.ones((5, 1)))]},
-        features=[Feature("pixel", "binary", "none", "ink")],
-        normalization=Normalization("none", (0.0,), (1.0,)),
-        modality=Modality("image", height=2, width=3),
-    )
-    with pytest.raises(UserError, match="sequence 'b' has 5 steps, which is no image of 2 x 3"):
-        page_of(tmp_path / "images")
-
-
 def test_samples_of_audio_are_pooled_and_lengths_are_seconds(audio, monkeypatch):
     drawn = {}
     original = plotting.draw_audio

@@ -1,0 +1,1183 @@
+"""Damaged and malicious raw files: right content or one line that says why not; nothing else."""
+
+import contextlib
+import copyreg
+import gzip
+import io
+import json
+import lzma
+import os
+import pickle
+import struct
+import tempfile
+import time
+import tracemalloc
+import zipfile
+from datetime import timedelta
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
+
+from data_prep import audio, deepwriting, handwriting, iamondb, ink, mnist, npz, timit, wav
+from data_prep.linestrokes import parse_line
+from data_prep.raw_files import FileFault, read_list
+from stcn_tf.errors import UserError
+
+# Hypothesis would keep what it finds in the working directory.
+set_hypothesis_home_dir(os.path.join(tempfile.gettempdir(), "stcn-tf-hypothesis"))
+
+
+def fuzz(max_examples):
+    """The same examples each time; each must end soon."""
+    return settings(
+        max_examples=max_examples,
+        derandomize=True,
+        database=None,
+        deadline=timedelta(seconds=5),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+# -------------------------------------------------------------------------------------- laws
+
+
+def assert_one_line(error):
+    text = str(error)
+    assert 0 < len(text) < 500
+    assert text.isprintable()  # no line ends, and nothing that a terminal obeys
+
+
+def read(parse, data):
+    """The content, or None if there is a fault, which is one line."""
+    try:
+        return parse(data)
+    except FileFault as fault:
+        assert_one_line(fault)
+        return None
+
+
+def assert_line(line):
+    assert isinstance(line, handwriting.Line)
+    assert line.offsets.dtype == np.float32
+    assert line.offsets.ndim == 2 and line.offsets.shape[1] == 3 and len(line.offsets) > 0
+    assert np.isfinite(line.offsets).all()
+    assert np.isin(line.offsets[:, 2], (0, 1)).all()
+    assert 0 <= line.one_point_strokes <= len(line.offsets) + 1
+
+
+def assert_lines_or_faults(lines):
+    for line in lines:
+        if isinstance(line, str):
+            assert_one_line(line)
+        else:
+            assert_line(line)
+
+
+@contextlib.contextmanager
+def bounded(max_bytes, max_seconds=20.0):
+    """What happens inside allocates and lasts no longer."""
+    tracemalloc.start()
+    start = time.perf_counter()
+    try:
+        yield
+        seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < max_bytes and seconds < max_seconds
+
+
+# --------------------------------------------------------------------------------- mutations
+
+NUMBERS = [
+    (value % 2 ** (8 * size)).to_bytes(size, order)
+    for size in (1, 2, 4, 8)
+    for value in (0, 1, 2 ** (8 * size - 1) - 1, 2 ** (8 * size - 1), -1)
+    for order in ("little", "big")
+]
+
+
+@st.composite
+def damaged(draw, data, tokens=()):
+    """`data` after one to four blows: cut, or some bytes changed, put in, left out or doubled."""
+    data = bytearray(data)
+    pieces = st.one_of(st.binary(max_size=6), st.sampled_from([*NUMBERS, *tokens]))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(data)))
+        stop = draw(st.integers(start, min(len(data), start + 40)))
+        kind = draw(
+            st.sampled_from(["cut", "change", "overwrite", "put in", "leave out", "double"])
+        )
+        if kind == "cut":
+            del data[start:]
+        elif kind == "change" and start < len(data):
+            data[start] ^= draw(st.integers(1, 255))
+        elif kind == "overwrite":
+            piece = draw(pieces)
+            data[start : start + len(piece)] = piece
+        elif kind == "put in":
+            data[start:start] = draw(pieces)
+        elif kind == "leave out":
+            del data[start:stop]
+        elif kind == "double":
+            data[start:start] = data[start:stop] * draw(st.integers(1, 3))
+    return bytes(data)
+
+
+# -------------------------------------------------------------------------- handwriting, text
+
+XML = b"""<?xml version="1.0" encoding="ISO-8859-1"?>
+<WhiteboardCaptureSession><StrokeSet>
+<Stroke colour="black"><Point x="10" y="20" time="1.0"/><Point x="13" y="18" time="1.1"/></Stroke>
+<Stroke><Point x="40.5" y="-20" time="2.0"/></Stroke>
+</StrokeSet></WhiteboardCaptureSession>"""
+INKML = b"""<?xml version="1.0" encoding="UTF-8"?>
+<ink xmlns="http://www.w3.org/2003/InkML"><traceFormat><channel name="T"/><channel name="X"/>
+<channel name="Y"/></traceFormat><trace>1 10 20, 2 13 18, 3 13 25</trace>
+<trace type="penUp">4 14 20</trace><trace>5 40.5 -20</trace></ink>"""
+JSON = b'{"strokes": [[[10, 20], [13, 18, 0.5]], [[40.5, -20]]], "y_axis": "up", "pen": null}'
+
+XML_TOKENS = [
+    *(b"<", b">", b"/>", b"&", b"&amp;", b"&#0;", b"&#10;", b"&x;", b"<![CDATA[", b"]]>", b"<!--"),
+    *(b"<Stroke>", b"</Stroke>", b'<Point x="1" y="2"/>', b"<trace>", b"</trace>", b"1 2, ", b","),
+    *(b"<traceFormat>", b"</traceFormat>", b'<channel name="X"/>', b"<definitions>", b"<a>", b"<a"),
+    *(b"nan", b"-inf", b"1e300", b"1e-400", b"9" * 400, b"0x1F", b"1_0", b"'2", b"*", b"!", b"\0"),
+    *(b"<!DOCTYPE a>", b'<!DOCTYPE a [<!ENTITY x "1">]>', b"<?a b?>", b'encoding="utf-16"'),
+]
+JSON_TOKENS = [
+    *(b"[", b"]", b"{", b"}", b",", b":", b'"', b"null", b"true", b"NaN", b"-Infinity", b"1e999"),
+    *(b"9" * 400, b"[[", b"]]", b"[]", b"[1, 2],", b'"strokes"', b'"y_axis"', b"\\ud800", b"-0.0"),
+]
+TEXTS = {
+    "linestrokes": (parse_line, XML, XML_TOKENS),
+    "inkml": (ink.parse, INKML, XML_TOKENS),
+    "json": (ink.parse, JSON, JSON_TOKENS),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@fuzz(max_examples=300)
+@given(data=st.data())
+def test_damaged_text_of_handwriting(name, data):
+    parse, good, tokens = TEXTS[name]
+    line = read(parse, data.draw(damaged(good, tokens)))
+    if line is not None:
+        assert_line(line)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_of_handwriting_cut_anywhere(name):
+    parse, good, _ = TEXTS[name]
+    assert_line(parse(good))
+    for size in range(len(good)):
+        assert read(parse, good[:size]) is None
+
+
+XML_PIECES = [
+    *("<Stroke>", "</Stroke>", '<Point x="1" y="2"/>', '<Point y="-1e9" x=" 7 "/>', "<StrokeSet>"),
+    *('<Point x="1"/>', '<Point x="" y="0"/>', '<Point x="1e400" y="&#10;"/>', '<Point x="nan"/>'),
+    *("<trace>1 2, 3 4</trace>", "<trace>5 6</trace>", "<trace/>", "<trace>", "</trace>", "1 2 3,"),
+    *("<trace type='penUp'>1 2</trace>", "<trace continuation='end'>1 2</trace>", "<traceGroup>"),
+    *("<traceFormat>", "</traceFormat>", "<channel name='Y'/><channel name='X'/>", "<definitions>"),
+    *("<channel/>", "<channel name='X'/>", "<channel name='&#10;&#27;'/>", "</definitions>", "é"),
+]
+
+
+@pytest.mark.parametrize(
+    ("parse", "root"), [(parse_line, "WhiteboardCaptureSession"), (ink.parse, "ink")]
+)
+@fuzz(max_examples=300)
+@given(pieces=st.lists(st.sampled_from(XML_PIECES), max_size=12))
+def test_elements_in_any_order(parse, root, pieces):
+    line = read(parse, f"<{root}>{''.join(pieces)}</{root}>".encode())
+    if line is not None:
+        assert_line(line)
+
+
+HOSTILE_VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.floats(),
+        st.integers(-(2**70), 2**70),
+        st.sampled_from([10**400, -(10**400), 1e300, 1e9, 1e-320, float("nan"), float("inf")]),
+        st.text(max_size=30),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner)),
+    max_leaves=5,
+)
+
+
+@fuzz(max_examples=250)
+@given(data=st.data())
+def test_json_of_wrong_types(data):
+    values = st.one_of(st.integers(-5, 5), HOSTILE_VALUES)
+    points = st.one_of(st.lists(values, min_size=2, max_size=3), HOSTILE_VALUES)
+    strokes = st.one_of(st.lists(points, max_size=3), HOSTILE_VALUES)
+    lists = st.one_of(st.lists(strokes, max_size=3), HOSTILE_VALUES)
+    content = data.draw(
+        st.one_of(
+            HOSTILE_VALUES,
+            st.fixed_dictionaries(
+                {"strokes": lists},
+                optional={"y_axis": st.one_of(st.sampled_from(["up", "down"]), HOSTILE_VALUES)},
+            ),
+        )
+    )
+    encoding = data.draw(st.sampled_from(["utf-8", "utf-16", "utf-32-le", "latin-1"]))
+    line = read(ink.parse, json.dumps(content).encode(encoding))
+    if line is not None:
+        assert_line(line)
+
+
+LAUGHS = '<!ENTITY l0 "ha">' + "".join(
+    f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 30)
+)
+DOCTYPES = {
+    "laughs": f"[{LAUGHS}]",
+    "blowup": f'[<!ENTITY l29 "{"ha" * 100_000}">]',
+    "external entity": '[<!ENTITY l29 SYSTEM "file://PATH">]',
+    "parameter entity": '[<!ENTITY % l29 SYSTEM "file://PATH"> %l29;]',
+    "external type": 'SYSTEM "file://PATH"',
+    "recursion": '[<!ENTITY l29 "&l29;">]',
+}
+
+
+@pytest.mark.parametrize("doctype", DOCTYPES)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize(("parse", "good"), [(parse_line, XML), (ink.parse_inkml, INKML)])
+def test_expansion_attacks_are_refused(tmp_path, parse, good, encoding, doctype):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)  # who opened it would wait for ever
+    _, _, body = good.decode().partition("?>")
+    root = body.split(">")[0].split()[0].strip().strip("<>")
+    attack = f"<!DOCTYPE {root} {DOCTYPES[doctype].replace('PATH', str(path))}>"
+    body = body.replace("</", f"{'&l29;' * 100}</", 1)
+    with (
+        bounded(2**23),
+        pytest.raises(FileFault, match="document type or entities, which is refus"),
+    ):
+        parse((attack + body).encode(encoding))
+
+
+DEEP = 100_000
+LONG = "x" * 10**6
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (ink.parse, "[" * DEEP),
+        (ink.parse, '{"strokes":' * DEEP),
+        (ink.parse, '{"strokes": ' + "[" * DEEP + "]" * DEEP + "}"),
+        (ink.parse, '{"strokes": [[' + "9" * 10**6 + "]]}"),
+        (ink.parse, '{"strokes": [[["' + LONG + '", 1], [1, 1]]]}'),
+        (ink.parse, '{"strokes": [], "y_axis": "' + LONG + '"}'),
+        (ink.parse, "<ink>" + "<traceGroup>" * DEEP + "</traceGroup>" * DEEP + "</ink>"),
+        # Looking at all enclosing elements of each would take minutes.
+        (ink.parse, "<ink>" + "<trace>" * DEEP + "</trace>" * DEEP + "</ink>"),
+        (ink.parse, "<ink>" + "<trace>1 2" * DEEP + "</trace>" * DEEP + "</ink>"),
+        (ink.parse, f"<{LONG}/>"),
+        (ink.parse, f"<ink>&{LONG};</ink>"),
+        (ink.parse, f"<ink><trace>{LONG} 1, 1 2</trace></ink>"),
+        (
+            ink.parse,
+            f"<ink><traceFormat><channel name='&#10;{LONG}'/></traceFormat><trace>1</trace></ink>",
+        ),
+        (parse_line, "<Stroke>" + "<a>" * DEEP + "</a>" * DEEP + "</Stroke>"),
+        (parse_line, "<Stroke>" * DEEP),
+        (parse_line, f"<a>&{LONG};</a>"),
+        (parse_line, f"<Stroke><Point x='{LONG}' y='1'/></Stroke>"),
+        (parse_line, f"<Stroke><Point x='1&#10;{'1' * 5000}' y='1'/></Stroke>"),
+        (parse_line, f"<?xml version='1.0' encoding='{LONG}'?><a/>"),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, str) else value.__name__,
+)
+def test_what_is_deep_or_long_is_refused_soon(parse, text):
+    with bounded(2**27):
+        assert read(parse, text.encode()) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*invalid escape sequence:DeprecationWarning")
+def test_encodings_of_xml():
+    # Python has many more encodings than expat can use, some of which are none of text.
+    for encoding in (
+        *("idna", "punycode", "hex", "rot13", "zip", "undefined", "utf-7", "utf-32", "mbcs"),
+        *("unicode_escape", "raw_unicode_escape", "big5", "utf-8-sig", "cp037", "cp1252", "none"),
+    ):
+        for good in (XML, INKML):
+            _, _, body = good.partition(b"?>")
+            head = f'<?xml version="1.0" encoding="{encoding}"?>'.encode()
+            parse = parse_line if good is XML else ink.parse
+            line = read(parse, head + body)
+            if line is not None:
+                assert_line(line)
+            assert line is not None or encoding != "cp1252"
+
+
+# ---------------------------------------------------------------------------------- .npz files
+
+
+def zip_of(*members, **options):
+    """A ZIP of (name, content)."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", **{"compression": zipfile.ZIP_DEFLATED} | options) as archive:
+        for name, content in members:
+            archive.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+def npy_of(descr, shape, content):
+    header = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
+def row_of(*items):
+    row = np.empty(len(items), object)
+    row[:] = items
+    return row
+
+
+STEPS = np.array([[3, 2, 0], [0, -7.5, 1], [27, 5, 1]], np.float32)
+ROW = row_of(STEPS, STEPS[:2].astype(">f8"), STEPS[1:])
+PICKLED = pickle.dumps(ROW, 4)
+STATISTICS = {"mean": np.array([0.5, -0.25, 0.1]), "std": np.array([2, 4, 0.5], np.float32)}
+
+
+def member_of(array):
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+MEMBERS = {
+    **{name: member_of(array) for name, array in STATISTICS.items()},
+    "strokes": member_of(ROW),
+    "stack": member_of(np.stack([STEPS, STEPS])),
+}
+
+
+def read_both(data):
+    """Reads the file as anyone's ink, and as Deepwriting's."""
+    lines = read(ink.parse_npz, data)
+    samples = read(deepwriting.parse, data)
+    assert_lines_or_faults([] if lines is None else lines.values())
+    for name in lines or ():
+        assert_one_line(name)
+    if samples is not None:
+        assert_lines_or_faults(samples.lines)
+        json.dumps([samples.mean, samples.std], allow_nan=False)
+    return lines, samples
+
+
+def test_the_good_files_are_good():
+    lines, samples = read_both(zip_of(*MEMBERS.items()))
+    assert sum(not isinstance(line, str) for line in lines.values()) == 3
+    assert len(samples.lines) == 3 and not any(isinstance(line, str) for line in samples.lines)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@fuzz(max_examples=300)
+@given(data=st.data())
+def test_damaged_zips(compression, data):
+    good = zip_of(*MEMBERS.items(), compression=compression)
+    tokens = [b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK\6\6", b"PK\6\7", b"\x0e\0", b"\x0c\0", b"\n"]
+    # Its directory is at the end.
+    directory = good.index(b"PK\1\2")
+    begin = data.draw(st.sampled_from([0, directory]))
+    read_both(good[:begin] + data.draw(damaged(good[begin:], tokens)))
+
+
+DESCRS = [
+    *("<f4", ">f8", "f16", "<f2", "|O", "O8", "<U3", "|S2", "<U0", "a5", "V3", "<c8", "?", "c"),
+    *("<M8[s]", "m8[7D]", "f4,f4", "(2,)f4", "U999999999", "i99", "", "\n", "x" * 5000, "float"),
+    *([("x", "<f4")], ["<f4"], None, 1, {"names": ["x"]}),
+]
+SHAPES = [
+    *("(3, 3)", "(9,)", "()", "(0, 3)", "(1, 9)", "(-1, 3)", "(3.0, 3)", "(True,)", "3", "None"),
+    *("'\\n'", f"({2**39}, {2**39}, 0)", f"({2**63},)", f"({2**33}, {2**33})", "(1,) * 9"),
+    *(f"({'1, ' * 40})", f"({'9' * 4400},)", f"(0x{'f' * 4400},)", f"({'(' * 150}1{')' * 150},)"),
+]
+
+
+@fuzz(max_examples=300)
+@given(data=st.data())
+def test_damaged_arrays_in_sound_zips(data):
+    """The checksums of a ZIP are right, so that it is the array that is read."""
+    members = dict(MEMBERS)
+    name = data.draw(st.sampled_from(list(members)))
+    if data.draw(st.booleans()):
+        tokens = [
+            b"<f4",
+            b"|O",
+            b"(",
+            b")",
+            b"'",
+            b"shape",
+            b"\\",
+            b"0xfffffffffffff",
+            b"\x93NUMPY",
+        ]
+        members[name] = data.draw(damaged(members[name], tokens))
+    else:
+        descr, shape = data.draw(st.sampled_from(DESCRS)), data.draw(st.sampled_from(SHAPES))
+        members[name] = npy_of(descr, shape, STEPS.tobytes())
+    if data.draw(st.booleans()):
+        members["strokes"] = members["stack"]
+    read_both(zip_of(*members.items()))
+
+
+@fuzz(max_examples=300)
+@given(data=st.data())
+def test_steps_of_any_values_and_types(data):
+    code = data.draw(
+        st.sampled_from(["<f4", ">f4", "<f8", "<f2", "<f16", "|i1", "<u8", "|b1", "<U1"])
+    )
+    dtype = np.dtype(code)
+    shape = data.draw(
+        st.sampled_from([(2, 3), (1, 3), (0, 3), (3,), (), (2, 4), (1, 2, 3), (2, 3, 1)])
+    )
+    size = int(np.prod(shape)) * dtype.itemsize
+    if data.draw(st.booleans()) and dtype.kind in "fiu":
+        values = st.sampled_from([0, 1, -1, 0.5, 1e9, 1e300, np.inf, -np.inf, np.nan, 1e-320])
+        values = data.draw(
+            st.lists(values, min_size=int(np.prod(shape)), max_size=int(np.prod(shape)))
+        )
+        with np.errstate(all="ignore"):
+            content = np.array(values, np.longdouble).astype(dtype).tobytes()
+    else:
+        content = data.draw(st.binary(min_size=size, max_size=size))  # signalling NaN, too
+    member = npy_of(code, shape, content)
+    steps = np.frombuffer(content, dtype).reshape(shape)
+    row = member_of(row_of(STEPS, steps))
+    kind = data.draw(st.sampled_from(["strokes", "row", "mean", "std"]))
+    changed = {"strokes": row} if kind == "row" else {kind: member}
+    read_both(zip_of(*(MEMBERS | changed).items()))
+
+
+@pytest.mark.parametrize("name", ["a\n", "\x1b[2J", "x" * 60_000])
+def test_names_of_arrays(name):
+    assert read_both(zip_of((name, MEMBERS["stack"]))) == (None, None)
+
+
+def test_names_that_mean_two_sequences():
+    steps, row = member_of(STEPS), MEMBERS["strokes"]
+    assert read(ink.parse_npz, zip_of(("b", row), ("b/000001", steps))) is None
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("b.npy", steps)
+        archive.writestr("b", steps)
+    assert read(ink.parse_npz, file.getvalue()) is None
+
+
+def test_names_are_listed_only_in_part():
+    names = [f"{number}-{'y' * 60}" for number in range(99)]
+    assert read(deepwriting.parse, zip_of(*((name, b"") for name in names))) is None
+
+
+# -------------------------------------------------------------------------------------- pickles
+
+EXECUTED = []
+
+
+def execute(*arguments):
+    """What must never run."""
+    EXECUTED.append(arguments)
+    return np.zeros(1)
+
+
+class Reduced:
+    def __reduce__(self):
+        return execute, ("reduced",)
+
+
+class Stateful:
+    def __setstate__(self, state):
+        execute(state)
+
+
+class New:
+    def __new__(cls, *arguments, **keywords):
+        execute(arguments)
+        return super().__new__(cls)
+
+
+def text(value):
+    """Instructions that push a short text, in protocol 0 to 5."""
+    return b"V" + value.encode() + b"\n"
+
+
+def named(name):
+    """Instructions that push what this module has of that name."""
+    return b"c" + __name__.encode() + b"\n" + name.encode() + b"\n"
+
+
+CODE = f"__import__('sys').modules[{__name__!r}].execute()"
+# Each of them executes something in `pickle.loads`.
+ATTACKS = {
+    **{f"protocol {n}": pickle.dumps(Reduced(), n) for n in range(6)},
+    **{f"row, protocol {n}": pickle.dumps(row_of(STEPS, Reduced()), n) for n in range(6)},
+    "eval": b"cbuiltins\neval\n(" + text(CODE) + b"tR.",
+    "exec of another module": b"c__builtin__\nexec\n(" + text(CODE) + b"tR.",
+    "numpy's exec": b"cnumpy.testing._private.utils\nrunstring\n(" + text(CODE) + b"}tR.",
+    "stack global": b"\x80\x04"
+    + text("builtins")
+    + text("eval")
+    + b"\x93"
+    + text(CODE)
+    + b"\x85R.",
+    "dotted": b"\x80\x04"
+    + text("numpy")
+    + text("__builtins__.get")
+    + b"\x93"
+    + text("eval")
+    + b"\x85R"
+    + text(CODE)
+    + b"\x85R.",
+    "names from the memo": b"\x80\x04"
+    + text("eval")
+    + b"\x94"
+    + text("builtins")
+    + b"h\0\x93"
+    + text(CODE)
+    + b"\x85R.",
+    "name built by encode": b"\x80\x04" + text(__name__) + text("execute") + b"\x93)R.",
+    "inst": b"(" + text("1") + b"i" + __name__.encode() + b"\nexecute\n.",
+    "obj": b"(" + named("execute") + text("1") + b"o.",
+    "newobj": b"\x80\x02" + named("New") + b")\x81.",
+    "newobj_ex": b"\x80\x04" + named("New") + b")}\x92.",
+    "extension 1": b"\x80\x02\x82\xf0)R.",
+    "extension 2": b"\x80\x02\x83\xf0\0)R.",
+    "extension 4": b"\x80\x02\x84\xf0\0\0\0)R.",
+    "build of an object": b"\x80\x02" + named("Stateful") + b")\x81K\1b.",
+    "map": b"cbuiltins\nlist\n(cbuiltins\nmap\n(" + named("execute") + b"(K\1ltRtR.",
+    "among an array's arguments": b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n("
+    + b"K\0tU\1btR(K\1(K\1t"
+    + named("execute")
+    + b")RI00\nU\0tb.",
+    "after an array": PICKLED[:-1] + named("execute") + b")R.",
+}
+
+
+@pytest.fixture
+def extension():
+    """Number 240 of the registry of extensions is `execute`."""
+    copyreg.add_extension(__name__, "execute", 0xF0)
+    yield
+    copyreg.remove_extension(__name__, "execute", 0xF0)
+    copyreg.clear_extension_cache()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_nothing_in_a_pickle_is_executed(name, extension):
+    data = zip_of(("a", npy_of("|O", "(1,)", ATTACKS[name])))
+    EXECUTED.clear()
+    lines = read(ink.parse_npz, data)
+    assert lines is None and not EXECUTED
+    # It would have been.
+    with contextlib.suppress(Exception):
+        pickle.loads(ATTACKS[name], encoding="latin1")
+    assert EXECUTED
+
+
+HARMLESS = pickle.dumps(np.ones(2), 2)[:-1]
+REFUSED = {
+    "command": b"cposix\nsystem\n(" + text("exit 1") + b"tR.",
+    "build of a function": named("execute") + b"}" + text("marked") + b"K\1sb.",
+    "attributes of a function": named("execute") + b"N}" + text("marked") + b"K\1s\x86b.",
+    "build of a constructor": b"cnumpy\ndtype\n}" + text("kind") + named("execute") + b"sb.",
+    "constructor in place of an array": b"cnumpy\ndtype\n.",
+    "ndarray itself": b"cnumpy\nndarray\n.",
+    "ndarray called": b"cnumpy\nndarray\n(K\2tR.",
+    "file": b"cnumpy\nfromfile\n(" + text("/etc/passwd") + b"tR.",
+    "open": b"cio\nopen\n(" + text("executed") + text("w") + b"tR.",
+    "persistent": b"Pexecute\n.",
+    "binary persistent": b"\x80\x02" + text("execute") + b"Q.",
+    "codec": b"c_codecs\nencode\n(" + text("x") + text("idna") + b"tR.",
+    "bytes of a size": b"c__builtin__\nbytes\n(J\xff\xff\xff\x7ftR.",
+    "bytes by number": b"\x80\x03cbuiltins\nbytes\n(J\xff\xff\xff\x7ftR.",
+    "buffers": b"\x80\x05\x97\x98.",
+    "long memo": b"N" + b"r\xff\xff\xff\x7f" + b"r\0\0\0\x80" + b"r\xff\xff\xff\xff.",
+    "memo of a text": b"Np99999999999999999999\n.",
+    "bytearray8": b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    "binbytes8": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    "binunicode8": b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    "binbytes": b"B\xff\xff\xff\x7f.",
+    "binunicode": b"X\xff\xff\xff\xff.",
+    "negative binstring": b"T\xff\xff\xff\xff.",
+    "frame": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xff.",
+    "half a frame": b"\x80\x04\x95\xff\xff\0\0\0\0\0\0N.",
+    "long4": b"\x8b\xff\xff\xff\x7f.",
+    "protocol 6": b"\x80\x06N.",
+    "long integer": b"I" + b"9" * 5000 + b"\n.",
+    "no integer": b"I" + b"\x1b[2J\r" + b"x" * 5000 + b"\n.",
+    "long name": b"c" + b"x" * 10_000 + b"\n\x1b[2J\n.",
+    "long memo key": b"g" + b"x" * 10_000 + b"\n.",
+    "surrogate": b"\x80\x04X\3\0\0\0\xed\xa0\x80X\1\0\0\0x\x93.",
+    "append to an array": HARMLESS + b"Na.",
+    "array built of itself": HARMLESS + b"p\x30\n(K\1(K\1tg\x30\n\x89]tb.",
+    "stop without a result": b".",
+    "nothing": b"",
+    "dictionaries": b"}(K\1K\2u.",
+    "float": b"G\0\0\0\0\0\0\0\0.",
+    "pop": b"N0N1.",
+    "empty tuple": b"(t.",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_pickles_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    EXECUTED.clear()
+    with bounded(2**22):
+        assert read(ink.parse_npz, zip_of(("a", npy_of("|O", "(1,)", REFUSED[name])))) is None
+    assert not EXECUTED and not hasattr(execute, "marked") and not list(tmp_path.iterdir())
+
+
+PIECES = [
+    *(bytes([code]) for code in range(256)),
+    *(b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"cnumpy._core.multiarray\n_reconstruct\n"),
+    *(b"c_codecs\nencode\n", b"U\2f4", b"U\2O8", b"U\1<", b"K\0", b"K\1", b"K\3", b"h\0", b"q\0"),
+    *(b"U\1b", b"U\6latin1", b"U\x0c" + b"\0" * 12, b"(NNN", b"J\xff\xff\xff\xff", b"U\1|", b"tR"),
+    *(
+        HARMLESS,
+        PICKLED[:-1],
+        named("execute"),
+        b"(K\1K\3t",
+        b")R",
+        b"tb",
+        b"(t",
+        b"](",
+        b"e",
+        b".",
+    ),
+]
+
+
+@fuzz(max_examples=400)
+@given(data=st.data())
+def test_pickles_of_any_instructions(data):
+    if data.draw(st.booleans()):
+        pickled = data.draw(damaged(PICKLED, PIECES))
+    else:
+        pickled = b"".join(data.draw(st.lists(st.sampled_from(PIECES), max_size=20))) + b"."
+    EXECUTED.clear()
+    read_both(zip_of(*(MEMBERS | {"strokes": npy_of("|O", "(3,)", pickled)}).items()))
+    assert not EXECUTED and not hasattr(execute, "marked")
+
+
+# ---------------------------------------------------------------------------------------- bombs
+
+LIMIT = 2**21  # in place of the limit of real files
+MANY = LIMIT - 2**12
+
+
+def number(value):
+    return b"J" + struct.pack("<i", value)
+
+
+def array(shape, code, content):
+    """Instructions that make an array; `content` makes its bytes or the list of its elements."""
+    return b"".join(
+        (
+            b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\0tU\1btR(K\1(",
+            b"".join(map(number, shape)) + b"tcnumpy\ndtype\n(U\2" + code + b"tR",
+            b"(K\3U\1<NNN" + number(-1) + number(-1) + b"K\0tb\x89" + content + b"tb",
+        )
+    )
+
+
+def row(size, elements):
+    """A member whose array is a row."""
+    return npy_of("|O", f"({size},)", array([size], b"O8", b"](" + elements + b"e") + b".")
+
+
+def instructions(pickled):
+    """A member with this pickle."""
+    return npy_of("|O", "(1,)", pickled + b".")
+
+
+def blank(size):
+    """Instructions that push a text for so many bytes."""
+    return b"T" + struct.pack("<i", size) + b"\0" * size
+
+
+BOMBS = {
+    # One byte makes an object.
+    "memo": instructions(b"N" + b"\x94" * MANY),
+    "lists": instructions(b"]" * MANY),
+    "marks": instructions(b"(" * MANY),
+    "tuples": instructions(b"N" + b"\x85" * MANY),
+    # One long text is encoded over and over.
+    "encode": instructions(
+        b"c_codecs\nencode\nq\0(" + blank(2**20) + b"U\6latin1tq\1" + b"h\0h\1R" * 1000
+    ),
+    # One array is referred to over and over.
+    "references": row(
+        2**14, array([1000, 3], b"f4", blank(12_000)) + b"q\0" + b"h\0" * (2**14 - 1)
+    ),
+    # One text is the content of many arrays.
+    "content": row(
+        2**12,
+        array([1000, 3], b"f4", blank(12_000) + b"q\0")
+        + array([1000, 3], b"f4", b"h\0") * (2**12 - 1),
+    ),
+    # One long row is that of many arrays.
+    "rows": instructions(
+        b"]("
+        + array([1, 3], b"f4", blank(12))
+        + b"q\0"
+        + b"h\0" * (2**14 - 1)
+        + b"eq\1"
+        + array([2**14], b"O8", b"h\1") * 2**12
+    ),
+    # Numbers of one byte, and sequences of one step.
+    "bytes": npy_of("|i1", f"({LIMIT // 4}, 3)", bytes(LIMIT // 4 * 3)),
+    "samples": npy_of("|i1", f"({LIMIT // 4}, 1, 3)", bytes(LIMIT // 4 * 3)),
+    "numbers": npy_of("|i1", f"({LIMIT // 2},)", bytes(LIMIT // 2)),
+    "columns": npy_of("|i1", f"({LIMIT // 4}, 1, 1)", bytes(LIMIT // 4)),
+    # No numbers at all.
+    "empty": npy_of("|i1", f"({2**39}, 0, 3)", b""),
+    "no texts": npy_of("<U0", f"({2**39},)", b""),
+    "large": npy_of("|i1", f"({LIMIT}, 3)", bytes(3 * LIMIT)),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_arrays_that_are_bombs(name, monkeypatch):
+    monkeypatch.setattr(npz, "MAX_FILE_BYTES", LIMIT)
+    monkeypatch.setattr(deepwriting, "_MAX_SAMPLES", LIMIT // 100)
+    data = zip_of(*(MEMBERS | {"strokes": BOMBS[name]}).items())
+    assert len(data) < LIMIT / 20
+    with bounded(40 * LIMIT):
+        read_both(data)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("is_honest", [True, False])
+def test_zips_that_are_bombs(compression, is_honest, monkeypatch):
+    monkeypatch.setattr(npz, "MAX_FILE_BYTES", LIMIT)
+    size = 16 * LIMIT
+    data = zip_of(("a", npy_of("|i1", f"({size},)", bytes(size))), compression=compression)
+    assert len(data) < LIMIT / 10
+    if not is_honest:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            declared = archive.infolist()[0].file_size
+        data = data.replace(struct.pack("<I", declared), struct.pack("<I", LIMIT))
+    with bounded(8 * LIMIT):
+        assert read_both(data) == (None, None)
+
+
+def test_one_sequence_has_only_so_many_steps(monkeypatch):
+    monkeypatch.setattr(handwriting, "_MAX_STEPS", 2)
+    lines = ink.parse_npz(zip_of(("a", member_of(STEPS)), ("b", member_of(STEPS[:2]))))
+    assert lines["a"] == "has 3 steps, at most 2 are accepted"
+    assert_line(lines["b"])
+
+
+# --------------------------------------------------------------------------------------- images
+
+AMAT = b"0 1 1 0 \n1 1 0 0 \n0 0 0 1 \n"
+IDX = struct.pack(">4I", 0x803, 4, 5, 3) + bytes(range(200, 256)) + bytes(4)
+COMPRESSIONS = {"": bytes, ".gz": lambda data: gzip.compress(data, mtime=0), ".xz": lzma.compress}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("hostile")
+
+
+def read_images(folder, name, data):
+    """The pixels, or None if there is a fault."""
+    path = folder / name
+    path.write_bytes(data)
+    pixels = read(mnist.parse_amat if ".amat" in name else mnist.parse_idx, path)
+    if pixels is not None:
+        assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.size > 0
+        assert ".amat" not in name or pixels.max() <= 1
+    return pixels
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+@pytest.mark.parametrize(("name", "good"), [("a.amat", AMAT), ("a", IDX)])
+@fuzz(max_examples=150)
+@given(data=st.data())
+def test_damaged_images(folder, name, good, ending, data):
+    compress = COMPRESSIONS[ending]
+    tokens = [
+        b"0",
+        b"1 ",
+        b"\n",
+        b"\r\n",
+        b"2",
+        b"-1",
+        b"1.0",
+        b"\t",
+        b"\xfd7zXZ\0",
+        b"\x1f\x8b\x08",
+    ]
+    if data.draw(st.booleans()):
+        content = compress(data.draw(damaged(good, tokens)))
+    else:
+        content = data.draw(damaged(compress(good), tokens))
+    read_images(folder, name + ending, content)
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+@pytest.mark.parametrize(("name", "good"), [("a.amat", AMAT), ("a", IDX)])
+def test_images_cut_anywhere(folder, name, good, ending):
+    data = COMPRESSIONS[ending](good)
+    assert read_images(folder, name + ending, data) is not None
+    for size in range(len(data)):
+        pixels = read_images(folder, name + ending, data[:size])
+        # A text may well end earlier.
+        counts = {len(line.split()) for line in data[:size].splitlines()}
+        is_text = name + ending == "a.amat" and counts in ({1}, {4})
+        assert (pixels is not None) == is_text
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.amat", b"0 " * 2**23),
+        ("a.amat", b"0\n" * 2**18),
+        ("a.amat", b"\n" * 2**18),
+        ("a.amat", (b"0 " * 400 + b"\n") * 2**14),
+        ("a", struct.pack(">4I", 0x803, 2**32 - 1, 1024, 1024) + bytes(2**24)),
+        ("a", struct.pack(">4I", 0x803, 2**24, 1, 1) + bytes(2**24)),
+        ("a", struct.pack(">4I", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1)),
+    ],
+    ids=["one line", "small images", "no images", "many", "declared", "there", "header"],
+)
+def test_images_that_are_bombs(folder, name, content, ending, monkeypatch):
+    monkeypatch.setattr(mnist, "MAX_FILE_BYTES", 2**22)
+    monkeypatch.setattr(mnist, "_MAX_IMAGES", 2**16)
+    path = folder / f"bomb-{name}{ending}"
+    path.write_bytes(COMPRESSIONS[ending](content))
+    parse = mnist.parse_amat if name == "a.amat" else mnist.parse_idx
+    # A line of text at most; it is split into words.
+    with bounded(2**28):
+        assert read(parse, path) is None
+
+
+# ---------------------------------------------------------------------------------------- audio
+
+WAVE = 0.5 * np.sin(np.arange(300.0))
+STEREO = np.stack([WAVE, -0.25 * WAVE], axis=1)
+SOUNDS = {
+    "wav": (WAVE, {"format": "WAV", "subtype": "PCM_16"}),
+    "float wav": (WAVE, {"format": "WAV", "subtype": "FLOAT"}),
+    "adpcm wav": (WAVE, {"format": "WAV", "subtype": "IMA_ADPCM"}),
+    "extensible wav": (STEREO, {"format": "WAVEX", "subtype": "PCM_24"}),
+    "flac": (STEREO, {"format": "FLAC", "subtype": "PCM_16"}),
+    "mp3": (WAVE, {"format": "MP3"}),
+    "ogg": (WAVE, {"format": "OGG"}),
+    "sphere": (WAVE, {"format": "NIST", "subtype": "PCM_16"}),
+}
+SOUND_TOKENS = [
+    *(b"RIFF", b"WAVE", b"fmt ", b"data", b"LIST", b"fLaC", b"OggS", b"ID3\3\0\0\x7f\x7f\x7f\x7f"),
+    *(b"NIST_1A\n", b"sample_count -i 99\n", b"sample_coding -s3 a,b\n", b"end_head", b"\xff\xfb"),
+    *(b"\0\0\xc0\x7f", b"\0\0\x80\xff", b"\xff\xff\x7f\x7f", b"Xing", b"Info", b"\n", b"9" * 20),
+]
+
+
+def sound_of(name, rate=16_000):
+    samples, options = SOUNDS[name]
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, **options)
+    return file.getvalue()
+
+
+def read_sound(folder, data, decoding):
+    """What is decoded of it, [samples], or None if there is a fault."""
+    path = folder / "sound"
+    path.write_bytes(data)
+    blocks = []
+
+    def decode(path):
+        return audio.decode(path, decoding, lambda block: blocks.append(block.copy()))
+
+    sound = read(decode, path)
+    for block in blocks:  # even those before a fault
+        assert block.ndim == 1 and block.dtype in (np.int16, np.float32)
+        assert np.isfinite(block).all()
+    if sound is None:
+        return None
+    samples = np.concatenate(blocks)
+    assert len(samples) == sound.num_samples >= decoding.min_samples
+    assert samples.dtype == sound.dtype
+    assert audio.MIN_RATE_HZ <= sound.sample_rate_hz <= audio.MAX_RATE_HZ
+    return samples
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+@fuzz(max_examples=120)
+@given(data=st.data())
+def test_damaged_sounds(folder, name, data):
+    good = sound_of(name)
+    # Most of what can go wrong is at the beginning.
+    end = data.draw(st.sampled_from([60, 200, len(good)]))
+    content = data.draw(damaged(good[:end], SOUND_TOKENS)) + good[end:]
+    decoding = data.draw(
+        st.builds(
+            audio.Decoding,
+            sample_rate_hz=st.sampled_from([0, 16_000, 22_050]),
+            resamples=st.booleans(),
+            mixes_channels=st.booleans(),
+            always_int16=st.booleans(),
+            min_samples=st.sampled_from([1, 200]),
+        )
+    )
+    read_sound(folder, content, decoding)
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+def test_sounds_cut_anywhere(folder, name):
+    good, decoding = sound_of(name), audio.Decoding(mixes_channels=True)
+    assert read_sound(folder, good, decoding) is not None
+    for size in range(0, len(good), 7):
+        samples = read_sound(folder, good[:size], decoding)
+        # The last MPEG frame is padding.
+        assert samples is None or name == "mp3"
+
+
+LONG_SPHERE = b"NIST_1A\n   1024\nsample_count -i %s\nsample_coding -s3 %s\nend_head\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LONG_SPHERE % (b"9" * 15, b"pcm"),
+        LONG_SPHERE % (b"\x01" * 900, b"pcm"),
+        LONG_SPHERE % (b"1", b"\x85,\x1b" * 300),
+        b"RIFF\xff\xff\xff\xffWAVE" + b"JUNK\0\0\0\0" * 10_000,
+        b"RIFF\xff\xff\xff\xffWAVEfmt \xff\xff\xff\x7f" + bytes(100),
+        b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\1\0\xff\xff\x80\x3e\0\0"
+        + bytes(8)
+        + b"data\4\0\0\0"
+        + bytes(4),
+        b"fLaC\x84\xff\xff\xff" + bytes(100),
+        b"ID3\3\0\0\x7f\x7f\x7f\x7f" + bytes(100),
+        b"\xff\xfb" + bytes(10_000),
+        b"\xff" * 10_000,
+        b"OggS" * 10_000,
+    ],
+    ids=lambda content: content[:4].decode("latin-1"),
+)
+def test_headers_that_declare_too_much(folder, content):
+    with bounded(2**24):
+        assert read_sound(folder, content, audio.Decoding(mixes_channels=True)) is None
+
+
+# ---------------------------------------------------------------------------------------- lists
+
+
+@fuzz(max_examples=300)
+@given(data=st.data())
+def test_damaged_lists(folder, data):
+    tokens = [
+        b"\r",
+        b"\n",
+        b"#",
+        b" ",
+        b"/",
+        b"..",
+        b"\xef\xbb\xbf",
+        b"\xc2\x85",
+        b"\0",
+        b"b\n" * 3,
+    ]
+    content = data.draw(damaged("a/b.json\n# c\n\n größe.wav\r\nd e\n".encode(), tokens))
+    path = folder / "list.txt"
+    path.write_bytes(content)
+    try:
+        names = read_list(path)
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 500
+        return
+    assert names and len(set(names)) == len(names)
+    for name in names:
+        assert name == name.strip() != "" and len(name.splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------ whole commands
+
+
+def iamondb_source(root):
+    for line_id in ("a01-000u-01", "a01-000u-02", "b07-113-01"):
+        path = root / "raw" / "lineStrokes" / line_id[:3] / line_id[:7] / f"{line_id}.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(XML.replace(b"13", line_id[-1:].encode()))
+    (root / "lists").mkdir()
+    (root / "lists" / "train.txt").write_text("a01-000u")
+    (root / "lists" / "valid.txt").write_text("b07-113")
+    options = {"split": str(root / "lists"), "normalization": "vrnn", "workers": 1}
+    return iamondb.prepare, options, "a01/a01-000/a01-000u-02.xml", "raw/lineStrokes"
+
+
+def ink_source(root):
+    for name in ("train/a.json", "train/b.json", "train/c.inkml", "valid/a.json"):
+        path = root / "raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(INKML if name.endswith("inkml") else JSON)
+    options = {"split": "folders", "normalization": "channel", "workers": 1}
+    options |= {"valid_share": 0.0, "test_share": 0.0}
+    return ink.prepare, options, "train/b.json", "raw"
+
+
+def wav_source(root):
+    for name, form in (("train/a", "wav"), ("train/b", "flac"), ("valid/a", "mp3")):
+        path = root / "raw" / f"{name}.{form}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(sound_of(form))
+    return (
+        wav.prepare,
+        {"split": "folders", "frame_size": 7, "mix_channels": True},
+        "train/b.flac",
+        "raw",
+    )
+
+
+def timit_source(root):
+    (root / "lists").mkdir()
+    for split, names in (
+        ("train", ["A/1.WAV", "A/2.WAV"]),
+        ("valid", ["B/1.WAV"]),
+        ("test", ["C/1.WAV"]),
+    ):
+        (root / "lists" / f"{split}.txt").write_text("\n".join(names))
+        for name in names:
+            path = root / "raw" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            samples = np.random.default_rng(len(name)).normal(0, 0.1, 8200)
+            soundfile.write(path, samples, 16_000, format="NIST", subtype="PCM_16")
+    return timit.prepare, {"lists": root / "lists", "sequences_multiple": 1}, "A/2.WAV", "raw"
+
+
+BAD = {
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "noise": lambda data: bytes(range(256)) * 4,
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("make", [iamondb_source, ink_source, wav_source, timit_source])
+def test_one_bad_file_among_good_ones(tmp_path, make, bad, read_back, capsys):
+    from stcn_tf.data import records
+
+    prepare, options, name, folder = make(tmp_path)
+    path, out = tmp_path / folder / name, tmp_path / "out"
+    path.write_bytes(BAD[bad](path.read_bytes()))
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(UserError) as error:
+        prepare(tmp_path / "raw", out, skip_bad=False, **options)
+    assert len(str(error.value).splitlines()) == 1
+    assert f"{name}: " in str(error.value) and "--skip_bad" in str(error.value)
+    # What was decoded stays, so that the same command goes on from there.
+    assert sorted({*os.listdir(tmp_path)} - {".out.decoded"}) == before
+
+    prepare(tmp_path / "raw", out, skip_bad=True, **options)
+    card = records.read_card(out)
+    assert list(card.extra["skipped"]) == [name] and card.extra["skipped"][name]
+    assert f"skipped {name}: " in capsys.readouterr().out
+    assert sorted({*os.listdir(tmp_path)} - {"out"}) == before
+    # The others are as if it had never been there.
+    path.unlink()
+    prepare(tmp_path / "raw", tmp_path / "other", skip_bad=True, **options)
+    for split in card.splits:
+        ours, others = read_back(out, split), read_back(tmp_path / "other", split)
+        assert list(ours) == list(others) and ours
+        for key in ours:
+            np.testing.assert_array_equal(ours[key], others[key])
+
+
+def deepwriting_files(root):
+    for name in ("training", "validation"):
+        path = root / "raw" / f"deepwriting_{name}.npz"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(zip_of(*MEMBERS.items()))
+    options = {"normalization": "channel", "valid_share": 0.1, "test_share": 0.0}
+    options |= {"skip_bad": True, "workers": 1}
+    return deepwriting.prepare, root / "raw", options, "deepwriting_validation.npz"
+
+
+def ink_file(root):
+    (root / "ink.npz").write_bytes(zip_of(*MEMBERS.items()))
+    options = {"normalization": "vrnn", "split": "random", "valid_share": 0.5, "test_share": 0.0}
+    return ink.prepare, root / "ink.npz", options | {"skip_bad": True, "workers": 1}, "."
+
+
+def mnist_texts(root):
+    (root / "raw").mkdir()
+    for name in mnist.LAROCHELLE_FILES.values():
+        (root / "raw" / f"{name}.xz").write_bytes(lzma.compress(AMAT))
+    options = {"binarization": None, "num_valid": 1, "seed": 0, "workers": 1}
+    return mnist.prepare, root / "raw", options, "binarized_mnist_valid.amat.xz"
+
+
+def mnist_idx(root):
+    (root / "raw").mkdir()
+    for name in mnist.IDX_FILES.values():
+        (root / "raw" / f"{name}.gz").write_bytes(gzip.compress(IDX))
+    options = {"binarization": "fixed", "num_valid": 1, "seed": 0, "workers": 1}
+    return mnist.prepare, root / "raw", options, "t10k-images-idx3-ubyte.gz"
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("make", [deepwriting_files, ink_file, mnist_texts, mnist_idx])
+def test_a_bad_file_that_cannot_be_left_out(tmp_path, make, bad):
+    prepare, source, options, name = make(tmp_path)
+    path = source / name
+    path.write_bytes(BAD[bad](path.read_bytes()))
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(UserError) as error:
+        prepare(source, tmp_path / "out", **options)
+    assert len(str(error.value).splitlines()) == 1 and f"{path}: " in str(error.value)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "kept", "name"),
+    [
+        (deepwriting_files, MEMBERS, "deepwriting_validation.npz, sample 2"),
+        (ink_file, (), "strokes/000002"),
+    ],
+)
+def test_one_bad_sequence_among_good_ones(tmp_path, make, kept, name, read_back):
+    from stcn_tf.data import records
+
+    prepare, source, options, path = make(tmp_path)
+    path = source / path
+    bad_last = row_of(ROW[0], ROW[1], STEPS * np.float32("nan"))
+
+    def put(row):
+        members = {key: MEMBERS[key] for key in kept} | {"strokes": member_of(row)}
+        path.write_bytes(zip_of(*members.items()))
+
+    put(bad_last)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(UserError) as error:
+        prepare(source, tmp_path / "out", **options | {"skip_bad": False})
+    assert len(str(error.value).splitlines()) == 1
+    assert f"{name}: step 0 has dx, dy = nan, nan" in str(error.value)
+    assert sorted(os.listdir(tmp_path)) == before
+
+    prepare(source, tmp_path / "out", **options)
+    card = records.read_card(tmp_path / "out")
+    assert card.extra["skipped"] == {name: "step 0 has dx, dy = nan, nan"}
+    assert sorted({*os.listdir(tmp_path)} - {"out"}) == before
+    put(bad_last[:2])
+    prepare(source, tmp_path / "other", **options)
+    found, expected = (
+        {key: x for split in card.splits for key, x in read_back(tmp_path / out, split).items()}
+        for out in ("out", "other")
+    )
+    assert found.keys() == expected.keys()
+    for key, x in expected.items():
+        # Which of them are in train may differ, and with it how they are rounded.
+        np.testing.assert_allclose(found[key], x, rtol=1e-5, atol=1e-5)
