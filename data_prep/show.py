@@ -237,18 +237,16 @@ def _split_table(card: "DatasetCard") -> list[str]:
 
 
 def _feature_groups(card: "DatasetCard") -> Iterator[str]:
-    """Neighbouring features that are alike as one: a frame of speech has hundreds."""
+    """What the features are, those that are alike as one."""
+    from stcn_tf.data.records import group_alike
 
-    def describe(index: int) -> str:
-        feature, norm = card.features[index], card.normalization
-        if feature.kind == "binary":
-            return "binary"
-        return f"{feature.unit}, mean {norm.mean[index]:.4g}, std {norm.std[index]:.4g}"
-
-    for description, group in itertools.groupby(range(card.num_features), key=describe):
-        names = [card.features[index].name for index in group]
-        members = ", ".join(names) if len(names) < 4 else f"{names[0]} to {names[-1]}"
-        yield f"{members}: {description}"
+    norm = card.normalization
+    texts = [
+        "binary" if feature.kind == "binary" else f"{feature.unit}, mean {mean:.4g}, std {std:.4g}"
+        for feature, mean, std in zip(card.features, norm.mean, norm.std, strict=True)
+    ]
+    for names, text in group_alike([feature.name for feature in card.features], texts):
+        yield f"{names}: {text}"
 
 
 def _brief(value: Any) -> str:

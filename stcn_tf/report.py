@@ -4,16 +4,15 @@ A log-likelihood of real values depends on their scale, so that every number her
 its normalisation, and likelihoods are given in the records' raw units, too.
 """
 
-import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stcn_tf.data.records import DatasetCard
+from stcn_tf.data.records import DatasetCard, group_alike
 from stcn_tf.evaluation import Evaluation
 from stcn_tf.files import replacing_file
 from stcn_tf.models.base import SequenceModel
@@ -61,7 +60,7 @@ def summary(
     # Densities of x = (raw - mean) / std are those of raw values times the product of the stds.
     nats_per_step = sum(math.log(std) for std in norm.std)
     real = card.features[: card.num_real]
-    units = _grouped([feature.name for feature in real], [feature.unit for feature in real])
+    units = group_alike([feature.name for feature in real], [feature.unit for feature in real])
     units = ", ".join(f"{names}: {unit}" for names, unit in units)
     rows = {}
     for key, row in _rows(evaluation, model):
@@ -132,7 +131,7 @@ def table(content: dict[str, Any]) -> str:
     values = [
         f"({mean:.6g}, {std:.6g})" for mean, std in zip(norm["mean"], norm["std"], strict=True)
     ]
-    scales = ", ".join(f"{names} {value}" for names, value in _grouped(norm["features"], values))
+    scales = ", ".join(f"{names} {value}" for names, value in group_alike(norm["features"], values))
     block(
         content["unit"] + (f", (mean, std) of {scales}" if content["raw_unit"] else ""),
         terms,
@@ -194,14 +193,6 @@ def _rows(evaluation: Evaluation, model: SequenceModel) -> Iterator[tuple[str, _
     yield "kl", _Row("KL", evaluation.kl.sum(axis=1), is_likelihood=False)
     for layer, kl in enumerate(evaluation.kl.T, start=1):
         yield f"kl_of_layer_{layer}", _Row(f"KL of layer {layer}", kl, is_likelihood=False)
-
-
-def _grouped(names: Sequence[str], values: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Neighbouring features with one value as one: a frame of speech has hundreds."""
-    pairs = zip(names, values, strict=True)
-    for value, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
-        members = [name for name, _ in group]
-        yield ", ".join(members) if len(members) < 3 else f"{members[0]} to {members[-1]}", value
 
 
 def _finite(content: Any) -> Any:

@@ -14,6 +14,7 @@ the card also tell whether two preparations agree.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -565,6 +566,22 @@ def decode_values(
     x = tf.reshape(flat, [-1, num_steps, num_features])
     x.set_shape([values.shape[0], None, num_features])
     return x
+
+
+def group_alike(names: Iterable[str], values: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Names neighbours of one value as one: a frame of speech has hundreds of features.
+
+    Args:
+        names: of the features, in order.
+        values: what to say about each.
+
+    Yields:
+        The names of each group, such as "dx, dy" or "sample_0 to sample_199", and its value.
+    """
+    pairs = zip(names, values, strict=True)
+    for value, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
+        members = [name for name, _ in group]
+        yield ", ".join(members) if len(members) < 4 else f"{members[0]} to {members[-1]}", value
 
 
 def _check_features(features: tuple[Feature, ...], normalization: Normalization) -> None:
