@@ -22,7 +22,7 @@ RAW_mnist := --format=mnist_amat --image_size=10
 PREPARE_iamondb := --source=smoke/raw/iamondb --split=smoke/raw/iamondb/splits
 PREPARE_deepwriting := --source=smoke/raw/deepwriting
 PREPARE_ink := --source=smoke/raw/ink/ink
-PREPARE_timit := --source=smoke/raw/timit --lists=smoke/raw/timit/lists --sequences_multiple=1
+PREPARE_timit := --source=smoke/raw/timit --split=smoke/raw/timit/lists --sequences_multiple=1
 PREPARE_blizzard := --source=smoke/raw/blizzard/audio --split=0.8,0.1,0.1 --files_per_group=4 \
     --num_streams=3
 PREPARE_wav := --source=smoke/raw/wav/audio

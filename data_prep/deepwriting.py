@@ -179,7 +179,8 @@ def prepare(
             for split, part in parts.items()
         }
     shares = f" --valid_share={valid_share:g} --test_share={test_share:g}" if "" in paths else ""
-    card = handwriting.write_records(
+    is_known = "valid" in paths and paths["valid"].name == FILES["valid"]
+    handwriting.write_records(
         out,
         {split: _raw_split(members) for split, members in lines.items()},
         name="deepwriting",
@@ -202,9 +203,8 @@ def prepare(
             },
             "skipped": faults,
         },
+        complete={"valid": VALIDATION_SIZE} if is_known else {},
     )
-    is_known = "valid" in paths and paths["valid"].name == FILES["valid"]
-    raw_files.print_sizes_check(card.splits, {"valid": VALIDATION_SIZE} if is_known else {})
 
 
 def _raw_split(lines: Mapping[str, Line]) -> RawSplit:

@@ -231,6 +231,7 @@ def write_records(
     source_sha256: str,
     command: str,
     extra: Mapping[str, Any],
+    complete: Mapping[str, tuple[int, int]] | None = None,
 ) -> "DatasetCard":
     """Normalises lines, writes them with their card, and prints what they hold.
 
@@ -244,6 +245,7 @@ def write_records(
         command: that makes the records, without the paths, so that the same data prepared elsewhere
             give the same bytes.
         extra: more facts for the card; the pen rates, one-point strokes and statistics are added.
+        complete: as for `raw_files.print_sizes_check`.
 
     Returns:
         The card.
@@ -287,6 +289,7 @@ def write_records(
         },
     )
     _print_summary(card)
+    raw_files.print_sizes_check(card.splits, complete or {})
     print(f"wrote {out} ({card.normalization.kind} normalisation)")
     return card
 

@@ -107,7 +107,7 @@ def read_splits(split: str) -> dict[str, list[str]]:
         The form ids of each split, sorted.
 
     Raises:
-        UserError: there is no such split, it has no `train`, or a form is in two splits.
+        UserError: there is no such split, it has no `train`, or as `raw_files.read_lists`.
     """
     if split in BUNDLED_SPLITS:
         lists = {
@@ -124,20 +124,8 @@ def read_splits(split: str) -> dict[str, list[str]]:
         lists = {path.stem: [path] for path in sorted(folder.glob("*.txt"))}
         if "train" not in lists:
             raise UserError(f"--split={split}: the folder has no train.txt")
-    forms = {
-        name: sorted(
-            form
-            for path in paths
-            for form in raw_files.read_list(path, _FORM, "form id (such as a01-000u)")
-        )
-        for name, paths in lists.items()
-    }
-    owner: dict[str, str] = {}
-    for name, members in forms.items():
-        for form in members:
-            if owner.setdefault(form, name) != name:
-                raise UserError(f"--split={split}: {form} is in {owner[form]} and in {name}")
-    return forms
+    forms = raw_files.read_lists(lists, pattern=_FORM, what="form id (such as a01-000u)")
+    return {name: sorted(members) for name, members in forms.items()}
 
 
 def index_files(root: Path) -> dict[str, str]:
@@ -201,7 +189,9 @@ def read_raw(
     used = [path for path, form in form_by_path.items() if form in split_by_form]
     splits = {name: RawSplit() for name in form_lists}
     digest = raw_files.Digest()
-    parsed = raw_files.parse_files([str(root / path) for path in used], parse_line, workers)
+    parsed = raw_files.parse_files(
+        [str(root / path) for path in used], parse_line, workers, raw_files.MAX_TEXT_BYTES
+    )
     with contextlib.closing(parsed):
         for path, result in zip(used, raw_files.with_progress(parsed, len(used)), strict=True):
             if result.fault:
@@ -244,7 +234,8 @@ def prepare(
         f"--split={split if bundled else 'DIR'} --normalization={normalization}"
         f"{' --skip_bad' if skip_bad else ''}"
     )
-    card = handwriting.write_records(
+    print(f"{len(raw.unlisted)} files are in no list")
+    handwriting.write_records(
         out,
         raw.splits,
         name="iamondb" if bundled else "handwriting",
@@ -259,9 +250,8 @@ def prepare(
             "num_files_in_no_list": len(raw.unlisted),
             "files_in_no_list": raw.unlisted[:_NAMES_IN_CARD],
         },
+        complete=SIZES[split] if bundled else {},
     )
-    print(f"{len(raw.unlisted)} files are in no list")
-    raw_files.print_sizes_check(card.splits, SIZES[split] if bundled else {})
 
 
 def main() -> None:

@@ -25,17 +25,15 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import ParseError
 
 import numpy as np
 from absl import flags
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import XMLParser
 
 from data_prep import handwriting, raw_files
 from data_prep.handwriting import MAX_COORDINATE, Line, RawSplit
 from data_prep.npz import read_npz
 from data_prep.raw_files import FileFault
+from data_prep.xml_files import parse_xml
 from stcn_tf import cli
 from stcn_tf.errors import UserError
 
@@ -154,16 +152,7 @@ def parse_inkml(data: bytes) -> Line:
     Raises:
         FileFault: it is not as the module docstring says.
     """
-    parser = XMLParser(target=_Traces(), forbid_dtd=True, forbid_entities=True)
-    try:
-        parser.feed(data)
-        traces = parser.close()
-    except FileFault:
-        raise
-    except DefusedXmlException as error:
-        raise FileFault("declares a document type or entities, which is refused") from error
-    except (ParseError, ValueError, LookupError) as error:
-        raise FileFault(f"malformed XML: {str(error)[:100]}") from error
+    traces = parse_xml(data, _Traces())
     return _line(traces.points, traces.ends, y_points_up=False)
 
 
@@ -258,7 +247,9 @@ def read(
     names = raw_files.find_files(source, ENDINGS)
     if not names:
         raise UserError(f"--source: {source} has no {' or '.join(ENDINGS)} files")
-    parsed = raw_files.parse_files([str(source / name) for name in names], parse, workers)
+    parsed = raw_files.parse_files(
+        [str(source / name) for name in names], parse, workers, raw_files.MAX_TEXT_BYTES
+    )
     with contextlib.closing(parsed):
         for name, result in zip(names, raw_files.with_progress(parsed, len(names)), strict=True):
             if not result.fault:

@@ -4,20 +4,15 @@ A file holds one line of handwriting: `Stroke` elements (pen down .. pen up) of 
 with integer whiteboard coordinates x (to the right) and y (downwards). The preprocessing is that
 of Chung et al., "A Recurrent Latent Variable Model for Sequential Data" (NeurIPS 2015), see
 `data_prep.handwriting`.
-
-The XML comes from elsewhere and is not trusted: a document type declaration (and with it any
-entity, external file or expansion bomb) is refused.
 """
 
 import math
-from xml.etree.ElementTree import ParseError
 
 import numpy as np
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import XMLParser
 
 from data_prep.handwriting import MAX_COORDINATE, Line, line_of_points
 from data_prep.raw_files import FileFault
+from data_prep.xml_files import parse_xml
 
 
 class _Points:
@@ -83,19 +78,5 @@ def parse_line(xml: bytes) -> Line:
         FileFault: the XML is malformed or declares a document type, has no strokes, an empty
             stroke, a point without finite numeric x and y, or fewer than 2 points.
     """
-    # Each of the three is refused: a document type is all that expansion attacks need.
-    parser = XMLParser(
-        target=_Points(), forbid_dtd=True, forbid_entities=True, forbid_external=True
-    )
-    try:
-        parser.feed(xml)
-        points, stroke_ends = parser.close()
-    except ParseError as error:
-        raise FileFault(f"malformed XML: {str(error)[:100]}") from error
-    except DefusedXmlException as error:
-        raise FileFault("declares a document type or entities, which is refused") from error
-    except FileFault:
-        raise
-    except (ValueError, LookupError) as error:  # an encoding that expat cannot read
-        raise FileFault(f"malformed XML: {str(error)[:100]}") from error
+    points, stroke_ends = parse_xml(xml, _Points())
     return line_of_points(points, stroke_ends, y_points_up=False)

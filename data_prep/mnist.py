@@ -375,12 +375,12 @@ def prepare(
             f"mean pixel {card.extra['mean_pixel'][split]:.5f}"
             + (" (probabilities, drawn anew in training)" if content.holds_probabilities else "")
         )
-    print(f"wrote {out} (binarization: {binarization})")
     counts = LAROCHELLE_COUNTS
     if kind == "idx":
         counts = counts | {"train": NUM_TRAIN_IDX - num_valid, "valid": num_valid}
     sizes = {split: (count, count * _MNIST_PIXELS) for split, count in counts.items()}
     raw_files.print_sizes_check(card.splits, sizes)
+    print(f"wrote {out} (binarization: {binarization})")
 
 
 def define_flags() -> None:

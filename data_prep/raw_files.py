@@ -19,6 +19,7 @@ import stat
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -33,11 +34,17 @@ from stcn_tf.errors import UserError
 if TYPE_CHECKING:
     from stcn_tf.data.records import Split
 
-# A file of handwriting or a list is read in one piece; what is larger is none.
+# A file is read in one piece; what is larger is none of handwriting.
 MAX_FILE_BYTES = 2**30
+# Of text (XML, JSON, a list), which takes twenty times its size while it is parsed.
+MAX_TEXT_BYTES = 2**26
 
 _NAME = re.compile(r".+")
+_NAME_SHOWN = 100  # characters
+_SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+")  # as records have it
 _FAULTS_SHOWN = 5
+# Controls, line and paragraph separators, and surrogates: how Python reads what is not UTF-8.
+_NOT_IN_NAMES = ("Cc", "Zl", "Zp", "Cs")
 _PLAIN_PROGRESS_SECONDS = 10.0
 
 
@@ -124,7 +131,8 @@ def find_files(root: Path, endings: Sequence[str]) -> list[str]:
         Paths relative to `root`, with slashes, sorted. Hidden files and folders are left out.
 
     Raises:
-        UserError: `root` is no folder, one below it cannot be read, or a file's name is not UTF-8.
+        UserError: `root` is no folder, one below it cannot be read, or a file's name is not UTF-8
+            or has characters that cannot be printed.
     """
     if root.is_file():
         raise UserError(f"--source: {root} is a file; accepted: a folder")
@@ -144,12 +152,12 @@ def find_files(root: Path, endings: Sequence[str]) -> list[str]:
             if name.lower().endswith(tuple(endings)) and not name.startswith(".")
         ]
     for path in paths:
-        try:
-            path.encode()  # as the records and their card will have it
-        except UnicodeEncodeError as error:
+        # As the records, their card and messages will have it.
+        if any(unicodedata.category(character) in _NOT_IN_NAMES for character in path):
             raise UserError(
-                f"--source: {root} holds {os.fsencode(path)!r}, whose name is not UTF-8; rename it"
-            ) from error
+                f"--source: {root} holds {os.fsencode(path)!r}, whose name is not UTF-8 without "
+                "control characters; rename it"
+            )
     return sorted(paths)
 
 
@@ -168,23 +176,26 @@ def open_regular(path: str | Path) -> BinaryIO:
     raise FileFault("is no regular file")
 
 
-def _read_regular(path: str | Path) -> bytes:
+def _read_regular(path: str | Path, max_bytes: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > MAX_FILE_BYTES:
-            raise FileFault(f"has {size} bytes, at most {MAX_FILE_BYTES} are accepted")
+        if size > max_bytes:
+            raise FileFault(f"has {size} bytes, at most {max_bytes} are accepted")
         try:
             return file.read()
         except OSError as error:
             raise FileFault(f"cannot be read: {error.strerror or error}") from error
 
 
-def parse_file(path: str | Path, parse: Callable[[bytes], Any]) -> ParsedFile:
+def parse_file(
+    path: str | Path, parse: Callable[[bytes], Any], max_bytes: int = MAX_FILE_BYTES
+) -> ParsedFile:
     """Reads and parses one file; never raises for what is wrong with it.
 
     Args:
         path: a file.
         parse: turns its bytes into what is wanted, or raises `FileFault`.
+        max_bytes: the size beyond which it is not read.
 
     Returns:
         The content and the file's SHA-256, or the fault in words. (A value rather than an
@@ -192,7 +203,7 @@ def parse_file(path: str | Path, parse: Callable[[bytes], Any]) -> ParsedFile:
     """
     sha256 = ""
     try:
-        data = _read_regular(path)
+        data = _read_regular(path, max_bytes)
         sha256 = hashlib.sha256(data).hexdigest()
         return ParsedFile(parse(data), sha256, "")
     except FileFault as fault:
@@ -200,7 +211,10 @@ def parse_file(path: str | Path, parse: Callable[[bytes], Any]) -> ParsedFile:
 
 
 def parse_files(
-    paths: Sequence[str], parse: Callable[[bytes], Any], workers: int
+    paths: Sequence[str],
+    parse: Callable[[bytes], Any],
+    workers: int,
+    max_bytes: int = MAX_FILE_BYTES,
 ) -> Iterator[ParsedFile]:
     """Parses files in order, in `workers` processes.
 
@@ -208,11 +222,13 @@ def parse_files(
         paths: the files.
         parse: a function of a module, as for `parse_file`.
         workers: number of processes.
+        max_bytes: as for `parse_file`.
 
     Yields:
         One `ParsedFile` for each path, in the order of `paths`.
     """
-    return map_in_order(functools.partial(parse_file, parse=parse), paths, workers, chunk=32)
+    parse_one = functools.partial(parse_file, parse=parse, max_bytes=max_bytes)
+    return map_in_order(parse_one, paths, workers, chunk=32)
 
 
 def map_in_order(
@@ -400,7 +416,8 @@ def split_names(
         test, the next ones in valid: no seed, and the same for the same names everywhere.
 
     Raises:
-        UserError: a share is out of range, train or valid would be empty, or a list is wrong.
+        UserError: a share is out of range, train or valid would be empty, a split's name cannot
+            be one, or a list is wrong.
     """
     if split == "random":
         if not (valid_share > 0 and test_share >= 0 and valid_share + test_share < 1):
@@ -436,10 +453,11 @@ def split_names(
                     f"--split=folders: there is no folder {needed}, only "
                     f"{', '.join(sorted(parts)) or 'nothing'}"
                 )
+        _check_split_names(parts)
         order = ("train", "valid")
         rest = sorted(set(parts) - set(order))
         return {name: sorted(parts[name]) for name in (*order, *rest)}
-    return _listed(names, split)
+    return _listed_names(names, split)
 
 
 def split_arguments(split: str, valid_share: float, test_share: float) -> str:
@@ -449,29 +467,68 @@ def split_arguments(split: str, valid_share: float, test_share: float) -> str:
     return f"--split={'folders' if split == 'folders' else 'DIR'}"
 
 
-def _listed(names: Sequence[str], split: str) -> dict[str, list[str]]:
+def _listed_names(names: Sequence[str], split: str) -> dict[str, list[str]]:
     folder = Path(split)
     if not folder.is_dir():
         raise UserError(
             f"--split={split}: neither random nor folders, nor a folder of NAME.txt files"
         )
-    lists = {path.stem: path for path in sorted(folder.glob("*.txt"))}
+    lists = {path.stem: [path] for path in sorted(folder.glob("*.txt"))}
     for needed in ("train", "valid"):
         if needed not in lists:
             raise UserError(f"--split={split}: the folder has no {needed}.txt")
-    known, owner, parts = set(names), {}, {}
-    for part, path in lists.items():
-        parts[part] = sorted(read_list(path))
-        for name in parts[part]:
+    known = set(names)
+    parts = {part: sorted(members) for part, members in read_lists(lists).items()}
+    for part, members in parts.items():
+        for name in members:
             if name not in known:
-                raise UserError(f"--split={split}: {name}, listed in {path.name}, does not exist")
-            if owner.setdefault(name, part) != part:
-                raise UserError(f"--split={split}: {name} is in {owner[name]} and in {part}")
+                raise UserError(
+                    f"--split={split}: {_shown(name)}, listed in {part}.txt, does not exist"
+                )
+    return parts
+
+
+def read_lists(
+    lists: Mapping[str, Sequence[Path]],
+    *,
+    pattern: re.Pattern = _NAME,
+    what: str = "name",
+    key: Callable[[str], str] = str,
+) -> dict[str, list[str]]:
+    """Reads what each split consists of.
+
+    Args:
+        lists: the lists that each split unites.
+        pattern: as for `read_list`.
+        what: as for `read_list`.
+        key: names are the same if this makes the same of them.
+
+    Returns:
+        The names of each split, in the order of its lists.
+
+    Raises:
+        UserError: as `read_list`, a name is in two lists, or a split's name cannot be one.
+    """
+    _check_split_names(lists)
+    parts: dict[str, list[str]] = {}
+    owner: dict[str, Path] = {}
+    for part, paths in lists.items():
+        parts[part] = []
+        for path in paths:
+            for name in read_list(path, pattern, what, key):
+                if owner.setdefault(key(name), path) != path:
+                    raise UserError(
+                        f"--split: {_shown(name)} is in {owner[key(name)]} and in {path}"
+                    )
+                parts[part].append(name)
     return parts
 
 
 def read_list(
-    path: Path, pattern: re.Pattern = _NAME, what: str = "name", flag: str = "--split"
+    path: Path,
+    pattern: re.Pattern = _NAME,
+    what: str = "name",
+    key: Callable[[str], str] = str,
 ) -> list[str]:
     """Reads names, one per line; blank lines and lines that begin with # are skipped.
 
@@ -479,27 +536,41 @@ def read_list(
         path: the list.
         pattern: what a name must match as a whole.
         what: a name is, for the message.
-        flag: what named the list, for the message.
+        key: names are the same if this makes the same of them.
 
     Raises:
         UserError: the file cannot be read, lists nothing, something else, or a name twice.
     """
     try:
-        lines = _read_regular(path).decode("utf-8-sig").splitlines()  # some editors write a mark
+        # Some editors write a mark of the byte order.
+        lines = _read_regular(path, MAX_TEXT_BYTES).decode("utf-8-sig").splitlines()
     except FileFault as fault:
-        raise UserError(f"{flag}: {path} {fault}") from fault
+        raise UserError(f"--split: {path} {fault}") from fault
     except UnicodeDecodeError as error:
-        raise UserError(f"{flag}: {path} cannot be read: {error}") from error
-    names: dict[str, None] = {}
+        raise UserError(f"--split: {path} cannot be read: {error}") from error
+    names: dict[str, str] = {}
     for number, text in enumerate(lines, start=1):
         name = text.strip()
         if not name or name.startswith("#"):
             continue
         if not pattern.fullmatch(name):
-            raise UserError(f"{flag}: {path}, line {number}: {name!r} is no {what}")
-        if name in names:
-            raise UserError(f"{flag}: {path}, line {number}: {name} is listed twice")
-        names[name] = None
+            raise UserError(f"--split: {path}, line {number}: {_shown(name)} is no {what}")
+        if key(name) in names:
+            raise UserError(f"--split: {path}, line {number}: {_shown(name)} is listed twice")
+        names[key(name)] = name
     if not names:
-        raise UserError(f"{flag}: {path} lists nothing")
-    return list(names)
+        raise UserError(f"--split: {path} lists nothing")
+    return list(names.values())
+
+
+def _check_split_names(splits: Iterable[str]) -> None:
+    for name in splits:
+        if not _SPLIT_NAME.fullmatch(name):
+            raise UserError(
+                f"--split: no split can have the name {_shown(name)}; accepted: letters (a to z), "
+                "digits and underscores"
+            )
+
+
+def _shown(name: str) -> str:
+    return repr(name[:_NAME_SHOWN])

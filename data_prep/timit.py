@@ -4,7 +4,7 @@
 
 The split is that of SRNN (Fraccaro et al., 2016), which Z-forcing and STCN's release use too: the
 bundled lists name 4389 utterances of train, 231 of valid and 1680 of test, by their paths on the
-disc of the Linguistic Data Consortium. --lists names a folder of other lists.
+disc of the Linguistic Data Consortium. --split=FOLDER names other lists.
 
 * train, valid: the utterances one after the other, in the order of the list, cut into sequences of
   40 frames (8000 samples, half a second); the number of sequences is rounded down to a multiple of
@@ -30,6 +30,7 @@ from stcn_tf import cli
 from stcn_tf.errors import UserError
 
 BUNDLED_LISTS = Path(__file__).parent / "splits" / "timit"
+BUNDLED_SPLIT = "srnn"
 SPLITS = ("train", "valid", "test")
 SAMPLE_RATE_HZ = 16_000
 FRAME_SIZE = 200
@@ -43,10 +44,10 @@ def define_flags() -> None:
     """Defines this command's flags."""
     raw_files.define_flags("Folder that holds TRAIN and TEST, in whatever case, however deep.")
     flags.DEFINE_string(
-        "lists",
-        None,
-        "Folder of train.txt, valid.txt and test.txt, which list files such as "
-        "TRAIN/DR2/FMMH0/SX187.WAV, one a line; by default those of SRNN's split.",
+        "split",
+        BUNDLED_SPLIT,
+        f"{BUNDLED_SPLIT}, or a folder of train.txt, valid.txt and test.txt, which list files such "
+        "as TRAIN/DR2/FMMH0/SX187.WAV, one a line.",
     )
     flags.DEFINE_integer(
         "sequences_multiple",
@@ -56,19 +57,23 @@ def define_flags() -> None:
     )
 
 
-def read_lists(folder: Path) -> dict[str, list[str]]:
+def read_splits(split: str) -> dict[str, list[str]]:
     """Reads the files of each split, in the order of the lists.
 
+    Args:
+        split: as --split.
+
     Raises:
-        UserError: a list cannot be read, or a file is in two splits.
+        UserError: there is no such split, or as `raw_files.read_lists`.
     """
-    lists, owner = {}, {}
-    for split in SPLITS:
-        lists[split] = raw_files.read_list(folder / f"{split}.txt", flag="--lists")
-        for name in lists[split]:
-            if owner.setdefault(name.lower(), split) != split:
-                raise UserError(f"--lists: {name} is in {owner[name.lower()]} and in {split}")
-    return lists
+    folder = BUNDLED_LISTS if split == BUNDLED_SPLIT else Path(split)
+    if not folder.is_dir():
+        raise UserError(
+            f"--split={split}: neither {BUNDLED_SPLIT}, nor a folder of "
+            f"{', '.join(f'{name}.txt' for name in SPLITS)}"
+        )
+    # In whatever case, as `find_listed` finds them.
+    return raw_files.read_lists({name: [folder / f"{name}.txt"] for name in SPLITS}, key=str.lower)
 
 
 def find_listed(
@@ -144,7 +149,7 @@ def prepare(
     source: Path,
     out: Path,
     *,
-    lists: Path | None = None,
+    split: str = BUNDLED_SPLIT,
     sequences_multiple: int = SEQUENCES_MULTIPLE,
     skip_bad: bool = False,
     workers: int = 1,
@@ -157,8 +162,8 @@ def prepare(
         UserError: a mistake in the arguments or the files.
     """
     raw_files.check_out(out)
-    names = read_lists(lists or BUNDLED_LISTS)
-    listed = [name for split in SPLITS for name in names[split]]
+    names = read_splits(split)
+    listed = [name for part in SPLITS for name in names[part]]
     paths, missing = find_listed(raw_files.find_files(source, _ENDINGS), listed)
     if not paths:
         raise UserError(
@@ -177,14 +182,16 @@ def prepare(
             workers=workers,
         )
         files = {
-            split: {name: decoded.files[name] for name in names[split] if name in decoded.files}
-            for split in SPLITS
+            part: {name: decoded.files[name] for name in names[part] if name in decoded.files}
+            for part in SPLITS
         }
         plans, rounded_off = {}, {}
-        for split in ("train", "valid"):
-            plans[split], rounded_off[split] = plan_stream(split, files[split], sequences_multiple)
+        for part in ("train", "valid"):
+            plans[part], count = plan_stream(part, files[part], sequences_multiple)
+            rounded_off[part] = count
+            print(f"{part}: {count} sequences rounded off to a multiple of {sequences_multiple}")
         plans["test"] = audio.plan_files(files["test"], FRAME_SIZE)
-        is_bundled = lists is None
+        is_bundled = split == BUNDLED_SPLIT
         audio.write_records(
             out,
             plans,
@@ -194,18 +201,16 @@ def prepare(
             frame_size=FRAME_SIZE,
             # Without the paths: the same data prepared elsewhere gives the same bytes.
             command=(
-                "python -m data_prep.timit --source=DIR --out=DIR"
-                f"{'' if is_bundled else ' --lists=DIR'} "
+                "python -m data_prep.timit --source=DIR --out=DIR "
+                f"--split={split if is_bundled else 'DIR'} "
                 f"--sequences_multiple={sequences_multiple}{' --skip_bad' if skip_bad else ''}"
             ),
             extra={
-                "split": "srnn" if is_bundled else "folder",
-                "files": {split: len(members) for split, members in files.items()},
+                "split": split if is_bundled else "folder",
+                "files": {part: len(members) for part, members in files.items()},
                 "sequences_rounded_off": rounded_off,
             },
         )
-    for split, count in rounded_off.items():
-        print(f"{split}: {count} sequences rounded off to a multiple of {sequences_multiple}")
 
 
 def main() -> None:
@@ -214,7 +219,7 @@ def main() -> None:
     prepare(
         Path(values.source),
         Path(values.out),
-        lists=Path(values.lists) if values.lists else None,
+        split=values.split,
         sequences_multiple=values.sequences_multiple,
         skip_bad=values.skip_bad,
         workers=raw_files.num_workers(),

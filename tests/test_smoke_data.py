@@ -48,7 +48,7 @@ def make_ink(raw: Path, out: Path) -> None:
 
 def make_timit(raw: Path, out: Path) -> None:
     synthetic.write(raw, "timit", SPEECH)
-    timit.prepare(raw, out, lists=raw / "lists", sequences_multiple=1, **COMMON)
+    timit.prepare(raw, out, split=str(raw / "lists"), sequences_multiple=1, **COMMON)
 
 
 def make_blizzard(raw: Path, out: Path) -> None:

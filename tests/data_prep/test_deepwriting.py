@@ -185,6 +185,7 @@ def test_records_hold_raw_steps_and_the_card_the_original_statistics(source, rea
     assert "valid: 2 lines, 7 steps, T 2..5, pen rate 0.7143, one-point strokes 2\n" in printed
     assert printed.endswith(
         "check: valid does not have the 705 sequences and 183789 steps of the complete data set\n"
+        f"wrote {out} (channel normalisation)\n"
     )
 
 

@@ -1055,7 +1055,8 @@ def timit_source(root):
             path.parent.mkdir(parents=True, exist_ok=True)
             samples = np.random.default_rng(len(name)).normal(0, 0.1, 8200)
             soundfile.write(path, samples, 16_000, format="NIST", subtype="PCM_16")
-    return timit.prepare, {"lists": root / "lists", "sequences_multiple": 1}, "A/2.WAV", "raw"
+    options = {"split": str(root / "lists"), "sequences_multiple": 1}
+    return timit.prepare, options, "A/2.WAV", "raw"
 
 
 BAD = {
@@ -1094,6 +1095,14 @@ def test_one_bad_file_among_good_ones(tmp_path, make, bad, read_back, capsys):
         assert list(ours) == list(others) and ours
         for key in ours:
             np.testing.assert_array_equal(ours[key], others[key])
+
+
+@pytest.mark.parametrize("make", [iamondb_source, ink_source])
+def test_text_that_would_fill_the_memory_is_not_read(tmp_path, make):
+    prepare, options, name, folder = make(tmp_path)
+    os.truncate(tmp_path / folder / name, 2**26 + 1)
+    with pytest.raises(UserError, match=f"{name}: has 67108865 bytes, at most 67108864 are acc"):
+        prepare(tmp_path / "raw", tmp_path / "out", skip_bad=False, **options)
 
 
 def deepwriting_files(root):

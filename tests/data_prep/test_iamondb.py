@@ -182,9 +182,10 @@ def test_bundled_lists():
         ({"valid": "a01-000u"}, "has no train.txt"),
         ({"train": "a01-000u\nhello world"}, "train.txt, line 2: 'hello world' is no form id"),
         ({"train": "../../a01-000u"}, "is no form id"),
-        ({"train": "a01-000u\n a01-000u "}, "train.txt, line 2: a01-000u is listed twice"),
+        ({"train": "a01-000u\n a01-000u "}, "train.txt, line 2: 'a01-000u' is listed twice"),
         ({"train": "# nothing\n"}, "lists nothing"),
-        ({"train": "a01-000u", "valid": "a01-000u"}, "a01-000u is in train and in valid"),
+        ({"train": "a01-000u", "valid": "a01-000u"}, "'a01-000u' is in "),
+        ({"train": "a01-000u", "test-f": "a01-001u"}, "no split can have the name 'test-f'"),
     ],
 )
 def test_faults_of_split_lists(tmp_path, lists, message):
@@ -255,6 +256,7 @@ def test_records_hold_the_offsets_in_sorted_order(source, capsys, read_back):
     printed = capsys.readouterr().out
     assert "train: 3 lines, 9 steps, T 1..5, pen rate 0.5556, one-point strokes 1" in printed
     assert "skipped 0 entries" in printed and "1 files are in no list" in printed
+    assert printed.endswith(f"\nwrote {out} (vrnn normalisation)\n")
 
 
 def test_channel_normalization(source, read_back):
@@ -463,6 +465,7 @@ def test_check_values_of_the_complete_data(tmp_path, capsys):
     assert capsys.readouterr().out.endswith(
         "check: train has the 10741 sequences and 6750028 steps of the complete data set\n"
         "check: valid has the 1438 sequences and 884526 steps of the complete data set\n"
+        f"wrote {out} (vrnn normalisation)\n"
     )
     card = records.read_card(out)
     train, valid = card.splits["train"], card.splits["valid"]

@@ -251,12 +251,12 @@ def test_larochelle_records_hold_the_pixels(tmp_path, ending, pixels_of, capsys)
             f"{split}: {len(pixels)} images of 3 x 3, mean pixel {pixels.mean():.5f}"
             for split, pixels in BINARY.items()
         ),
-        f"wrote {out} (binarization: larochelle)",
         *(
             f"check: {split} does not have the {count} sequences and {784 * count} steps of the "
             "complete data set"
             for split, count in (("train", 50_000), ("valid", 10_000), ("test", 10_000))
         ),
+        f"wrote {out} (binarization: larochelle)",
     ]
 
 

@@ -72,15 +72,16 @@ def test_files_are_found_by_their_endings_in_whatever_case(tmp_path):
     assert raw_files.find_files(tmp_path / "a.json", (".inkml",)) == []
 
 
-def test_names_that_records_cannot_hold_are_refused(tmp_path):
+@pytest.mark.parametrize("name", [b"caf\xe9.json", b"two\nlines.json", b"\x1b[31mred.json"])
+def test_names_that_are_not_utf8_or_not_printable_are_refused(tmp_path, name):
     (tmp_path / "a").mkdir()
-    name = os.fsencode(tmp_path / "a" / "caf") + b"\xe9.json"
-    open(name, "wb").close()
+    open(os.fsencode(tmp_path / "a") + b"/" + name, "wb").close()
     assert raw_files.find_files(tmp_path, (".inkml",)) == []
     with pytest.raises(UserError) as error:
         raw_files.find_files(tmp_path, (".json",))
     assert str(error.value) == (
-        f"--source: {tmp_path} holds b'a/caf\\xe9.json', whose name is not UTF-8; rename it"
+        f"--source: {tmp_path} holds {b'a/' + name!r}, whose name is not UTF-8 without control "
+        "characters; rename it"
     )
 
 
@@ -111,22 +112,20 @@ def parse_number(data):
     return int(data)
 
 
-def test_files_are_parsed_or_their_faults_told(tmp_path, monkeypatch):
+def test_files_are_parsed_or_their_faults_told(tmp_path):
     path = tmp_path / "number"
     path.write_bytes(b"0123")
     sha256 = hashlib.sha256(b"0123").hexdigest()
     assert raw_files.parse_file(path, parse_number) == ParsedFile(123, sha256, "")
     assert raw_files.parse_file(str(path), len) == ParsedFile(4, sha256, "")
-    monkeypatch.setattr(raw_files, "MAX_FILE_BYTES", 4)
-    assert raw_files.parse_file(path, parse_number).content == 123
-    monkeypatch.setattr(raw_files, "MAX_FILE_BYTES", 3)
-    fault = "has 4 bytes, at most 3 are accepted"
-    assert raw_files.parse_file(path, parse_number) == ParsedFile(None, "", fault)
+    assert raw_files.parse_file(path, parse_number, max_bytes=4).content == 123
+    too_large = ParsedFile(None, "", "has 4 bytes, at most 3 are accepted")
+    assert raw_files.parse_file(path, parse_number, max_bytes=3) == too_large
+    assert list(raw_files.parse_files([str(path)], parse_number, 1, max_bytes=3)) == [too_large]
 
     path.write_bytes(b"1x")
     sha256 = hashlib.sha256(b"1x").hexdigest()
     assert raw_files.parse_file(path, parse_number) == ParsedFile(None, sha256, "is no number")
-    monkeypatch.undo()
     os.mkfifo(tmp_path / "fifo")  # who opened it would wait for ever
     for bad, fault in (
         (tmp_path / "none", "cannot be read: No such file or directory"),
@@ -457,6 +456,11 @@ def test_split_by_topmost_folders():
         (["train/a", "test/b"], "--split=folders: there is no folder valid, only test, train"),
         (["valid/a"], "--split=folders: there is no folder train, only valid"),
         ([], "--split=folders: there is no folder train, only nothing"),
+        (
+            ["train/a", "valid/a", "train-clean/a"],
+            "--split: no split can have the name 'train-clean'; accepted: letters (a to z), digits "
+            "and underscores",
+        ),
     ],
 )
 def test_faults_of_split_folders(names, message):
@@ -490,8 +494,7 @@ def test_split_by_lists(tmp_path):
     [
         ({"train": "a"}, "the folder has no valid.txt"),
         ({"valid": "a"}, "the folder has no train.txt"),
-        ({"train": "a", "valid": "b\nd"}, "d, listed in valid.txt, does not exist"),
-        ({"train": "a\nb", "valid": "c\nb"}, "b is in train and in valid"),
+        ({"train": "a", "valid": "b\nd"}, "'d', listed in valid.txt, does not exist"),
     ],
 )
 def test_faults_of_split_lists(tmp_path, lists, message):
@@ -499,6 +502,33 @@ def test_faults_of_split_lists(tmp_path, lists, message):
     with pytest.raises(UserError) as error:
         split_names(["a", "b", "c"], folder, 0.1, 0.0)
     assert str(error.value) == f"--split={folder}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": "a\nB", "valid": "c\nb"}, "'b' is in {0}/train.txt and in {0}/valid.txt"),
+        ({"train": "a\nA"}, "{0}/train.txt, line 2: 'A' is listed twice"),
+        ({"größe": "a"}, "no split can have the name 'größe'; accepted: letters (a to z), digits "),
+        ({"x" * 101 + "-": "a"}, "no split can have the name '" + "x" * 100 + "'; accepted: "),
+    ],
+)
+def test_names_and_splits_that_exclude_each_other(tmp_path, lists, message):
+    write_lists(tmp_path, **lists)
+    with pytest.raises(UserError) as error:
+        raw_files.read_lists({name: [tmp_path / f"{name}.txt"] for name in lists}, key=str.lower)
+    assert str(error.value).startswith(f"--split: {message.format(tmp_path)}")
+
+
+def test_a_split_unites_lists_in_their_order(tmp_path):
+    write_lists(tmp_path, one="b\na", two="B", three="c\nd")
+    one, two, three = (tmp_path / f"{name}.txt" for name in ("one", "two", "three"))
+    assert raw_files.read_lists({"x": [three, one], "y": [two]}) == {
+        "x": ["c", "d", "b", "a"],
+        "y": ["B"],
+    }
+    with pytest.raises(UserError, match="^--split: 'B' is in .*/one.txt and in .*/two.txt$"):
+        raw_files.read_lists({"x": [one, two]}, key=str.lower)
 
 
 def test_unknown_split_names_what_is_accepted():
@@ -521,7 +551,8 @@ def test_arguments_of_a_split_have_no_paths():
     ("content", "message"),
     [
         (b"a1\n\n# x\nb\n", "line 4: 'b' is no letter and digit"),
-        (b"a1\r\n b2 \r\na1", "line 3: a1 is listed twice"),
+        (b"x" * 101, "line 1: '" + "x" * 100 + "' is no letter and digit"),
+        (b"a1\r\n b2 \r\na1", "line 3: 'a1' is listed twice"),
         (b"\n  \n#a1\n", " lists nothing"),
         (b"a\xff", " cannot be read: 'utf-8' codec can't decode byte 0xff"),
         (None, " cannot be read: No such file"),
@@ -532,9 +563,9 @@ def test_faults_of_a_list(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError) as error:
-        raw_files.read_list(path, re.compile(r"[a-z]\d"), "letter and digit", "--exclude")
+        raw_files.read_list(path, re.compile(r"[a-z]\d"), "letter and digit")
     separator = "" if message.startswith(" ") else ", "
-    assert str(error.value).startswith(f"--exclude: {path}{separator}{message}")
+    assert str(error.value).startswith(f"--split: {path}{separator}{message}")
 
 
 def test_a_list_that_would_never_end_is_refused(tmp_path):

@@ -47,7 +47,7 @@ def whole(split):
 
 
 def prepare(source, out="out", **options):
-    options = {"lists": source / "lists", "sequences_multiple": 2} | options
+    options = {"split": str(source / "lists"), "sequences_multiple": 2} | options
     timit.prepare(source / "raw", source / out, **options)
     return source / out
 
@@ -66,7 +66,7 @@ def samples_of(read_back):
 
 
 def test_bundled_split_is_that_of_srnn():
-    lists = timit.read_lists(timit.BUNDLED_LISTS)
+    lists = timit.read_splits("srnn")
     assert {split: len(names) for split, names in lists.items()} == {
         "train": 4389,
         "valid": 231,
@@ -115,7 +115,7 @@ def test_records_hold_streams_and_utterances(source, capsys, samples_of):
     assert {(f.kind, f.unit) for f in card.features} == {("real", "full scale")}
     assert card.name == "speech"
     assert card.command == (
-        "python -m data_prep.timit --source=DIR --out=DIR --lists=DIR --sequences_multiple=2"
+        "python -m data_prep.timit --source=DIR --out=DIR --split=DIR --sequences_multiple=2"
     )
     assert card.extra["files"] == {"train": 3, "valid": 2, "test": 2}
     assert card.extra["sequences_rounded_off"] == {"train": 1, "valid": 1}
@@ -130,7 +130,8 @@ def test_records_hold_streams_and_utterances(source, capsys, samples_of):
     assert "test: 2 files, 2 sequences, 82 steps of 200 samples" in printed
     mean, std = whole("train").mean(), whole("train").std()
     assert f"; mean {mean:.6f}, std {std:.3f} in 16-bit units" in printed
-    assert "train: 1 sequences rounded off to a multiple of 2" in printed
+    assert "train: 1 sequences rounded off to a multiple of 2\n" in printed
+    assert printed.endswith(f"\nwrote {out} (scalar normalisation)\n")
 
 
 def test_a_header_as_on_the_disc(source, files_of):
@@ -164,7 +165,8 @@ def test_discs_differ(source, kind, files_of):
             new = f"data/{name}.wav"
         (source / "new" / new).parent.mkdir(parents=True, exist_ok=True)
         path.rename(source / "new" / new)
-    timit.prepare(source / "new", source / "out", lists=source / "lists", sequences_multiple=2)
+    split = str(source / "lists")
+    timit.prepare(source / "new", source / "out", split=split, sequences_multiple=2)
     assert files_of(source / "out") == expected
 
 
@@ -239,11 +241,15 @@ def test_other_mistakes(source):
         prepare(source, sequences_multiple=4)
     with pytest.raises(UserError, match="holds none of the 6300 listed files, such as TRAIN/DR2/F"):
         timit.prepare(source / "lists", source / "out")
-    with pytest.raises(UserError, match="--lists: .*none/train.txt cannot be read"):
-        prepare(source, lists=source / "none")
+    accepted = "neither srnn, nor a folder of train.txt, valid.txt, test.txt"
+    with pytest.raises(UserError, match=f"^--split=cwrnn: {accepted}$"):
+        prepare(source, split="cwrnn")
+    with pytest.raises(UserError, match="^--split: .*raw/train.txt cannot be read"):
+        prepare(source, split=str(source / "raw"))
     with open(source / "lists" / "test.txt", "a") as file:
         file.write("\ntrain/dr1/faaa0/sa1.wav\n")
-    with pytest.raises(UserError, match="--lists: train/dr1/faaa0/sa1.wav is in train and in test"):
+    both = "'train/dr1/faaa0/sa1.wav' is in .*/train.txt and in .*/test.txt"
+    with pytest.raises(UserError, match=f"^--split: {both}$"):
         prepare(source)
     assert not (source / "out").exists()
 
