@@ -224,6 +224,8 @@ def define_flags() -> None:
 def main() -> None:
     """Prepares the records that the flags ask for."""
     values = flags.FLAGS
+    if Path(values.source).is_dir():
+        raw_files.refuse_given(raw_files.SHARE_FLAGS, "with a folder, whose files are the splits")
     prepare(
         Path(values.source),
         Path(values.out),

@@ -329,6 +329,7 @@ def define_flags() -> None:
 def main() -> None:
     """Prepares the records that the flags ask for."""
     values = flags.FLAGS
+    raw_files.refuse_shares_unless_random()
     prepare(
         Path(values.source),
         Path(values.out),

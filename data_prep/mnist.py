@@ -26,6 +26,7 @@ import gzip
 import hashlib
 import lzma
 import math
+import socket
 import struct
 import zlib
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ _IDX_MAGIC = 0x00000803  # unsigned bytes, three dimensions
 _MAX_SIDE = 1024  # pixels
 _MAX_IMAGES = 10_000_000  # a compressed byte can stand for thousands
 _GREY_LEVELS = 255
+_DOWNLOAD_SECONDS = 60.0  # without a byte
 _SPLIT_NUMBERS = {"train": 0, "valid": 1, "test": 2}  # part of the seed of each split's draws
 _CHUNK_BYTES = 2**20
 
@@ -257,6 +259,8 @@ def download() -> dict[str, Images]:
     cli.import_tensorflow()
     import keras
 
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_SECONDS)  # Keras' download has none
     try:
         (train, _), (test, _) = keras.datasets.mnist.load_data()
     except Exception as error:  # of urllib, of Keras' check, of reading the file
@@ -264,6 +268,8 @@ def download() -> dict[str, Images]:
         raise UserError(
             f"MNIST cannot be downloaded ({reason}); accepted: --source=FOLDER with its files"
         ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
     parts = {"train": train, "test": test}
     return {
         split: Images(pixels, hashlib.sha256(pixels.tobytes()).hexdigest())
@@ -407,8 +413,13 @@ def define_flags() -> None:
 def main() -> None:
     """Prepares the records that the flags ask for."""
     values = flags.FLAGS
+    source = Path(values.source) if values.source else None
+    if source and not values.binarization and find_sources(source, grey=False)[0] == LAROCHELLE:
+        raw_files.refuse_given(("num_valid", "seed"), "with .amat files: they are ready")
+    if values.binarization == "threshold":
+        raw_files.refuse_given(("seed",), "with --binarization=threshold, which draws nothing")
     prepare(
-        Path(values.source) if values.source else None,
+        source,
         Path(values.out),
         binarization=values.binarization,
         num_valid=values.num_valid,

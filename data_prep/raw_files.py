@@ -39,6 +39,8 @@ MAX_FILE_BYTES = 2**30
 # Of text (XML, JSON, a list), which takes twenty times its size while it is parsed.
 MAX_TEXT_BYTES = 2**26
 
+SHARE_FLAGS = ("valid_share", "test_share")
+
 _NAME = re.compile(r".+")
 _NAME_SHOWN = 100  # characters
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+")  # as records have it
@@ -84,6 +86,21 @@ def define_flags(source: str, required: bool = True, can_skip: bool = True) -> N
         "8.",
         lower_bound=1,
     )
+
+
+def refuse_given(names: Sequence[str], where: str) -> None:
+    """Refuses flags that would be ignored.
+
+    Args:
+        names: of the flags.
+        where: why they would be.
+
+    Raises:
+        UserError: one of them was given.
+    """
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} means nothing {where}")
 
 
 def num_workers() -> int:
@@ -391,6 +408,17 @@ def define_split_flags() -> None:
         "lists files, one a line, relative to --source.",
     )
     define_share_flags("with --split=random")
+
+
+def refuse_shares_unless_random() -> None:
+    """Refuses --valid_share and --test_share with another --split than random.
+
+    Raises:
+        UserError: one of them was given.
+    """
+    split = flags.FLAGS.split
+    if split != "random":
+        refuse_given(SHARE_FLAGS, f"with --split={split}")
 
 
 def define_share_flags(where: str) -> None:

@@ -378,3 +378,14 @@ def test_check_values_of_the_validation_data(tmp_path, read_back):
         for name, line in read_back(tmp_path / "out", split).items():
             np.testing.assert_allclose(line, expected.pop(name), rtol=1e-5, atol=1e-5)
     assert not expected
+
+
+def test_shares_of_a_folder_are_refused(source, parse_flags, tmp_path):
+    words = [f"--source={source}", f"--out={tmp_path / 'out'}", "--valid_share=0.3"]
+    parse_flags(deepwriting.define_flags, *words)
+    with pytest.raises(UserError) as error:
+        deepwriting.main()
+    assert str(error.value) == (
+        "--valid_share means nothing with a folder, whose files are the splits"
+    )
+    assert not (tmp_path / "out").exists()

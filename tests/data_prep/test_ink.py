@@ -451,8 +451,11 @@ def test_flags_say_what_is_prepared(parse_flags, monkeypatch):
     words = ["--source=from", "--out=to", "--workers=3"]
     parse_flags(ink.define_flags, *words)
     ink.main()
-    words += ["--normalization=vrnn", "--split=lists", "--valid_share=0.3", "--test_share=0.2"]
-    flags.FLAGS(["test", *words, "--skip_bad"])
+    others = ["--normalization=vrnn", "--valid_share=0.3", "--test_share=0.2", "--skip_bad"]
+    flags.FLAGS(["test", *words, *others])
+    ink.main()
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["test", *words, "--split=lists"])
     ink.main()
     defaults = {
         "normalization": "channel",
@@ -462,12 +465,15 @@ def test_flags_say_what_is_prepared(parse_flags, monkeypatch):
         "skip_bad": False,
         "workers": 3,
     }
-    changes = {
-        "normalization": "vrnn",
-        "split": "lists",
-        "valid_share": 0.3,
-        "test_share": 0.2,
-        "skip_bad": True,
-    }
+    changes = {"normalization": "vrnn", "valid_share": 0.3, "test_share": 0.2, "skip_bad": True}
     places = (Path("from"), Path("to"))
-    assert calls == [(places, defaults), (places, defaults | changes)]
+    assert calls == [
+        (places, defaults),
+        (places, defaults | changes),
+        (places, defaults | {"split": "lists"}),
+    ]
+    # What would be ignored is refused.
+    flags.FLAGS(["test", *words, "--split=folders", "--test_share=0.2"])
+    with pytest.raises(UserError, match="^--test_share means nothing with --split=folders$"):
+        ink.main()
+    assert len(calls) == 3

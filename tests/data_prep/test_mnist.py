@@ -474,6 +474,27 @@ def test_flags_say_what_is_prepared(parse_flags, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(
+    ("make", "words", "message"),
+    [
+        ("amat", ["--seed=3"], "--seed means nothing with .amat files: they are ready"),
+        ("amat", ["--num_valid=3"], "--num_valid means nothing with .amat files: they are ready"),
+        (
+            "idx",
+            ["--binarization=threshold", "--seed=3"],
+            "--seed means nothing with --binarization=threshold, which draws nothing",
+        ),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(parse_flags, tmp_path, make, words, message):
+    source = (write_amat if make == "amat" else write_idx)(tmp_path / "raw")
+    parse_flags(mnist.define_flags, f"--source={source}", f"--out={tmp_path / 'out'}", *words)
+    with pytest.raises(UserError) as error:
+        mnist.main()
+    assert str(error.value) == message
+    assert os.listdir(tmp_path) == ["raw"]
+
+
 # --------------------------------------------------------------------------------- real data
 
 
