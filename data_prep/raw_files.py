@@ -149,7 +149,7 @@ def find_files(root: Path, endings: Sequence[str]) -> list[str]:
 
     Raises:
         UserError: `root` is no folder, one below it cannot be read, or a file's name is not UTF-8
-            or has characters that cannot be printed.
+            or has control characters.
     """
     if root.is_file():
         raise UserError(f"--source: {root} is a file; accepted: a folder")

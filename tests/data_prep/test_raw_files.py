@@ -59,6 +59,7 @@ def test_places_that_hold_something_else_are_refused_early(tmp_path):
 
 def test_files_are_found_by_their_endings_in_whatever_case(tmp_path):
     put(tmp_path, "b.json", "a/z.InkML", "a/b/c.JSON", "a.json/x.json", "a-1.json", "größe.json")
+    put(tmp_path, "名\u3000前.json")  # its space is one that Python does not call printable
     put(tmp_path, "b.txt", "json", "x.json.bak", "a/.hidden.json", ".git/x.json", "a/.b/c/x.json")
     assert raw_files.find_files(tmp_path, (".json", ".inkml")) == [
         "a-1.json",
@@ -67,13 +68,14 @@ def test_files_are_found_by_their_endings_in_whatever_case(tmp_path):
         "a/z.InkML",
         "b.json",
         "größe.json",
+        "名\u3000前.json",
     ]
     assert raw_files.find_files(tmp_path, [".bak"]) == ["x.json.bak"]
     assert raw_files.find_files(tmp_path / "a.json", (".inkml",)) == []
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.json", b"two\nlines.json", b"\x1b[31mred.json"])
-def test_names_that_are_not_utf8_or_not_printable_are_refused(tmp_path, name):
+def test_names_that_are_not_utf8_or_have_control_characters_are_refused(tmp_path, name):
     (tmp_path / "a").mkdir()
     open(os.fsencode(tmp_path / "a") + b"/" + name, "wb").close()
     assert raw_files.find_files(tmp_path, (".inkml",)) == []
