@@ -40,7 +40,7 @@ import soxr
 from data_prep import raw_files
 from data_prep.raw_files import FileFault
 from data_prep.statistics import Moments, std_of
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
 FULL_SCALE = 32768  # of 16-bit samples

@@ -31,8 +31,8 @@ import numpy as np
 from absl import flags
 
 from data_prep import audio, raw_files
-from stcn_tf import cli
-from stcn_tf.errors import UserError
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 RELEASED_STOPS = (2_040_064, 2_152_704, 2_266_880)  # where each split ends, in segments

@@ -26,8 +26,8 @@ from data_prep import handwriting, raw_files
 from data_prep.handwriting import MAX_COORDINATE, Line, RawSplit
 from data_prep.npz import read_npz
 from data_prep.raw_files import FileFault
-from stcn_tf import cli
-from stcn_tf.errors import UserError
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 FILES = {"train": "deepwriting_training.npz", "valid": "deepwriting_validation.npz"}
 _PATTERNS = {"train": "deepwriting*_training.npz", "valid": "deepwriting*_validation.npz"}

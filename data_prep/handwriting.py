@@ -24,7 +24,7 @@ from absl import flags
 from data_prep import raw_files
 from data_prep.raw_files import FileFault
 from data_prep.statistics import Moments, std_of
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 if TYPE_CHECKING:
     from stcn_tf.data.records import DatasetCard

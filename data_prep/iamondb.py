@@ -29,8 +29,8 @@ from absl import flags
 from data_prep import handwriting, raw_files
 from data_prep.handwriting import RawSplit
 from data_prep.linestrokes import parse_line
-from stcn_tf import cli
-from stcn_tf.errors import UserError
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 BUNDLED_LISTS = Path(__file__).parent / "splits" / "iamondb"
 # Split name -> the bundled lists whose forms it unites.

@@ -34,8 +34,8 @@ from data_prep.handwriting import MAX_COORDINATE, Line, RawSplit
 from data_prep.npz import read_npz
 from data_prep.raw_files import FileFault
 from data_prep.xml_files import parse_xml
-from stcn_tf import cli
-from stcn_tf.errors import UserError
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 ENDINGS = (".json", ".inkml")
 

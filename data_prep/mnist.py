@@ -38,8 +38,8 @@ from absl import flags
 
 from data_prep import raw_files
 from data_prep.raw_files import MAX_FILE_BYTES, FileFault
-from stcn_tf import cli
-from stcn_tf.errors import UserError
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 LAROCHELLE_FILES = {
     "train": "binarized_mnist_train.amat",

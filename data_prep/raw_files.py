@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from absl import flags
 from tqdm import tqdm
 
-from stcn_tf import cli
-from stcn_tf.errors import UserError
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 if TYPE_CHECKING:
     from stcn_tf.data.records import Split

@@ -23,8 +23,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
-from stcn_tf import cli, plotting
-from stcn_tf.errors import UserError
+from stcn_tf import media
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 if TYPE_CHECKING:
     from stcn_tf.data.records import DatasetCard
@@ -59,9 +60,9 @@ _LINE_HEIGHT = 20 / _DPI  # whole pixels, or lines would not be equally far apar
 _FAINT = "#6b6f80"
 _BARS = "#7f93b8"
 _SPLIT_COLORS = (
-    plotting.INK,
-    plotting.PREFIX_INK,
-    plotting.RECONSTRUCTION_INK,
+    media.INK,
+    media.PREFIX_INK,
+    media.RECONSTRUCTION_INK,
     "#b08a2e",
     "#7a4f9a",
     "#5b8c3a",
@@ -289,12 +290,12 @@ def _draw_examples(card: "DatasetCard", examples: Excerpt) -> Figure:
         for name, x in zip(examples.ids, examples.raw, strict=True)
     ]
     if modality.kind == "handwriting":
-        return plotting.draw_handwriting(examples.raw, labels, _LEFT_WIDTH)
+        return media.draw_handwriting(examples.raw, labels, _LEFT_WIDTH)
     if modality.kind == "image":
-        return plotting.draw_images(_images(card, examples), width_inches=_LEFT_WIDTH)
+        return media.draw_images(_images(card, examples), width_inches=_LEFT_WIDTH)
     if modality.kind == "audio":
         waveforms = [x.ravel() for x in examples.raw]
-        return plotting.draw_audio(waveforms, rate, labels, _LEFT_WIDTH)
+        return media.draw_audio(waveforms, rate, labels, _LEFT_WIDTH)
     return _draw_lines(card, examples, labels)
 
 
@@ -312,7 +313,7 @@ def _draw_lines(card: "DatasetCard", examples: Excerpt, labels: Sequence[str]) -
         grid = figure.subplots(*shape, sharex=True, sharey="col", squeeze=False)
         for row, x, label in zip(grid, examples.raw, labels, strict=True):
             for axes, values in zip(row, x.T, strict=False):
-                axes.plot(values, color=plotting.INK, linewidth=0.7)
+                axes.plot(values, color=media.INK, linewidth=0.7)
             style = {"fontsize": 7, "fontweight": "normal", "color": _FAINT}
             row[0].set_title(label, pad=3, parse_math=False, **style)
         for top, bottom, feature in zip(grid[0], grid[-1], features, strict=True):
@@ -482,10 +483,10 @@ def draw_page(
         seed: of their choice.
 
     Returns:
-        The figure, for `plotting.save_png` or `plotting.save_svg`.
+        The figure, for `media.save_png` or `media.save_svg`.
     """
     examples = choose(shown, num, seed)
-    picture = plotting.figure_to_rgb(_draw_examples(card, examples))  # [height, width, 3]
+    picture = media.figure_to_rgb(_draw_examples(card, examples))  # [height, width, 3]
     lines = facts(card, _TEXT_COLUMNS)
     panels = _panels(card, shown, lengths)
 
@@ -504,7 +505,7 @@ def draw_page(
         return figure.add_axes((x / _WIDTH, bottom / height, width / _WIDTH, axes_height / height))
 
     def write(x: float, y: float, text: str, **style: Any) -> None:
-        style = {"va": "top", "color": plotting.INK, "parse_math": False, **style}
+        style = {"va": "top", "color": media.INK, "parse_math": False, **style}
         figure.text(x / _WIDTH, 1 - y / height, text, **style)
 
     write(_MARGIN, _MARGIN, card.name, fontsize=16, fontweight="bold")
@@ -575,7 +576,7 @@ def show(folder: Path, out: Path, split: str, num: int | None, seed: int) -> Non
     }
     num = num or _EXAMPLES[card.modality.kind]
     page = draw_page(card, split, shown, lengths, num, seed)
-    save = plotting.save_svg if out.suffix.lower() == ".svg" else plotting.save_png
+    save = media.save_svg if out.suffix.lower() == ".svg" else media.save_png
     save(page, out)
     print("\n".join(facts(card)))
     print(f"\nwrote {out}: examples, and histograms of {_of_how_many(shown, card, split)}")

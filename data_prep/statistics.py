@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 
 class Moments:

@@ -26,9 +26,9 @@ from absl import flags
 
 from data_prep import synthetic_handwriting, synthetic_images, synthetic_speech
 from data_prep.synthetic_settings import Settings
-from stcn_tf import cli
-from stcn_tf.errors import UserError
-from stcn_tf.files import replacing_folder
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
+from stcn_tf.support.files import replacing_folder
 
 SETTINGS_NAME = "synthetic.json"
 DEFAULT_FORMAT = "iamondb"

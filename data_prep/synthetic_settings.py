@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 
 def integer(default: int, low: int, high: int, description: str) -> Any:

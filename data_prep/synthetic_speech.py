@@ -26,7 +26,7 @@ import soundfile
 from tqdm import tqdm
 
 from data_prep.synthetic_settings import Settings, integer, seed
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 PEAK = 0.3  # of full scale
 _PARTS_PER_CHAPTER = 2

@@ -26,8 +26,8 @@ import numpy as np
 from absl import flags
 
 from data_prep import audio, raw_files
-from stcn_tf import cli
-from stcn_tf.errors import UserError
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 BUNDLED_LISTS = Path(__file__).parent / "splits" / "timit"
 BUNDLED_SPLIT = "srnn"

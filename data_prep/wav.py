@@ -16,8 +16,8 @@ from pathlib import Path
 from absl import flags
 
 from data_prep import audio, raw_files
-from stcn_tf import cli
-from stcn_tf.errors import UserError
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 _MAX_FRAME_SIZE = 10_000
 

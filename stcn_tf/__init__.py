@@ -14,9 +14,9 @@ _HOMES = {
     "ScoreTerms": "stcn_tf.models",
     "SequenceModel": "stcn_tf.models",
     "TrainingConfig": "stcn_tf.config",
-    "UserError": "stcn_tf.errors",
+    "UserError": "stcn_tf.support.errors",
     "build_model": "stcn_tf.models",
-    "generate": "stcn_tf.generation",
+    "generate": "stcn_tf.inference.generation",
     "load_run": "stcn_tf.runs",
 }
 

@@ -12,7 +12,7 @@ import json
 import math
 from typing import Any
 
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 
 def _setting(default: Any, text: str, *, choices: tuple[str, ...] = ()) -> Any:

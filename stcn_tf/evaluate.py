@@ -13,7 +13,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from stcn_tf import cli, flags
+from stcn_tf import flags
+from stcn_tf.support import cli
 
 
 def main() -> None:
@@ -22,10 +23,10 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from stcn_tf import report
-    from stcn_tf.data import pipeline
+    from stcn_tf.data.batches import eval_batches
     from stcn_tf.data.records import read_card
-    from stcn_tf.evaluation import Evaluator
+    from stcn_tf.inference import table
+    from stcn_tf.inference.evaluation import Evaluator
     from stcn_tf.runs import RunDirectory
 
     run = RunDirectory.open(args.run_dir)
@@ -34,7 +35,7 @@ def main() -> None:
         cli.fail(f"--out={out}: accepted: a file in a folder that exists")
     card = read_card(args.data)
     run.check_same_units(card)
-    batches = pipeline.eval_batches(
+    batches = eval_batches(
         args.data, split=args.split, batch_size=args.batch_size, limit=args.limit
     )
     trained = run.config.model
@@ -60,7 +61,7 @@ def main() -> None:
         leave=False,
     ) as bar:
         evaluation = evaluator(batches, args.seed, progress=lambda done: bar.update(done - bar.n))
-    content = report.summary(
+    content = table.summary(
         evaluation,
         model,
         card,
@@ -82,8 +83,8 @@ def main() -> None:
             "bound": args.bound,
         },
     )
-    print(report.table(content))
-    report.write(content, out)
+    print(table.table(content))
+    table.write(content, out)
     print(f"written: {out}")
 
 

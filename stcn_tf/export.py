@@ -12,14 +12,15 @@ card["features"] names: dx, dy and pen, a frame of audio samples, or a pixel of 
 there are height * width of card["modality"].
 """
 
-from stcn_tf import cli, flags
+from stcn_tf import flags
+from stcn_tf.support import cli
 
 
 def main() -> None:
     """Loads the run, writes the SavedModel."""
     args = flags.FLAGS
 
-    from stcn_tf import saved_model
+    from stcn_tf.inference import saved_model
     from stcn_tf.runs import RunDirectory
 
     run = RunDirectory.open(args.run_dir)

@@ -10,7 +10,7 @@ import math
 from absl import flags
 
 from stcn_tf.config import Config, ModelConfig, TrainingConfig
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 FLAGS = flags.FLAGS
 

@@ -13,14 +13,15 @@ With --data the run takes over the normalisation and the names of the features o
 must be those the model was trained on. Without, they are not known until it is trained on.
 """
 
-from stcn_tf import cli, flags
+from stcn_tf import flags
+from stcn_tf.support import cli
 
 
 def main() -> None:
     """Reads the checkpoint, writes the run directory."""
     args = flags.FLAGS
 
-    from stcn_tf.tf1 import import_run
+    from stcn_tf.released.importing import import_run
 
     import_run(args.checkpoint, args.config, args.run_dir, args.data, args.max_steps)
 

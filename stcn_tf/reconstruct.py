@@ -15,27 +15,28 @@ reconstructions.h5: the layout of stcn_tf/data/sequences.py with the originals, 
 stcn_tf.sample can continue the originals of this file.
 """
 
-from stcn_tf import cli, flags
+from stcn_tf import flags
+from stcn_tf.support import cli
 
 
 def main() -> None:
     """Reconstructs, writes the sequences, draws them."""
     args = flags.FLAGS
 
-    from stcn_tf.data import pipeline
+    from stcn_tf.data.batches import eval_batches
     from stcn_tf.data.records import read_card
     from stcn_tf.data.sequences import write_sequences
-    from stcn_tf.files import make_folder
-    from stcn_tf.generation import reconstruct_raw
-    from stcn_tf.modalities import medium_of
-    from stcn_tf.report import likelihood_unit
+    from stcn_tf.inference.generation import reconstruct_raw
+    from stcn_tf.inference.table import likelihood_unit
+    from stcn_tf.media.medium import medium_of
     from stcn_tf.runs import RunDirectory
+    from stcn_tf.support.files import make_folder
 
     run = RunDirectory.open(args.run_dir)
     card = read_card(args.data)
     run.check_same_units(card)
     medium = medium_of(card)
-    batches = pipeline.eval_batches(args.data, split=args.split, batch_size=20, limit=args.num)
+    batches = eval_batches(args.data, split=args.split, batch_size=20, limit=args.num)
     model = run.load_model(args.checkpoint)
     out = make_folder(args.out)
     rebuilt = reconstruct_raw(model, card.normalization, batches, (args.seed, 0))

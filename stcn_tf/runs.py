@@ -22,9 +22,9 @@ import tensorflow as tf
 
 from stcn_tf.config import Config
 from stcn_tf.data.records import CARD_NAME, DatasetCard, read_card
-from stcn_tf.errors import UserError
-from stcn_tf.files import replacing_file
 from stcn_tf.models import SequenceModel, build_model
+from stcn_tf.support.errors import UserError
+from stcn_tf.support.files import replacing_file
 
 CONFIG_NAME = "config.json"
 

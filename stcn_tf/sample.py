@@ -11,8 +11,9 @@ show what was given in another colour. --beginning=392 completes halves of 28 x 
 that are continued with their own seed go on as they did.
 """
 
-from stcn_tf import cli, flags
-from stcn_tf.errors import UserError
+from stcn_tf import flags
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 
 def main() -> None:
@@ -22,10 +23,10 @@ def main() -> None:
     import numpy as np
 
     from stcn_tf.data.sequences import write_sequences
-    from stcn_tf.files import make_folder
-    from stcn_tf.generation import generate_raw
-    from stcn_tf.modalities import medium_of
+    from stcn_tf.inference.generation import generate_raw
+    from stcn_tf.media.medium import medium_of
     from stcn_tf.runs import RunDirectory
+    from stcn_tf.support.files import make_folder
 
     run = RunDirectory.open(args.run_dir)
     medium = medium_of(run.card)

@@ -5,7 +5,8 @@ python -m stcn_tf.train --flagfile=experiments/iamondb.flags --data=RECORDS --ru
 Ctrl-C stops at the end of an update with a checkpoint; the same command continues.
 """
 
-from stcn_tf import cli, flags
+from stcn_tf import flags
+from stcn_tf.support import cli
 
 
 def main() -> int:

@@ -199,12 +199,12 @@ def tiny_audio_run(tiny_audio, tiny_config, tmp_path_factory) -> str:
 
 
 def _write_run(folder, records: str, config: Config) -> str:
-    from stcn_tf.data import pipeline
+    from stcn_tf.data.batches import train_batches
     from stcn_tf.data.records import read_card
     from stcn_tf.models import build_model
     from stcn_tf.runs import RunDirectory
     from stcn_tf.training.checkpoints import Checkpoints
-    from stcn_tf.training.train_step import make_optimizer
+    from stcn_tf.training.step import make_optimizer
 
     card = read_card(records)
     run = RunDirectory.prepare(folder, config, card)
@@ -214,7 +214,7 @@ def _write_run(folder, records: str, config: Config) -> str:
         variable.assign(0.5 * rng.standard_normal(variable.shape))
     optimizer = make_optimizer(config.training)
     optimizer.build(model.trainable_variables)
-    batches = iter(pipeline.train_batches(records, batch_size=4, window=8, seed=0))
+    batches = iter(train_batches(records, batch_size=4, window=8, seed=0))
     checkpoints = Checkpoints(run, model, optimizer, batches)
     checkpoints.save_best()
     checkpoints.save()

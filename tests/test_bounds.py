@@ -11,10 +11,10 @@ from stcn_tf.bounds import (
     sum_over_time,
 )
 from stcn_tf.config import TrainingConfig
-from stcn_tf.data.pipeline import Batch
+from stcn_tf.data.batches import Batch
 from stcn_tf.layers import output
 from stcn_tf.models import STCN, ScoreTerms, Wavenet
-from stcn_tf.training.train_step import TrainStep, make_optimizer
+from stcn_tf.training.step import TrainStep, make_optimizer
 
 FLIPS = 8
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from stcn_tf.config import Config, ModelConfig, TrainingConfig
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 OTHER = Config(
     ModelConfig(model="stcn", latent_sizes=(7, 3), num_filters=8, dilations=(1, 3)),

@@ -15,10 +15,10 @@ import tensorflow as tf
 
 from stcn_tf import flags
 from stcn_tf.config import Config
-from stcn_tf.data.pipeline import Batch
+from stcn_tf.data.batches import Batch
 from stcn_tf.data.records import DatasetCard, Feature, Normalization
 from stcn_tf.models import SequenceModel, build_model
-from stcn_tf.training.train_step import TrainStep, make_optimizer
+from stcn_tf.training.step import TrainStep, make_optimizer
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"

@@ -9,7 +9,7 @@ from absl import flags
 import stcn_tf
 from stcn_tf import flags as stcn_flags
 from stcn_tf.config import Config, ModelConfig, TrainingConfig
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 FLAGS = flags.FLAGS
 SETTINGS = [(kind, f) for kind in (ModelConfig, TrainingConfig) for f in dataclasses.fields(kind)]

@@ -7,13 +7,13 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from stcn_tf import flags, plotting, reconstruct
+from stcn_tf import flags, media, reconstruct
 from stcn_tf.bounds import sum_over_time
-from stcn_tf.data import pipeline
+from stcn_tf.data.batches import eval_batches
 from stcn_tf.data.records import Modality, read_card
 from stcn_tf.data.sequences import read_sequences
-from stcn_tf.errors import UserError
 from stcn_tf.runs import RunDirectory
+from stcn_tf.support.errors import UserError
 
 FILES = ["reconstructions.h5", "reconstructions.png", "reconstructions.svg"]
 
@@ -40,7 +40,7 @@ def run_reconstruct(parse_flags, tmp_path):
 def _expected(run_dir, records, num, seed=0):
     """Of one batch: raw originals, reconstructions, probabilities, and ELBOs, by the model."""
     model, card = RunDirectory.open(run_dir).load_model(), read_card(records)
-    (batch,) = pipeline.eval_batches(records, split="valid", batch_size=num, limit=num)
+    (batch,) = eval_batches(records, split="valid", batch_size=num, limit=num)
     batch_seed = tf.random.fold_in((seed, 0), 0)
     terms = sum_over_time(model.score(*batch, batch_seed))
     elbo = terms.log_likelihood.numpy() - terms.kl.numpy() @ model.elbo_kl_weights
@@ -79,7 +79,7 @@ def test_handwriting(run_reconstruct, tiny_run, tiny_records, capsys):
         f"4 sequences of valid: {out}/reconstructions.h5, and the first 4 in "
         "reconstructions.png and reconstructions.svg\n"
     )
-    assert plotting.RECONSTRUCTION_INK in (out / FILES[2]).read_text()
+    assert media.RECONSTRUCTION_INK in (out / FILES[2]).read_text()
 
 
 def test_images(run_reconstruct, tiny_image_run, tiny_images, monkeypatch):
@@ -100,14 +100,14 @@ def test_images(run_reconstruct, tiny_image_run, tiny_images, monkeypatch):
 
 
 def _spy(monkeypatch, name):
-    """A list of what a function of `plotting` is called with."""
-    calls, draw = [], getattr(plotting, name)
+    """A list of what a function of `media` is called with."""
+    calls, draw = [], getattr(media, name)
 
     def spy(*args, **kwargs):
         calls.append((args, kwargs))
         return draw(*args, **kwargs)
 
-    monkeypatch.setattr(plotting, name, spy)
+    monkeypatch.setattr(media, name, spy)
     return calls
 
 
@@ -148,7 +148,7 @@ def test_wavenets_say_that_their_likelihood_is_exact(
 def test_more_than_a_batch(run_reconstruct, tiny_run, tiny_records):
     out = run_reconstruct(tiny_run, tiny_records, "--split=train", "--num=22")
     sequences = read_sequences(out / FILES[0], read_card(tiny_records), "strokes")
-    batches = list(pipeline.eval_batches(tiny_records, split="train", batch_size=20, limit=22))
+    batches = list(eval_batches(tiny_records, split="train", batch_size=20, limit=22))
     assert [len(batch.lengths) for batch in batches] == [20, 2]
     normalization = read_card(tiny_records).normalization
     rows = [x[:n] for batch in batches for x, n in zip(*map(np.asarray, batch), strict=True)]

@@ -5,8 +5,8 @@ import pytest
 
 import stcn_tf
 from stcn_tf.data.records import Feature, Normalization, read_card
-from stcn_tf.errors import UserError
 from stcn_tf.runs import RunDirectory, load_run
+from stcn_tf.support.errors import UserError
 
 
 @pytest.fixture

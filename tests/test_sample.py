@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from stcn_tf import flags, plotting, sample
+from stcn_tf import flags, media, sample
 from stcn_tf.data.records import Feature, Modality, read_card
 from stcn_tf.data.sequences import read_sequences
-from stcn_tf.errors import UserError
 from stcn_tf.runs import RunDirectory
+from stcn_tf.support.errors import UserError
 
 UNITS = ("device units", "device units", "0 or 1")
 FILES = ("samples.h5", "samples.png", "samples.svg")
@@ -54,7 +54,7 @@ def test_writes_strokes_and_pictures(run_sample, tiny_run, capsys, read):
     assert picture.ndim == 3
     assert picture[..., :3].min() < 0.5
     assert ET.parse(out / "samples.svg").getroot().tag.endswith("svg")
-    assert plotting.PREFIX_INK not in (out / "samples.svg").read_text()
+    assert media.PREFIX_INK not in (out / "samples.svg").read_text()
 
     sequences = read(out / "samples.h5")
     assert [sequence.shape for sequence in sequences] == [(11, 3)] * 3
@@ -102,7 +102,7 @@ def test_continues_its_own_file(run_sample, read):
         np.testing.assert_array_equal(after[:4], before[:4])
     with h5py.File(out / "samples.h5") as file:
         assert file["beginning_lengths"][()].tolist() == [4, 4]
-    assert plotting.PREFIX_INK in (out / "samples.svg").read_text()
+    assert media.PREFIX_INK in (out / "samples.svg").read_text()
 
 
 def test_samples_and_continues_with_wavenets(run_sample, tiny_wavenet_run, read):
@@ -254,7 +254,7 @@ def test_writes_sounds_and_continues_them(run_sample, tiny_audio_run, capsys):
         assert file["beginning_lengths"][()].tolist() == [2]
         given = file["frames"][0, :2].reshape(-1)
     np.testing.assert_allclose(given, np.linspace(-0.5, 0.5, 17)[:14], atol=2**-15)
-    assert plotting.PREFIX_INK in (continued / "samples.svg").read_text()
+    assert media.PREFIX_INK in (continued / "samples.svg").read_text()
     again = run_sample("again", *run, f"--continue_from={out}/samples.h5", "--length=1", "--num=1")
     with h5py.File(again / "samples.h5") as file:
         np.testing.assert_array_equal(file["frames"][0, :9], frames[0])

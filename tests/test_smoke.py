@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stcn_tf import cli, evaluate, export, flags, sample, train
+from stcn_tf import evaluate, export, flags, sample, train
+from stcn_tf.support import cli
 
 PROJECT = Path(__file__).parents[1]
 COMMANDS = {"train": train, "evaluate": evaluate, "sample": sample, "export": export}

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from stcn_tf.errors import UserError
-from stcn_tf.files import replacing_folder
+from stcn_tf.support.errors import UserError
+from stcn_tf.support.files import replacing_folder
 
 FORMAT_VERSION = 1
 CARD_NAME = "dataset.json"
@@ -178,7 +178,7 @@ class Split:
             sequences does not exceed ("0" is the shortest sequence, "1" the longest).
         shards: the files, in order.
         holds_probabilities: whether the stored values of binary features are probabilities of 1,
-            from which `pipeline` draws 0 or 1 anew each time a sequence is read for training
+            from which `batches` draws 0 or 1 anew each time a sequence is read for training
             (dynamic binarization), instead of 0 and 1.
     """
 

@@ -29,8 +29,8 @@ import h5py
 import numpy as np
 
 from stcn_tf.data.records import DatasetCard
-from stcn_tf.errors import UserError
-from stcn_tf.files import replacing_file
+from stcn_tf.support.errors import UserError
+from stcn_tf.support.files import replacing_file
 
 FORMAT_VERSION = 1
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from stcn_tf.errors import UserError
-from stcn_tf.files import replacing_file
+from stcn_tf.support.errors import UserError
+from stcn_tf.support.files import replacing_file
 
 _FULL_SCALE = 2**15  # of 16-bit PCM
 

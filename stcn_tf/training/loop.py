@@ -13,18 +13,18 @@ import numpy as np
 import tensorflow as tf
 
 from stcn_tf.config import Config
-from stcn_tf.data import pipeline
+from stcn_tf.data.batches import Batch, eval_batches, train_batches
 from stcn_tf.data.records import read_card
-from stcn_tf.errors import UserError
-from stcn_tf.evaluation import Evaluator
-from stcn_tf.generation import compile_generate, reconstruct_raw
-from stcn_tf.modalities import medium_of
+from stcn_tf.inference.evaluation import Evaluator
+from stcn_tf.inference.generation import compile_generate, reconstruct_raw
+from stcn_tf.inference.table import normalized
+from stcn_tf.media.medium import medium_of
 from stcn_tf.models import build_model
-from stcn_tf.report import normalized
 from stcn_tf.runs import RunDirectory
+from stcn_tf.support.errors import UserError
 from stcn_tf.training.checkpoints import Checkpoints
-from stcn_tf.training.summaries import Summaries
-from stcn_tf.training.train_step import StepResult, TrainStep, make_optimizer
+from stcn_tf.training.step import StepResult, TrainStep, make_optimizer
+from stcn_tf.training.tensorboard import Summaries
 
 # Flushed, so that a log file or a pipe shows progress, too.
 _print_now = functools.partial(print, flush=True)
@@ -73,7 +73,7 @@ class Trainer:
                 f"--batch_size={self.config.batch_size}: at least one sequence for each of the "
                 f"{strategy.num_replicas_in_sync} devices is accepted"
             )
-        batches = pipeline.train_batches(
+        batches = train_batches(
             data_dir,
             batch_size=self.config.batch_size,
             max_length=self.config.max_length,
@@ -81,7 +81,7 @@ class Trainer:
             seed=self.config.seed,
             pad_to_multiple=self.config.pad_to_multiple,
         )
-        self._valid_batches = pipeline.eval_batches(
+        self._valid_batches = eval_batches(
             data_dir,
             split="valid",
             batch_size=self.config.batch_size,
@@ -93,7 +93,7 @@ class Trainer:
         if self.config.sample_every and self._medium.most_pictured:
             # The first sequences of the split, not of the batches, which begin with the shortest.
             num_pictured = self._medium.num_in_training
-            self._pictured = pipeline.eval_batches(
+            self._pictured = eval_batches(
                 data_dir, split="valid", batch_size=num_pictured, limit=num_pictured
             )
         self.run = RunDirectory.prepare(run_dir, config, card)
@@ -210,7 +210,7 @@ class Trainer:
         due = step > 0 and (step % self.config.evaluate_every == 0 or step == self.last_step)
         return due and int(self.checkpoints.evaluated_step) != step
 
-    def _distribute(self, batch: pipeline.Batch):
+    def _distribute(self, batch: Batch):
         """Gives each replica every n-th sequence, so that their lengths are alike."""
         replicas = self._strategy.num_replicas_in_sync
         if replicas == 1:

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf.data import records
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 FEATURES = (
     records.Feature("dx", "real", "points", "step to the right"),

@@ -4,7 +4,7 @@ import pytest
 
 from stcn_tf.data.records import DatasetCard, Feature, Modality, Normalization
 from stcn_tf.data.sequences import read_sequences, write_sequences
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 UNITS = ("mm", "mm", "none")
 

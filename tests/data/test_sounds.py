@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from stcn_tf.data.sounds import read_wav, write_wav
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 RATE = 1400
 

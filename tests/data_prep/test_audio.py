@@ -16,7 +16,7 @@ import soxr
 
 from data_prep import audio, wav
 from data_prep.raw_files import FileFault
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 ROOT = Path(audio.__file__).parents[1]
 LONG = 150_001  # samples: more than two blocks

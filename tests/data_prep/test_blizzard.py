@@ -6,7 +6,7 @@ import soundfile
 import soxr
 
 from data_prep import audio, blizzard
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 # Path, seconds, sample rate, channels; in sorted order.
 FILES = (

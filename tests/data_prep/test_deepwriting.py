@@ -11,7 +11,7 @@ from absl import flags
 
 from data_prep import deepwriting
 from data_prep.raw_files import FileFault, split_names
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 # Powers of two, so that what is normalised is restored exactly. The pen's are not used.
 TRAIN_STATISTICS = {

@@ -8,7 +8,7 @@ import pytest
 from data_prep import handwriting
 from data_prep.handwriting import Line, RawSplit, line_of_points, line_of_steps
 from data_prep.raw_files import FileFault
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 # --------------------------------------------------------------------------------- lines
 

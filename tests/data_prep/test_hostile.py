@@ -25,7 +25,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from data_prep import audio, deepwriting, handwriting, iamondb, ink, mnist, npz, timit, wav
 from data_prep.linestrokes import parse_line
 from data_prep.raw_files import FileFault, read_list
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 # Hypothesis would keep what it finds in the working directory.
 set_hypothesis_home_dir(os.path.join(tempfile.gettempdir(), "stcn-tf-hypothesis"))

@@ -15,7 +15,7 @@ import pytest
 from data_prep import iamondb, raw_files
 from data_prep.linestrokes import parse_line
 from data_prep.raw_files import FileFault, parse_file
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 HEADER = '<?xml version="1.0" encoding="ISO-8859-1"?>\n'
 
@@ -457,7 +457,7 @@ def test_parsing_processes_need_no_tensorflow():
 def test_check_values_of_the_complete_data(tmp_path, capsys):
     if not os.environ.get("STCN_DATA"):
         pytest.skip("STCN_DATA is not set")
-    from stcn_tf.data import pipeline, records
+    from stcn_tf.data.batches import records, train_batches
 
     with tarfile.open(Path(os.environ["STCN_DATA"], "iamondb", "lineStrokes.tar.xz")) as archive:
         archive.extractall(tmp_path / "raw", filter="data")
@@ -495,7 +495,7 @@ def test_check_values_of_the_complete_data(tmp_path, capsys):
 
     # Little of what training computes on is padding.
     num_steps = num_cells = 0
-    batches = pipeline.train_batches(out, batch_size=20, seed=0)
+    batches = train_batches(out, batch_size=20, seed=0)
     for batch in batches.take(train.num_sequences // 20):
         num_steps += int(batch.lengths.numpy().sum())
         num_cells += batch.x.shape[0] * batch.x.shape[1]

@@ -10,7 +10,7 @@ from absl import flags
 
 from data_prep import ink
 from data_prep.raw_files import FileFault
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 # Strokes of points; y downwards.
 STROKES = [[[10, 20], [13, 18], [13, 25]], [[40.5, 20]], [[41, 19], [38, 23]]]

@@ -14,7 +14,7 @@ from absl import flags
 
 from data_prep import mnist
 from data_prep.raw_files import FileFault
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 RNG = np.random.default_rng(0)
 # Squares of 3 x 3; rectangles of 5 rows of 3 pixels.

@@ -21,7 +21,7 @@ from absl import flags
 
 from data_prep import raw_files
 from data_prep.raw_files import FileFault, ParsedFile, map_in_order, split_names
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 ROOT = Path(raw_files.__file__).parents[1]
 

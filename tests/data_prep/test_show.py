@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from data_prep import show
-from stcn_tf import cli, plotting
+from stcn_tf import media
 from stcn_tf.data import records
 from stcn_tf.data.records import DatasetCard, Feature, Modality, Normalization, Shard, Split
-from stcn_tf.errors import UserError
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 HANDWRITING = (
     Feature("dx", "real", "units", "to the right"),
@@ -289,7 +290,7 @@ def test_histograms_are_of_raw_values(handwriting):
     panels = panels_of(page)
     assert list(panels) == ["length", "dx", "dy", "pen"]
     raw = np.concatenate(excerpt.raw)
-    plotting.figure_to_rgb(page)  # which sets the limits of the second axes
+    media.figure_to_rgb(page)  # which sets the limits of the second axes
     for index, name in enumerate(("dx", "dy")):
         axes = panels[name]
         counts, edges = np.histogram(raw[:, index].astype(float), bins=100)
@@ -339,7 +340,7 @@ def test_the_page_shows_the_facts(handwriting):
     facts = show.facts(records.read_card(handwriting), show._TEXT_COLUMNS)
     assert set(facts) <= set(texts_of(page))
     assert "lines_$x$" in texts_of(page)
-    plotting.figure_to_rgb(page)  # the name is no formula
+    media.figure_to_rgb(page)  # the name is no formula
 
 
 def test_examples_follow_from_the_seed_and_keep_their_order(handwriting):
@@ -358,13 +359,13 @@ def test_examples_follow_from_the_seed_and_keep_their_order(handwriting):
 
 def test_lines_of_handwriting_are_drawn_with_their_names(handwriting, monkeypatch):
     drawn = {}
-    original = plotting.draw_handwriting
+    original = media.draw_handwriting
 
     def draw(sequences, labels, width_inches):
         drawn.update(zip(labels, sequences, strict=True))
         return original(sequences, labels, width_inches)
 
-    monkeypatch.setattr(plotting, "draw_handwriting", draw)
+    monkeypatch.setattr(media, "draw_handwriting", draw)
     _, excerpt = page_of(handwriting, num=50)
     assert list(drawn) == [f"line-{i}   {length} steps" for i, length in enumerate(LENGTHS)]
     for strokes_drawn, raw in zip(drawn.values(), excerpt.raw, strict=True):
@@ -373,9 +374,9 @@ def test_lines_of_handwriting_are_drawn_with_their_names(handwriting, monkeypatc
 
 def test_images_are_drawn_grey_where_they_are_probabilities(images, monkeypatch):
     drawn = []
-    original = plotting.draw_images
+    original = media.draw_images
     monkeypatch.setattr(
-        plotting,
+        media,
         "draw_images",
         lambda images, **options: drawn.append(images) or original(images, **options),
     )
@@ -394,13 +395,13 @@ def test_images_are_drawn_grey_where_they_are_probabilities(images, monkeypatch)
 
 def test_samples_of_audio_are_pooled_and_lengths_are_seconds(audio, monkeypatch):
     drawn = {}
-    original = plotting.draw_audio
+    original = media.draw_audio
 
     def draw(waveforms, rate, labels, width_inches):
         drawn.update(zip(labels, waveforms, strict=True))
         return original(waveforms, rate, labels, width_inches)
 
-    monkeypatch.setattr(plotting, "draw_audio", draw)
+    monkeypatch.setattr(media, "draw_audio", draw)
     page, excerpt = page_of(audio)
     # 11, 30 and 20 frames of 5 samples, 500 a second.
     assert list(drawn) == ["sound-0   0.11 s", "sound-1   0.30 s", "sound-2   0.20 s"]
@@ -414,7 +415,7 @@ def test_samples_of_audio_are_pooled_and_lengths_are_seconds(audio, monkeypatch)
     corners = panels["samples"].patches[0].get_xy()
     assert corners[:, 1].max() == np.histogram(samples.astype(float), bins=100)[0].max()
     (normalised,) = panels["samples"].child_axes
-    plotting.figure_to_rgb(page)  # which sets the limits of the second axes
+    media.figure_to_rgb(page)  # which sets the limits of the second axes
     low, high = panels["samples"].get_xlim()
     assert normalised.get_xlim() == pytest.approx(((low - 0.01) / 0.25, (high - 0.01) / 0.25))
 
@@ -443,7 +444,7 @@ def test_values_that_are_all_the_same_are_drawn(tmp_path, value):
         normalization=Normalization("none", (0.0,), (1.0,)),
     )
     page, _ = page_of(tmp_path / "flat")
-    plotting.figure_to_rgb(page)
+    media.figure_to_rgb(page)
     axes = panels_of(page)["level"]
     assert axes.patches[0].get_xy()[:, 1].max() == 6
     assert not axes.child_axes  # raw values are the normalised ones

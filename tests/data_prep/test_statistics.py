@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep.statistics import Moments, std_of
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 # Both signs and 17 orders of magnitude: ordinary sums of these depend on the order.
 _RNG = np.random.default_rng(0)

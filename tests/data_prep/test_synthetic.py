@@ -10,7 +10,7 @@ import pytest
 
 from data_prep import synthetic, synthetic_handwriting
 from data_prep.synthetic_handwriting import HandwritingSettings
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 PROJECT = Path(__file__).parents[2]
 HANDWRITING = {"num_forms": 3, "lines_per_form": 2, "max_chars": 12}

@@ -11,7 +11,7 @@ import soundfile
 from data_prep import synthetic
 from data_prep import synthetic_speech as speech
 from data_prep.synthetic_speech import BookSettings, SpeechSettings
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 SETTINGS = SpeechSettings(num_recordings=14, seed=3)  # 10 of train, 2 of valid, 2 of test
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from data_prep import timit
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 LISTS = {
     "train": ["TRAIN/DR2/FMMH0/SX187.WAV", "TRAIN/DR1/FAAA0/SA1.WAV", "TRAIN/DR7/MBBB0/SI9.WAV"],

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from data_prep import raw_files, wav
-from stcn_tf.errors import UserError
+from stcn_tf.support.errors import UserError
 
 FRAME = 30
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from stcn_tf.config import ModelConfig
-from stcn_tf.errors import UserError
 from stcn_tf.models import STCN
+from stcn_tf.support.errors import UserError
 
 tfd = tfp.distributions
 

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stcn_tf.data import pipeline
+from stcn_tf.data.batches import eval_batches
 from stcn_tf.data.records import Modality, read_card, write_dataset
-from stcn_tf.errors import UserError
 from stcn_tf.runs import RunDirectory, load_run
+from stcn_tf.support.errors import UserError
 from stcn_tf.training.loop import Trainer
 
 
@@ -200,7 +200,7 @@ def test_pictures_and_sounds_of_audio(tmp_path, tiny_audio, tiny_config):
     kinds = ("samples", "originals", "reconstructions")
     tags = {f"{kind}/{index}" for kind in kinds for index in range(4)}
     assert tags | {"samples", "reconstructions"} == set(events.Tags()["tensors"])
-    (batch,) = pipeline.eval_batches(tiny_audio, split="valid", batch_size=4, limit=4)
+    (batch,) = eval_batches(tiny_audio, split="valid", batch_size=4, limit=4)
     raw = read_card(tiny_audio).normalization.denormalize(batch.x)
     for index, length in enumerate(batch.lengths.numpy()):
         sounds = {}

@@ -1,0 +1,157 @@
+"""Scores a whole split: one number per sequence first, averages and standard errors last."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from stcn_tf import bounds
+from stcn_tf.models.base import SequenceModel
+from stcn_tf.support.errors import UserError
+
+# A latent unit counts as active where its KL, averaged over the steps, exceeds this many nats.
+# (Burda et al., 2015, threshold the variance of the posterior mean instead; with a prior that
+# moves from step to step that would also count units whose posterior equals their prior.)
+ACTIVE_UNIT_NATS = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Terms of every sequence of a split, in nats of the normalised values."""
+
+    log_likelihood: np.ndarray  # [sequences]
+    kl: np.ndarray  # [sequences, layers], layer 0 = lowest
+    elbo: np.ndarray  # [sequences], a valid lower bound
+    released_objective: np.ndarray  # [sequences], each layer's KL counted once
+    importance_weighted: np.ndarray | None  # [sequences]; None where it was not asked for
+    fivo: np.ndarray | None  # [sequences]; None where it was not asked for
+    num_steps: np.ndarray  # [sequences], scored steps
+    num_samples: int  # draws of the latents, or particles
+    active_units: tuple[int, ...]  # for each layer
+
+    def per_sequence(self, values: np.ndarray) -> float:
+        """Mean over sequences."""
+        return float(np.mean(values))
+
+    def per_step(self, values: np.ndarray) -> float:
+        """Sum over all sequences divided by all their steps; nan without any."""
+        total = np.sum(self.num_steps)
+        return float(np.sum(values) / total) if total else math.nan
+
+    def standard_error(self, values: np.ndarray) -> float:
+        """Of the mean over sequences; nan for a single one."""
+        if len(values) < 2:
+            return math.nan
+        return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+    def per_step_standard_error(self, values: np.ndarray) -> float:
+        """Of `per_step`, a ratio of two sums over sequences (delta method)."""
+        residuals = values - self.per_step(values) * self.num_steps
+        mean_length = float(np.mean(self.num_steps))
+        return self.standard_error(residuals) / mean_length if mean_length else math.nan
+
+
+class Evaluator:
+    """Scores batches with a model; made once, so that it is traced once.
+
+    Args:
+        model: built.
+        jit_compile: compile the scoring with XLA (once for each batch shape).
+        bound: what to give beside the ELBO: "elbo" (nothing), "iwae" (the importance-weighted
+            bound) or "fivo". Where the released objective is no bound the importance-weighted one
+            is always given.
+        num_samples: draws of the latents for each sequence, over which the ELBO is averaged and of
+            which the importance-weighted bound is made; and the number of particles.
+
+    Raises:
+        UserError: `bound` is "fivo" for a model that it makes no sense for.
+    """
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        jit_compile: bool = False,
+        bound: str = "elbo",
+        num_samples: int = 1,
+    ):
+        if bound == "fivo" and not model.do_latents_reach_across_steps:
+            raise UserError(
+                "--bound=fivo: for a model without latents, or whose prediction of x_t reads the "
+                "latents of step t alone, elbo and iwae are accepted (iwae weights each step)"
+            )
+        self._model = model
+        self._num_samples = num_samples if model.latent_sizes else 1
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None, None, model.num_features], tf.float32),
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([2], tf.int32),
+            ],
+            jit_compile=jit_compile,
+            autograph=False,
+        )
+        def score(x, lengths, seed):
+            sampled = bounds.score_samples(model, x, lengths, seed, num_samples)
+            rows = {
+                "log_likelihood": sampled.mean.log_likelihood,
+                "kl": sampled.mean.kl,
+                "elbo": sampled.mean.elbo(model),
+                "released_objective": sampled.mean.objective(),
+                "num_steps": model.num_scored(lengths),
+            }
+            if bound == "iwae" or not model.is_released_objective_a_bound:
+                rows["importance_weighted"] = sampled.importance_weighted
+            if bound == "fivo":
+                seed = tf.random.fold_in(seed, num_samples)
+                rows["fivo"] = bounds.filter_particles(model, x, lengths, seed, num_samples)
+            return rows, sampled.kl_of_units
+
+        self._score = score
+
+    def __call__(
+        self,
+        batches: tf.data.Dataset,
+        seed: int = 0,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Callable[[int], Any] = lambda sequences: None,
+    ) -> Evaluation | None:
+        """Scores every sequence of `batches` once.
+
+        Args:
+            batches: of `eval_batches`.
+            seed: of the latent noise.
+            stop: asked before each batch; when it says True the evaluation is given up.
+            progress: told the number of sequences scored so far.
+
+        Returns:
+            The Evaluation; None if it was given up.
+        """
+        scored, units, done = [], None, 0
+        for index, batch in enumerate(batches):
+            if stop():
+                return None
+            batch_seed = tf.random.fold_in((seed, 1), index)
+            rows, kl_of_units = self._score(batch.x, batch.lengths, batch_seed)
+            scored.append({name: values.numpy() for name, values in rows.items()})
+            kl_of_units = [kl.numpy().astype(np.float64) for kl in kl_of_units]
+            units = (
+                kl_of_units
+                if units is None
+                else [a + b for a, b in zip(units, kl_of_units, strict=True)]
+            )
+            done += len(scored[-1]["num_steps"])
+            progress(done)
+        columns = {name: np.concatenate([rows[name] for rows in scored]) for name in scored[0]}
+        num_steps = columns.pop("num_steps")
+        total_steps = num_steps.sum()
+        return Evaluation(
+            **dict.fromkeys(("importance_weighted", "fivo"))
+            | {name: values.astype(np.float64) for name, values in columns.items()},
+            num_steps=num_steps,
+            num_samples=self._num_samples,
+            active_units=tuple(int(np.sum(kl / total_steps > ACTIVE_UNIT_NATS)) for kl in units),
+        )

@@ -1,0 +1,191 @@
+"""Waveforms and their spectrograms."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stcn_tf.media.figures import (
+    DPI,
+    INK,
+    LABEL_COLOR,
+    LABEL_SIZE,
+    PREFIX_INK,
+    RECONSTRUCTION_INK,
+    require_one_per_row,
+)
+
+_MARGIN = 0.15  # inches, around the figure
+_LEFT = 0.45  # inches, for the numbers beside the axes
+_BETWEEN = 0.12  # inches, from a waveform to its spectrogram
+_ROW_HEIGHT = 0.85  # inches
+_ABOVE_ROW = 0.2  # inches, with the label
+_BELOW_ROWS = 0.35  # inches, for the time axis
+_LINE_WIDTH = 0.5  # points
+
+_WINDOW_SECONDS = 0.032
+_DYNAMIC_RANGE_DB = 80.0
+# More columns than a picture has pixels would only make it large.
+_MOST_COLUMNS = 800
+
+
+def draw_audio(
+    waveforms: Sequence[np.ndarray],
+    sample_rate_hz: int,
+    labels: Sequence[str] | None = None,
+    width_inches: float = 10.0,
+    given_samples: Sequence[int] | None = None,
+    rows_each: int = 1,
+) -> Figure:
+    """Draws one waveform per row and its spectrogram beside it, all to one time-scale.
+
+    The largest magnitude stands beside each row, which a waveform of that magnitude fills.
+    Spectrograms show the 80 dB below the loudest bin.
+
+    Args:
+        waveforms: [samples] each, full scale is 1.
+        sample_rate_hz: of all.
+        labels: a text above each row.
+        width_inches: width of the figure; its height follows from the rows.
+        given_samples: for each row, how many samples were given to the model; their waveform is
+            drawn in another colour.
+        rows_each: so many rows after each other are drawn to one scale of loudness (largest
+            magnitude and loudest bin of any of them), the first in ink and the others in the
+            colour of reconstructions.
+
+    Returns:
+        The figure, for `save_png`, `save_svg` or `figure_to_rgb`.
+
+    Raises:
+        ValueError: no waveforms, one that is not [samples] or of no samples, or labels or counts
+            that are not one per row.
+    """
+    if not len(waveforms):
+        raise ValueError("there are no waveforms to draw")
+    if labels is not None:
+        require_one_per_row("labels", labels, waveforms)
+    if given_samples is None:
+        given_samples = [0] * len(waveforms)
+    require_one_per_row("given_samples", given_samples, waveforms)
+    waveforms = [_checked(waveform) for waveform in waveforms]
+    num = len(waveforms)
+    groups = [row // rows_each for row in range(num)]
+    limits = [0.0] * (groups[-1] + 1)  # of each group of rows, the largest magnitude
+    for group, waveform in zip(groups, waveforms, strict=True):
+        limits[group] = max(limits[group], float(np.abs(waveform).max()))
+    limits = [limits[group] or 1.0 for group in groups]
+    # Scaled first, so that no power leaves the range of float64.
+    powers = [_power(w / limit, sample_rate_hz) for w, limit in zip(waveforms, limits, strict=True)]
+    seconds = max(map(len, waveforms)) / sample_rate_hz
+    height_inches = _MARGIN + num * (_ABOVE_ROW + _ROW_HEIGHT) + _BELOW_ROWS
+    panel_width = (width_inches - 2 * _LEFT - _BETWEEN - _MARGIN) / 2
+
+    figure = Figure(figsize=(width_inches, height_inches), dpi=DPI)
+    for row, waveform in enumerate(waveforms):
+        bottom = height_inches - _MARGIN - (row + 1) * (_ABOVE_ROW + _ROW_HEIGHT)
+        panels = []
+        for left in (_LEFT, 2 * _LEFT + panel_width + _BETWEEN):
+            axes = figure.add_axes(
+                (
+                    left / width_inches,
+                    bottom / height_inches,
+                    panel_width / width_inches,
+                    _ROW_HEIGHT / height_inches,
+                )
+            )
+            axes.tick_params(
+                labelsize=LABEL_SIZE, colors=LABEL_COLOR, labelbottom=row == num - 1, length=2
+            )
+            for spine in axes.spines.values():
+                spine.set_color(LABEL_COLOR)
+            if row == num - 1:
+                axes.set_xlabel("seconds", fontsize=LABEL_SIZE, color=LABEL_COLOR, labelpad=1)
+            panels.append(axes)
+        ink = INK if row % rows_each == 0 else RECONSTRUCTION_INK
+        _draw_waveform(panels[0], waveform, sample_rate_hz, given_samples[row], limits[row], ink)
+        loudest = max(
+            power.max() for group, power in zip(groups, powers, strict=True) if group == groups[row]
+        )
+        _draw_spectrogram(panels[1], _decibels(powers[row], loudest), len(waveform), sample_rate_hz)
+        for axes in panels:
+            axes.set_xlim(0, seconds)
+        if labels is not None:
+            panels[0].set_title(
+                labels[row],
+                loc="left",
+                fontsize=LABEL_SIZE,
+                color=LABEL_COLOR,
+                pad=2,
+                parse_math=False,
+            )
+    return figure
+
+
+def _checked(waveform: np.ndarray) -> np.ndarray:
+    """[samples] float64; what is not finite is 0."""
+    waveform = np.asarray(waveform, np.float64)
+    if waveform.ndim != 1 or not len(waveform):
+        raise ValueError(f"waveforms must be [samples], one or more, not {list(waveform.shape)}")
+    return np.where(np.isfinite(waveform), waveform, 0.0)
+
+
+def _draw_waveform(
+    axes: Axes, waveform: np.ndarray, sample_rate_hz: int, given: int, limit: float, ink: str
+) -> None:
+    samples_each = math.ceil(len(waveform) / _MOST_COLUMNS)
+    starts = np.arange(0, len(waveform), samples_each)
+    lows, highs = (reduce.reduceat(waveform, starts) for reduce in (np.minimum, np.maximum))
+    # Down and up within each column, and on to the next one.
+    times = np.repeat((starts + 0.5) / sample_rate_hz, 2)
+    values = np.stack([lows, highs], axis=1).reshape(-1)
+    num_given = 2 * np.searchsorted(starts, given)
+    for part, color in ((slice(num_given), PREFIX_INK), (slice(num_given, None), ink)):
+        axes.plot(times[part], values[part], color=color, linewidth=_LINE_WIDTH)
+    axes.set_ylim(-1.05 * limit, 1.05 * limit)
+    axes.set_yticks([-limit, 0, limit], [f"{-limit:.2g}", "0", f"{limit:.2g}"])
+
+
+def _draw_spectrogram(
+    axes: Axes, decibels: np.ndarray, num_samples: int, sample_rate_hz: int
+) -> None:
+    axes.imshow(
+        decibels,
+        cmap="magma",
+        vmin=-_DYNAMIC_RANGE_DB,
+        vmax=0.0,
+        origin="lower",
+        aspect="auto",
+        interpolation="none",
+        extent=(0, num_samples / sample_rate_hz, 0, sample_rate_hz / 2000),
+    )
+    axes.set_yticks([0, sample_rate_hz / 2000], ["0", f"{sample_rate_hz / 2000:g} kHz"])
+
+
+def _power(waveform: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """Power over time and frequency.
+
+    A Hann window of about 32 ms, moved by a quarter of itself, or farther over long waveforms.
+
+    Args:
+        waveform: [samples].
+        sample_rate_hz: of it.
+
+    Returns:
+        [frequencies, windows], lowest frequency first.
+    """
+    size = 2 ** max(round(math.log2(_WINDOW_SECONDS * sample_rate_hz)), 2)
+    hop = max(size // 4, math.ceil(len(waveform) / _MOST_COLUMNS))
+    # The window of column c is centred on sample c * hop.
+    num = math.ceil(len(waveform) / hop)
+    padded = np.pad(waveform, (size // 2, size // 2 + hop))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop][:num]
+    return (np.abs(np.fft.rfft(windows * np.hanning(size), axis=1)) ** 2).T
+
+
+def _decibels(power: np.ndarray, loudest: float) -> np.ndarray:
+    """Power in dB below `loudest`, from -80 to 0; -80 everywhere for silence."""
+    floor = 10 ** (-_DYNAMIC_RANGE_DB / 10)
+    relative = power / loudest if loudest > 0 else np.zeros_like(power)
+    return 10 * np.log10(np.maximum(relative, floor))

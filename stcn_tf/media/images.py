@@ -1,0 +1,175 @@
+"""Grids of images, and images with their reconstructions (the paper's Figures 6 and 4)."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from stcn_tf.media.figures import DPI, LABEL_COLOR, LABEL_SIZE, require_one_per_row
+
+_MARGIN = 0.1  # inches, around the figure
+_LABEL_HEIGHT = 0.16  # inches
+_LARGEST = 1.2  # inches, width of an image with its gap where there are few
+_GAP = 0.05  # of that width, between images
+_MOST_COLUMNS = 8  # of reconstructions, whose labels need room
+_NAMES_WIDTH = 0.85  # inches, of the names beside the rows
+
+# What a value of 0 and one of 1 look like: red, green, blue.
+_BLACK, _WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+_GIVEN_BLACK, _GIVEN_WHITE = (0.25, 0.09, 0.05), (1.0, 0.62, 0.48)
+
+
+def draw_images(
+    images: Sequence[np.ndarray] | np.ndarray,
+    columns: int | None = None,
+    labels: Sequence[str] | None = None,
+    width_inches: float = 10.0,
+    given_pixels: Sequence[int] | None = None,
+) -> Figure:
+    """Draws images in a grid, row by row; 0 is black, 1 is white.
+
+    Args:
+        images: [num, height, width], values from 0 to 1; what lies outside is cut off.
+        columns: of the grid; None: as many as rows, or one more.
+        labels: a text below each image.
+        width_inches: width of the figure; it is narrower where the images would be very large.
+        given_pixels: for each image, how many pixels (row by row from the top left) were given to
+            the model; they are drawn in another colour.
+
+    Returns:
+        The figure, for `save_png`, `save_svg` or `figure_to_rgb`.
+
+    Raises:
+        ValueError: no images, of different sizes, or labels or counts that are not one per image.
+    """
+    images = _stacked("images", images)
+    num, height, width = images.shape
+    if given_pixels is None:
+        given_pixels = np.zeros(num, int)
+    require_one_per_row("given_pixels", given_pixels, images)
+    if labels is not None:
+        require_one_per_row("labels", labels, images)
+    is_given = np.arange(height * width) < np.asarray(given_pixels)[:, np.newaxis]
+    is_given = is_given.reshape(images.shape)[..., np.newaxis]
+    colors = np.where(
+        is_given,
+        _between(_GIVEN_BLACK, _GIVEN_WHITE, images),
+        _between(_BLACK, _WHITE, images),
+    )
+    columns = columns or math.ceil(math.sqrt(num))
+    starts = range(0, num, columns)
+    return _draw_grid(
+        [colors[i : i + columns] for i in starts],
+        [labels[i : i + columns] if labels is not None else () for i in starts],
+        width_inches,
+    )
+
+
+def draw_image_reconstructions(
+    originals: Sequence[np.ndarray] | np.ndarray,
+    reconstructions: Sequence[np.ndarray] | np.ndarray,
+    probabilities: Sequence[np.ndarray] | np.ndarray,
+    labels: Sequence[str] | None = None,
+    width_inches: float = 10.0,
+) -> Figure:
+    """Draws a column for each image, as the paper's Figure 4 does.
+
+    From the top: the image, its reconstruction, the probabilities of 1 that the reconstruction was
+    made of, and how far these are from the image, from blue (0) to red (1).
+
+    Args:
+        originals: [num, height, width], values from 0 to 1.
+        reconstructions: the same shape.
+        probabilities: the same shape.
+        labels: a text below each column.
+        width_inches: width of the figure; it is narrower where the images would be very large.
+
+    Raises:
+        ValueError: no images, of different sizes or unequal numbers, or labels that are not one
+            per image.
+    """
+    originals = _stacked("originals", originals)
+    reconstructions = _stacked("reconstructions", reconstructions)
+    probabilities = _stacked("probabilities", probabilities)
+    shapes = [values.shape for values in (originals, reconstructions, probabilities)]
+    if len(set(shapes)) > 1:
+        raise ValueError(
+            "originals, reconstructions and probabilities must be of one shape, got "
+            + ", ".join(str(list(shape)) for shape in shapes)
+        )
+    if labels is not None:
+        require_one_per_row("labels", labels, originals)
+    residuals = np.abs(originals - probabilities)
+    pictures = {
+        "image": _between(_BLACK, _WHITE, originals),
+        "reconstruction": _between(_BLACK, _WHITE, reconstructions),
+        "probabilities": _between(_BLACK, _WHITE, probabilities),
+        "residual": matplotlib.colormaps["coolwarm"](residuals)[..., :3],
+    }
+    rows, texts = [], []
+    for start in range(0, len(originals), _MOST_COLUMNS):
+        part = slice(start, start + _MOST_COLUMNS)
+        rows += [images[part] for images in pictures.values()]
+        texts += [(), (), (), labels[part] if labels is not None else ()]
+    return _draw_grid(rows, texts, width_inches, list(pictures))
+
+
+def _stacked(name: str, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """[num, height, width] float64, cut to 0...1; what is not finite is 0."""
+    shapes = sorted({np.shape(image) for image in images})
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        got = ", ".join(str(list(shape)) for shape in shapes) or "none"
+        raise ValueError(f"{name} must be one or more of one shape [height, width], got {got}")
+    images = np.asarray(images, np.float64)
+    return np.clip(np.where(np.isfinite(images), images, 0.0), 0.0, 1.0)
+
+
+def _between(zero: Sequence[float], one: Sequence[float], values: np.ndarray) -> np.ndarray:
+    """Colours [..., 3] of values [...]."""
+    zero, one = np.asarray(zero), np.asarray(one)
+    return zero + values[..., np.newaxis] * (one - zero)
+
+
+def _draw_grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    labels: Sequence[Sequence[str]],
+    width_inches: float,
+    names: Sequence[str] = (),
+) -> Figure:
+    """Draws rows of images [height, width, 3], each with its labels below it.
+
+    `names` stand beside the first rows, and again beside as many more.
+    """
+    height, width = rows[0][0].shape[:2]
+    left = _MARGIN + (_NAMES_WIDTH if names else 0.0)
+    pitch = min((width_inches - left - _MARGIN) / len(rows[0]), _LARGEST)
+    gap = _GAP * pitch
+    cell_width = pitch - gap
+    cell_height = cell_width * height / width
+    below = [gap + (_LABEL_HEIGHT if texts else 0.0) for texts in labels]
+    figure_width = left + len(rows[0]) * pitch - gap + _MARGIN
+    figure_height = 2 * _MARGIN + len(rows) * cell_height + sum(below) - gap
+
+    figure = Figure(figsize=(figure_width, figure_height), dpi=DPI)
+    # Axes over the whole figure whose units are inches, y downwards from the top as negatives.
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, figure_width), ylim=(-figure_height, 0))
+    axes.set_axis_off()
+    axes.set_autoscale_on(False)
+    style = {"fontsize": LABEL_SIZE, "color": LABEL_COLOR, "parse_math": False}
+    top = -_MARGIN
+    for row, images in enumerate(rows):
+        bottom = top - cell_height
+        for column, image in enumerate(images):
+            x = left + column * pitch
+            extent = (x, x + cell_width, bottom, top)
+            axes.imshow(image, extent=extent, interpolation="none", aspect="auto")
+        for column, text in enumerate(labels[row]):
+            x = left + column * pitch + cell_width / 2
+            axes.text(x, bottom - _LABEL_HEIGHT / 4, text, ha="center", va="top", **style)
+        if names:
+            name = names[row % len(names)]
+            axes.text(_MARGIN, (top + bottom) / 2, name, va="center", **style)
+        top = bottom - below[row]
+    return figure

@@ -1,0 +1,1 @@
+"""The authors' released TensorFlow 1 program: its names, configurations and checkpoints."""

@@ -1,0 +1,137 @@
+"""One update: score a batch, differentiate, clip, apply; on one device or mirrored on several."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from stcn_tf.bounds import sum_over_time
+from stcn_tf.config import TrainingConfig
+from stcn_tf.data.batches import Batch
+from stcn_tf.models.base import SequenceModel
+from stcn_tf.training import schedules
+
+_ADAM_EPSILON = 1e-8  # TensorFlow 1's default, which the paper's "default parameters" are
+
+
+class StepResult(NamedTuple):
+    """Sums over one global batch (with their denominators, to be averaged late) and scalars."""
+
+    log_likelihood: tf.Tensor  # [], nats
+    kl: tf.Tensor  # [layers], nats
+    elbo: tf.Tensor  # [], nats, a valid bound
+    num_sequences: tf.Tensor  # []
+    num_steps: tf.Tensor  # []
+    gradient_norm: tf.Tensor  # [], before clipping
+    kl_weight: tf.Tensor  # []
+    learning_rate: tf.Tensor  # []
+
+
+def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
+    """Adam, whose learning rate each update sets anew.
+
+    Its name is part of the names in checkpoints; left to Keras it would be numbered.
+    """
+    return keras.optimizers.Adam(config.learning_rate, epsilon=_ADAM_EPSILON, name="adam")
+
+
+class TrainStep:
+    """`step(batch)` makes one update of the model's weights.
+
+    The number of the update is the optimizer's counter, so the schedules and the latent noise
+    continue where a restored optimizer stopped.
+
+    Args:
+        config: the training settings.
+        model: built, in the strategy's scope.
+        optimizer: from `make_optimizer`, in the strategy's scope.
+        strategy: the distribution strategy; the default one for a single device.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        model: SequenceModel,
+        optimizer: keras.optimizers.Optimizer,
+        strategy: tf.distribute.Strategy,
+    ):
+        self.config = config
+        self.model = model
+        self.optimizer = optimizer
+        self.strategy = strategy
+        batch = Batch(
+            x=tf.TensorSpec([None, None, model.num_features], tf.float32),
+            lengths=tf.TensorSpec([None], tf.int32),
+        )
+        self._gradients = tf.function(
+            self._scored_gradients,
+            jit_compile=config.jit_compile,
+            autograph=False,  # no Python here depends on tensors; without it tracing is faster
+            input_signature=[
+                batch,
+                tf.TensorSpec([], tf.float32),
+                tf.TensorSpec([2], tf.int32),
+            ],
+        )
+        # A signature saves a second trace, but cannot describe the values of several replicas.
+        single = strategy.num_replicas_in_sync == 1
+        self._update = tf.function(
+            self._strategy_step,
+            autograph=False,
+            input_signature=[batch] if single else None,
+            reduce_retracing=True,
+        )
+
+    def __call__(self, batch: Batch) -> StepResult:
+        """One update from a batch; a per-replica value where there are several replicas."""
+        return self._update(batch)
+
+    def _strategy_step(self, batch: Batch) -> StepResult:
+        results = self.strategy.run(self._replica_step, args=(batch,))
+        # Reduced inside each replica already, so every replica holds the same.
+        return tf.nest.map_structure(
+            lambda r: self.strategy.experimental_local_results(r)[0], results
+        )
+
+    def _replica_step(self, batch: Batch) -> StepResult:
+        replica = tf.distribute.get_replica_context()
+        update = tf.cast(self.optimizer.iterations, tf.int64) + 1
+        rate = schedules.learning_rate(self.config, update)
+        weight = schedules.kl_weight(self.config, update)
+        seed = tf.random.fold_in((self.config.seed, 0), update)
+        seed = tf.random.fold_in(seed, replica.replica_id_in_sync_group)
+
+        sums, gradients = self._gradients(batch, weight, seed)
+        # All-reduce, divide by the global batch, clip, apply: in this order the update does not
+        # depend on the number of replicas.
+        sums, gradients = replica.all_reduce("sum", (sums, gradients))
+        gradients = [g / sums["num_sequences"] for g in gradients]
+        norm = tf.linalg.global_norm(gradients)
+        if self.config.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.config.clip_norm, use_norm=norm)
+        self.optimizer.learning_rate = rate
+        # Keras sums what it is given over the replicas once more.
+        share = 1.0 / self.strategy.num_replicas_in_sync
+        self.optimizer.apply([g * share for g in gradients], self.model.trainable_variables)
+        return StepResult(**sums, gradient_norm=norm, kl_weight=weight, learning_rate=rate)
+
+    def _scored_gradients(self, batch: Batch, kl_weight: tf.Tensor, seed: tf.Tensor):
+        variables = [v.value for v in self.model.trainable_variables]
+        with tf.GradientTape() as tape:
+            terms = sum_over_time(self.model.score(batch.x, batch.lengths, seed))
+            objective = terms.objective(kl_weight)
+            num_scored = tf.cast(self.model.num_scored(batch.lengths), tf.float32)
+            if self.config.loss_reduction == "mean_step":
+                objective /= tf.maximum(num_scored, 1.0)
+            loss = -tf.reduce_sum(objective)
+        # Wavenet-dense need not read its topmost block, which then has no gradient.
+        zero = tf.UnconnectedGradients.ZERO
+        gradients = tape.gradient(loss, variables, unconnected_gradients=zero)
+        sums = {
+            "log_likelihood": tf.reduce_sum(terms.log_likelihood),
+            "kl": tf.reduce_sum(terms.kl, axis=0),
+            "elbo": tf.reduce_sum(terms.elbo(self.model)),
+            "num_sequences": tf.cast(tf.shape(batch.x)[0], tf.float32),
+            "num_steps": tf.reduce_sum(num_scored),
+        }
+        return sums, gradients

@@ -1,0 +1,249 @@
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stcn_tf.bounds import filter_particles, score_samples
+from stcn_tf.data.batches import eval_batches
+from stcn_tf.data.records import Feature, Modality, Normalization, read_card
+from stcn_tf.inference import table
+from stcn_tf.inference.evaluation import ACTIVE_UNIT_NATS, Evaluation, Evaluator
+from stcn_tf.models import build_model
+from stcn_tf.support.errors import UserError
+
+ABOUT = {
+    "run": "r",
+    "model": "m",
+    "checkpoint": "best",
+    "update": 1234,
+    "split": "valid",
+    "posterior_draws": "shared",
+    "posterior_precision": "std",
+    "released_floors": False,
+    "trained_with": {},
+}
+
+
+def evaluation_of(num_steps, **values) -> Evaluation:
+    num_steps = np.array(num_steps)
+    rows = ("log_likelihood", "elbo", "released_objective")
+    return Evaluation(
+        **{
+            **{name: np.zeros(len(num_steps)) for name in rows},
+            "importance_weighted": None,
+            "fivo": None,
+            "kl": np.zeros((len(num_steps), 2)),
+            "active_units": (1, 0),
+            "num_samples": 1,
+            **{name: np.array(value, float) for name, value in values.items()},
+        },
+        num_steps=num_steps,
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tiny_records, tiny_config):
+    return build_model(tiny_config.model, read_card(tiny_records))
+
+
+def test_every_sequence_once_by_hand(model, tiny_records):
+    batches = eval_batches(tiny_records, split="valid", batch_size=3)
+    told = []
+    evaluation = Evaluator(model)(batches, seed=4, progress=told.append)
+    assert told == [3, 6, 7]
+    elbos, reconstructions, kls, units, lengths = [], [], [], 0.0, []
+    for index, (x, n) in enumerate(batches):
+        # The seed of the batch, and of its first (and only) draw.
+        seed = tf.random.fold_in(tf.random.fold_in((4, 1), index), 0)
+        terms = model.score(x, n, seed)
+        for i, steps in enumerate(n.numpy()):
+            reconstructions.append(terms.log_likelihood[i, :steps].numpy().sum())
+            kls.append(terms.kl[i, :steps].numpy().sum(axis=0))
+            elbos.append(reconstructions[-1] - kls[-1].sum())
+            lengths.append(steps)
+        units += terms.kl_per_unit[0].numpy().sum(axis=(0, 1))
+    np.testing.assert_allclose(evaluation.elbo, elbos, rtol=1e-4)
+    np.testing.assert_allclose(evaluation.released_objective, elbos, rtol=1e-4)
+    np.testing.assert_allclose(evaluation.log_likelihood, reconstructions, rtol=1e-4)
+    np.testing.assert_allclose(evaluation.kl, kls, rtol=1e-4)
+    np.testing.assert_array_equal(evaluation.num_steps, lengths)
+    assert evaluation.importance_weighted is None and evaluation.fivo is None
+    assert evaluation.active_units[0] == np.sum(units / sum(lengths) > ACTIVE_UNIT_NATS)
+    assert len(evaluation.active_units) == 3
+
+
+def test_given_up(model, tiny_records):
+    batches = eval_batches(tiny_records, split="valid", batch_size=3)
+    assert Evaluator(model)(batches, stop=lambda: True) is None
+
+
+def test_averages_and_standard_errors():
+    evaluation = evaluation_of([10, 30], elbo=[5.0, 9.0])
+    assert evaluation.per_sequence(evaluation.elbo) == 7.0
+    assert evaluation.per_step(evaluation.elbo) == pytest.approx(14.0 / 40)
+    assert evaluation.standard_error(evaluation.elbo) == pytest.approx(2.0)
+    # Residuals from the ratio: 5 - 3.5 and 9 - 10.5, over the mean length 20.
+    assert evaluation.per_step_standard_error(evaluation.elbo) == pytest.approx(1.5 / 20)
+    alone = evaluation_of([10], elbo=[5.0])
+    assert math.isnan(alone.standard_error(alone.elbo))
+
+
+def test_standard_error_covers_the_mean():
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(20, 200, size=(400, 50))
+    values = 1.5 * lengths + rng.normal(scale=20, size=lengths.shape)
+    inside = 0
+    for n, v in zip(lengths, values, strict=True):
+        evaluation = evaluation_of(n, elbo=v)
+        error = evaluation.per_step_standard_error(v)
+        inside += abs(evaluation.per_step(v) - 1.5) < 1.96 * error
+    # 95 % of 400, with four binomial standard errors below for the small samples.
+    assert 0.90 < inside / 400 < 0.99
+
+
+def test_importance_weighted_bounds_of_a_split(model, tiny_records):
+    batches = eval_batches(tiny_records, split="valid", batch_size=4)
+    evaluation = Evaluator(model, bound="iwae", num_samples=5)(batches, seed=3)
+    assert evaluation.num_samples == 5
+    for index, (x, n) in enumerate(batches):
+        seed = tf.random.fold_in((3, 1), index)
+        expected = score_samples(model, x, n, seed, 5)
+        rows = slice(4 * index, 4 * index + len(n))
+        np.testing.assert_allclose(
+            evaluation.importance_weighted[rows], expected.importance_weighted, rtol=1e-4
+        )
+        np.testing.assert_allclose(evaluation.elbo[rows], expected.mean.elbo(model), rtol=1e-4)
+
+
+def test_fivo_of_a_split(tiny_records, tiny_config_with):
+    settings = tiny_config_with(model={"output_type": "wavenet"}).model
+    model = build_model(settings, read_card(tiny_records))
+    batches = eval_batches(tiny_records, split="valid", batch_size=4, limit=4)
+    evaluation = Evaluator(model, bound="fivo", num_samples=3)(batches, seed=3)
+    x, n = next(iter(batches))
+    seed = tf.random.fold_in(tf.random.fold_in((3, 1), 0), 3)
+    expected = tf.function(filter_particles, autograph=False)(model, x, n, seed, 3)
+    np.testing.assert_allclose(evaluation.fivo, expected, rtol=1e-4)
+    assert evaluation.importance_weighted is None
+
+
+def test_fivo_is_refused_where_steps_can_be_weighted(model):
+    with pytest.raises(UserError, match="--bound=fivo: .*elbo and iwae are accepted"):
+        Evaluator(model, bound="fivo")
+
+
+@pytest.mark.parametrize("first_frame", ["scored", "given"])
+def test_a_given_first_frame_is_no_scored_step(tiny_records, tiny_config_with, first_frame):
+    settings = tiny_config_with(
+        model={"model": "wavenet", "wavenet_blocks": 2, "first_frame": first_frame}
+    ).model
+    card = read_card(tiny_records)
+    model = build_model(settings, card)
+    batches = eval_batches(tiny_records, split="valid", batch_size=4)
+    evaluation = Evaluator(model, bound="iwae", num_samples=9)(batches)
+    given = 1 if first_frame == "given" else 0
+    split = card.splits["valid"]
+    assert evaluation.num_steps.sum() == split.num_steps - given * split.num_sequences
+    content = table.summary(evaluation, model, card, ABOUT)
+    assert list(content["terms"]) == ["log_likelihood"]
+    assert content["num_samples"] == 1
+    text = table.table(content)
+    assert "log-likelihood (exact)" in text
+    assert ("(the first frame of each is given)" in text) == bool(given)
+    assert "KL" not in text and "draws" not in text
+
+
+@pytest.mark.parametrize("draws", ["shared", "independent"])
+def test_report(tmp_path, tiny_records, tiny_config_with, draws):
+    card = read_card(tiny_records)
+    model = build_model(tiny_config_with(model={"posterior_draws": draws}).model, card)
+    evaluation = evaluation_of(
+        [4, 6],
+        elbo=[1.0, 2.0],
+        released_objective=[3.0, 5.0],
+        importance_weighted=[2.0, 3.0],
+        kl=[[1.0, 0.5], [2.0, 1.5]],
+    )
+    trained_with = {} if draws == "shared" else {"posterior_draws": "shared"}
+    about = {**ABOUT, "posterior_draws": draws, "trained_with": trained_with}
+    content = table.summary(evaluation, model, card, about)
+    terms = content["terms"]
+    assert terms["kl"]["per_sequence"] == pytest.approx(2.5)
+    assert terms["kl_of_layer_2"]["per_step"] == pytest.approx(0.2)
+    assert "bits_per_dimension" not in terms["kl"] and "raw_units" not in terms["kl"]
+    # 3 nats over 10 steps of 3 features.
+    assert terms["elbo"]["bits_per_dimension"] == pytest.approx(-3 / 30 / np.log(2))
+    # The stds are 3 and 40 and 30: of a raw value the density is that much smaller.
+    text = table.table(content)
+    assert "nats of channel-normalised values" in text
+    assert "(mean, std) of dx (3, 40), dy (-1, 30), pen (0, 1)" in text
+    raw_per_step = 0.3 - np.log(40) - np.log(30)
+    assert terms["elbo"]["raw_units"]["per_step"] == pytest.approx(raw_per_step)
+    assert terms["elbo"]["raw_units"]["per_sequence"] == pytest.approx(5 * raw_per_step)
+    bits = terms["elbo"]["raw_units"]["bits_per_dimension"]
+    assert bits == pytest.approx(-raw_per_step / 3 / np.log(2))
+    assert "nats of values in raw units (dx, dy: " in text
+    assert "r: m, checkpoint best, after 1,234 updates" in text
+    assert f"posterior draws {draws}, 1 of z" in text
+    otherwise = "scored with posterior_draws independent, trained with shared"
+    assert (otherwise in text) == (draws == "independent")
+    assert ("ELBO (KL_1 + 2 * the rest: a lower bound)" in text) == (draws == "independent")
+    released = "released objective (not a lower bound)"
+    weighted = "importance-weighted bound (K = 1, per step)"
+    if draws == "independent":
+        weighted = "importance-weighted bound over both draws (K = 1, per step)"
+    assert (released in text) == ("released_objective" in terms) == (draws == "independent")
+    assert weighted in text and weighted == terms["importance_weighted"]["name"]
+    table.write(content, tmp_path / "evaluation.json")
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == content
+
+
+def test_report_of_many_features_names_groups(model, tiny_records):
+    num = 200
+    card = dataclasses.replace(
+        read_card(tiny_records),
+        features=tuple(Feature(f"s{i}", "real", "amplitude", "a sample") for i in range(num)),
+        normalization=Normalization("scalar", (0.5,) * num, (2.0,) * num),
+        modality=Modality("other"),
+    )
+    content = table.summary(evaluation_of([4, 6], elbo=[-1.0, -2.0]), model, card, ABOUT)
+    text = table.table(content)
+    assert "nats of scalar-normalised values, (mean, std) of s0 to s199 (0.5, 2):" in text
+    assert "nats of values in raw units (s0 to s199: amplitude):" in text
+    per_step = content["terms"]["elbo"]["raw_units"]["per_step"]
+    assert per_step == pytest.approx(-0.3 - num * np.log(2))
+
+
+def test_report_of_binary_records(tiny_records, model):
+    """Probabilities have no scale: no normalisation, no raw units."""
+    card = dataclasses.replace(
+        read_card(tiny_records),
+        features=(Feature("pixel", "binary", "0 or 1", "a pixel"),),
+        normalization=Normalization("none", (0.0,), (1.0,)),
+        modality=Modality("other"),
+    )
+    content = table.summary(
+        evaluation_of([4, 6], elbo=[-1.0, -2.0]),
+        model,
+        card,
+        ABOUT,
+    )
+    assert content["unit"] == "nats" and content["raw_unit"] is None
+    assert "raw_units" not in content["terms"]["elbo"]
+    assert content["terms"]["elbo"]["bits_per_dimension"] == pytest.approx(0.3 / np.log(2))
+    assert "raw units" not in table.table(content)
+
+
+def test_report_of_one_sequence_is_json(tmp_path, tiny_records, model):
+    content = table.summary(
+        evaluation_of([4], elbo=[1.0]),
+        model,
+        read_card(tiny_records),
+        ABOUT,
+    )
+    table.write(content, tmp_path / "evaluation.json")
+    stored = json.loads((tmp_path / "evaluation.json").read_text())
+    assert stored["terms"]["elbo"]["per_sequence_standard_error"] is None

@@ -1,0 +1,307 @@
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stcn_tf.data.records import Normalization
+from stcn_tf.inference import generation
+from stcn_tf.inference.generation import generate_raw
+from stcn_tf.models import STCN, Wavenet
+
+NUM, GIVEN, LENGTH, FEATURES = 3, 4, 7, 3
+CERTAIN = {"temperature": 0.0, "latent_temperature": 0.0, "binary_temperature": 0.0}
+NORMALIZATION = Normalization("channel", (3.0, -1.0, 0.0), (40.0, 30.0, 1.0))
+
+
+# One model for each case, that is also traced once only.
+@functools.cache
+def _model(dense=True, draws="shared", **changes):
+    model = STCN(
+        num_real=2,
+        num_binary=1,
+        num_components=5,
+        num_filters=6,
+        kernel_size=2,
+        blocks_per_layer=2,
+        latent_sizes=(4, 2),
+        latent_hidden_layers=1,
+        output_layers=2,
+        output_filters=8,
+        dense=dense,
+        posterior_draws=draws,
+        **changes,
+    )
+    model.build()
+    rng = np.random.default_rng(5)
+    for variable in model.variables:
+        variable.assign(0.5 * rng.standard_normal(variable.shape))
+    return model
+
+
+class _Generate:
+    """`generation.generate`, traced once for each model."""
+
+    def __init__(self):
+        self._compiled = {}
+
+    def __call__(self, model, beginning, length, seed, *temperatures, given_lengths=None, **named):
+        temperatures = dict(zip(CERTAIN, temperatures, strict=False)) | named
+        if given_lengths is None:
+            given_lengths = np.full(len(beginning), beginning.shape[1], np.int32)
+        if model not in self._compiled:
+            self._compiled[model] = generation.compile_generate(model)
+        return self._compiled[model](
+            beginning, length, seed, *[temperatures.get(n, 1.0) for n in CERTAIN], given_lengths
+        )
+
+
+generate = _Generate()
+
+
+@functools.cache
+def _wavenet(first_frame="given", dense_blocks=(3, 1), **changes):
+    settings = {
+        "num_real": 2,
+        "num_binary": 1,
+        "num_components": 5,
+        "num_filters": 6,
+        "kernel_size": 2,
+        "dilations": (1, 2, 4),
+        "output_layers": 2,
+        "output_filters": 8,
+    }
+    model = Wavenet(first_frame=first_frame, dense_blocks=dense_blocks, **settings | changes)
+    model.build()
+    rng = np.random.default_rng(6)
+    for variable in model.variables:
+        variable.assign(0.5 * rng.standard_normal(variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return _model(True, "shared")
+
+
+@pytest.fixture(scope="module")
+def given():
+    """A Wavenet-dense whose first frame is given."""
+    return _wavenet("given")
+
+
+@pytest.fixture(scope="module")
+def beginning():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((NUM, GIVEN, FEATURES))
+    x[..., 2] = rng.integers(0, 2, (NUM, GIVEN))
+    return x.astype(np.float32)
+
+
+def test_the_seed_decides(model, beginning):
+    first, again, other = (
+        generate(model, beginning, LENGTH, seed).numpy() for seed in [(1, 2), (1, 2), (1, 3)]
+    )
+    assert first.shape == (NUM, GIVEN + LENGTH, FEATURES)
+    np.testing.assert_array_equal(first, again)
+    assert (first[:, GIVEN:, :2] != other[:, GIVEN:, :2]).all()
+    # Sequences and steps draw independently.
+    assert len(np.unique(first[:, GIVEN:, 0])) == NUM * LENGTH
+    assert set(np.unique(first[..., 2])) == {0.0, 1.0}
+
+
+def test_the_beginning_is_kept_bit_for_bit_and_conditions_what_follows(model, beginning):
+    x = generate(model, beginning, LENGTH, (0, 0), **CERTAIN).numpy()
+    np.testing.assert_array_equal(x[:, :GIVEN], beginning)
+    for step in range(GIVEN):
+        changed = beginning.copy()
+        changed[:, step, 0] += 1.0
+        other = generate(model, changed, 1, (0, 0), **CERTAIN).numpy()
+        assert (x[:, GIVEN, :2] != other[:, GIVEN, :2]).any(axis=-1).all()
+
+
+def test_a_longer_sample_begins_with_the_shorter_one(model, beginning):
+    short, long = (generate(model, beginning, length, (0, 4)).numpy() for length in (2, LENGTH))
+    np.testing.assert_array_equal(short, long[:, : GIVEN + 2])
+
+
+def test_a_sample_goes_on_in_the_same_way_from_a_part_of_it(model):
+    nothing = np.zeros((NUM, 0, FEATURES), np.float32)
+    x = generate(model, nothing, GIVEN + LENGTH, (2, 6)).numpy()
+    again = generate(model, x[:, :GIVEN], LENGTH, (2, 6)).numpy()
+    np.testing.assert_array_equal(again, x)
+
+
+@pytest.mark.parametrize("given", [0, GIVEN])
+@pytest.mark.parametrize(("dense", "draws"), [(True, "shared"), (False, "independent")])
+def test_step_by_step_equals_teacher_forcing(dense, draws, given, beginning):
+    model = _model(dense, draws)
+    x = generate(model, beginning[:, :given], 20, (0, 0), **CERTAIN)
+    parameters = model.call(x, latents="prior", temperature=0.0).parameters
+    predicted = model.observation.sample(parameters, (0, 0), 0.0, 0.0)
+    np.testing.assert_allclose(x[:, given:], predicted[:, given:], rtol=1e-4, atol=1e-5)
+
+
+def test_step_by_step_equals_teacher_forcing_with_wavenet_output_layers(beginning):
+    model = _model(output_type="wavenet", output_kernel_size=3)
+    x = generate(model, beginning, 20, (0, 0), **CERTAIN)
+    parameters = model.call(x, latents="prior", temperature=0.0).parameters
+    predicted = model.observation.sample(parameters, (0, 0), 0.0, 0.0)
+    np.testing.assert_allclose(x[:, GIVEN:], predicted[:, GIVEN:], rtol=1e-4, atol=1e-5)
+
+
+# Wavenets
+
+
+@pytest.mark.parametrize("steps", [0, 1, GIVEN])
+@pytest.mark.parametrize(
+    ("first_frame", "settings"),
+    [("scored", {"dense_blocks": ()}), ("given", {}), ("given", {"output_type": "wavenet"})],
+    ids=["scored", "given-dense", "given-wavenet-output"],
+)
+def test_wavenet_step_by_step_equals_teacher_forcing(first_frame, settings, steps, beginning):
+    model = _wavenet(first_frame, **settings)
+    x = generate(model, beginning[:, :steps], 20, (0, 0), **CERTAIN).numpy()
+    assert x.shape == (NUM, steps + 20, FEATURES)
+    predicted = model.reconstruct(x)
+    first = max(steps, model.num_given_frames)
+    np.testing.assert_allclose(x[:, first:], predicted[:, first:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(x[:, :steps], beginning[:, :steps])
+    if model.num_given_frames and not steps:
+        # From nothing: from the mean of the records.
+        np.testing.assert_array_equal(x[:, 0], np.zeros((NUM, FEATURES)))
+
+
+def test_generation_is_a_chain_of_predictions(given, beginning):
+    x = generate(given, beginning, LENGTH, (3, 4), 0.6, 1.0, 0.8).numpy()
+    state, previous = given.initial_state(NUM), tf.zeros([NUM, FEATURES])
+    for t in range(GIVEN + LENGTH):
+        parameters, state = given.predict_step(previous, state, (0, 0))
+        seed = tf.unstack(tf.random.split(tf.random.fold_in((3, 4), t), 2))[1]
+        drawn = given.observation.sample(parameters, seed, 0.6, 0.8)[:, 0]
+        if t >= GIVEN:
+            np.testing.assert_allclose(x[:, t], drawn, rtol=1e-3, atol=1e-3)
+        previous = x[:, t]
+
+
+def test_a_sample_of_a_wavenet_goes_on_in_the_same_way_from_a_part_of_it(given):
+    nothing = np.zeros((NUM, 0, FEATURES), np.float32)
+    x = generate(given, nothing, GIVEN + LENGTH, (2, 6)).numpy()
+    for steps in (1, GIVEN):
+        again = generate(given, x[:, :steps], GIVEN + LENGTH - steps, (2, 6)).numpy()
+        np.testing.assert_array_equal(again, x)
+    assert len(np.unique(x[:, 1:, 0])) == NUM * (GIVEN + LENGTH - 1)
+
+
+def test_beginnings_of_different_lengths_for_a_model_that_must_be_given_one(given, beginning):
+    lengths = np.array([GIVEN, 0, 2], np.int32)
+    x = generate(given, beginning, LENGTH, (0, 0), **CERTAIN, given_lengths=lengths).numpy()
+    for i, n in enumerate(lengths):
+        np.testing.assert_array_equal(x[i, :n], beginning[i, :n])
+        alone = generate(given, beginning[i : i + 1, :n], LENGTH, (0, 0), **CERTAIN)
+        np.testing.assert_allclose(x[i, : n + LENGTH], alone[0], rtol=1e-5, atol=1e-5)
+    # What lies beyond a beginning's length is padding, where nothing is given, too.
+    padded = beginning.copy()
+    padded[1], padded[2, 2:] = 9.0, np.nan
+    again = generate(given, padded, LENGTH, (0, 0), **CERTAIN, given_lengths=lengths)
+    np.testing.assert_array_equal(again, x)
+
+
+def test_raw_units_of_a_model_that_must_be_given_a_frame(given, beginning):
+    raw = [NORMALIZATION.denormalize(x[:n]) for x, n in zip(beginning, (4, 0, 2), strict=True)]
+    continued = generate_raw(given, NORMALIZATION, raw, LENGTH, (5, 6))
+    assert [x.shape for x in continued] == [(11, 3), (7, 3), (9, 3)]
+    for before, after in zip(raw, continued, strict=True):
+        np.testing.assert_array_equal(after[: len(before)], before)
+    np.testing.assert_array_equal(continued[1][0], [3.0, -1.0, 0.0])  # the mean of the records
+
+
+@pytest.mark.slow
+def test_wavenets_with_xla_only_draw_others(given, beginning):
+    raw = [NORMALIZATION.denormalize(x[:n]) for x, n in zip(beginning, (4, 0, 2), strict=True)]
+    plain, compiled = (
+        generate_raw(given, NORMALIZATION, raw, 5, (0, 0), 0.0, 0.0, 0.0, jit_compile=jit)
+        for jit in (False, True)
+    )
+    for a, b in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+# Draws
+
+
+def test_draws_have_the_moments_of_the_predicted_distribution(model):
+    num = 20_000
+    nothing = np.zeros((num, 0, FEATURES), np.float32)
+    x = generate(model, nothing, 1, (0, 1), latent_temperature=0.0)[:, 0]
+    zero_frame = tf.zeros([1, FEATURES])
+    parameters, _ = model.predict_step(zero_frame, model.initial_state(1), (0, 0), 0.0)
+    weights = tf.nn.softmax(parameters.component_logits)[0, 0].numpy()[:, np.newaxis]
+    means, sigmas = parameters.mean[0, 0].numpy(), parameters.sigma[0, 0].numpy()
+    mean = (weights * means).sum(axis=0)
+    variance = (weights * (sigmas**2 + means**2)).sum(axis=0) - mean**2
+    pen = tf.sigmoid(parameters.binary_logits)[0, 0, 0].numpy()
+    assert 0.05 < pen < 0.95
+    expected = np.array([*mean, pen])
+    error = np.sqrt(np.array([*variance, pen * (1 - pen)]) / num)
+    np.testing.assert_array_less(np.abs(np.mean(x, axis=0) - expected), 5 * error)
+    np.testing.assert_allclose(np.var(x[:, :2], axis=0), variance, rtol=0.1)
+
+
+def test_temperature_zero_leaves_nothing_to_chance(model, beginning):
+    one, other = (generate(model, beginning, LENGTH, (0, i), **CERTAIN) for i in range(2))
+    np.testing.assert_array_equal(one, other)
+    for name in CERTAIN:
+        warm = generate(model, beginning, LENGTH, (0, 0), **CERTAIN | {name: 1.0})
+        assert np.any(warm != one), name
+
+
+def test_beginnings_of_different_lengths(model, beginning):
+    given = np.array([GIVEN, 0, 2], np.int32)
+    x = generate(model, beginning, LENGTH, (0, 0), **CERTAIN, given_lengths=given).numpy()
+    for i, n in enumerate(given):
+        np.testing.assert_array_equal(x[i, :n], beginning[i, :n])
+        alone = generate(model, beginning[i : i + 1, :n], LENGTH, (0, 0), **CERTAIN)
+        np.testing.assert_allclose(x[i, : n + LENGTH], alone[0], rtol=1e-5, atol=1e-5)
+    # What lies beyond a beginning's length is padding: nothing reads it.
+    padded = beginning.copy()
+    padded[1], padded[2, 2:] = 9.0, -9.0
+    again = generate(model, padded, LENGTH, (0, 0), **CERTAIN, given_lengths=given)
+    np.testing.assert_array_equal(again, x)
+
+
+def test_raw_units(model, beginning):
+    raw = [NORMALIZATION.denormalize(x[:n]) for x, n in zip(beginning, (4, 0, 2), strict=True)]
+    continued = generate_raw(model, NORMALIZATION, raw, LENGTH, (5, 6), 0.7, 0.8, 0.9)
+    assert [x.shape for x in continued] == [(11, 3), (7, 3), (9, 3)]
+    assert all(x.dtype == np.float32 for x in continued)
+    for before, after in zip(raw, continued, strict=True):
+        np.testing.assert_array_equal(after[: len(before)], before)
+    # Pen exactly 0 or 1, dx and dy as generated in normalised units.
+    assert set(np.unique(np.concatenate(continued)[:, 2])) == {0.0, 1.0}
+    x = generate(
+        model, beginning, LENGTH, (5, 6), 0.7, 0.8, 0.9, given_lengths=np.array([4, 0, 2], np.int32)
+    )
+    for after, normalised in zip(continued, NORMALIZATION.denormalize(x.numpy()), strict=True):
+        np.testing.assert_allclose(after, normalised[: len(after)], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_with_xla_only_the_draws_differ(model, beginning):
+    raw = [NORMALIZATION.denormalize(x) for x in beginning]
+    settings = (model, NORMALIZATION, raw, LENGTH)
+    plain, compiled = (
+        generate_raw(*settings, (0, 0), 0.0, 0.0, 0.0, jit_compile=jit) for jit in (False, True)
+    )
+    np.testing.assert_allclose(plain, compiled, rtol=1e-4, atol=1e-3)
+
+
+def test_a_reconstruction_sees_its_own_step_and_nothing_later(model, beginning):
+    rebuilt = model.reconstruct(beginning).numpy()
+    assert rebuilt.shape == beginning.shape
+    assert set(np.unique(rebuilt[..., 2])) <= {0.0, 1.0}
+    changed = beginning.copy()
+    changed[:, 2, :2] += 1.0
+    other = model.reconstruct(changed).numpy()
+    np.testing.assert_array_equal(rebuilt[:, :2], other[:, :2])
+    assert (rebuilt[:, 2, :2] != other[:, 2, :2]).any(axis=-1).all()

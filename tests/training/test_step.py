@@ -1,0 +1,228 @@
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stcn_tf.bounds import sum_over_time
+from stcn_tf.data.batches import Batch, train_batches
+from stcn_tf.data.records import read_card
+from stcn_tf.models import build_model
+from stcn_tf.training import schedules
+from stcn_tf.training.step import TrainStep, make_optimizer
+
+
+@pytest.fixture
+def batch(tiny_records):
+    return next(iter(train_batches(tiny_records, batch_size=5, seed=3)))
+
+
+@pytest.fixture
+def make(tiny_records):
+    """Function (config, optimizer, strategy) -> a TrainStep whose latent noise is zero."""
+
+    def made(config, optimizer=None, strategy=None):
+        strategy = strategy or tf.distribute.get_strategy()
+        with strategy.scope():
+            keras.utils.set_random_seed(11)
+            card = read_card(tiny_records)
+            model = build_model(config.model, card, config.training.precision)
+            optimizer = optimizer() if optimizer else make_optimizer(config.training)
+            optimizer.build(model.trainable_variables)
+        model.score = functools.partial(model.score, noise="zero")
+        return TrainStep(config.training, model, optimizer, strategy)
+
+    return made
+
+
+def weights(step: TrainStep) -> np.ndarray:
+    return np.concatenate([v.numpy().ravel() for v in step.model.trainable_variables])
+
+
+def gradient(step: TrainStep, batch, kl_weight: float) -> np.ndarray:
+    """Of the mean over sequences of (objective / steps), by another route than the step's."""
+    scored = np.maximum(batch.lengths - step.model.num_given_frames, 1)
+    with tf.GradientTape() as tape:
+        terms = sum_over_time(step.model.score(batch.x, batch.lengths))
+        objective = terms.objective(kl_weight) / tf.cast(scored, tf.float32)
+        loss = -tf.reduce_mean(objective)
+    variables = [v.value for v in step.model.trainable_variables]
+    return np.concatenate([g.numpy().ravel() for g in tape.gradient(loss, variables)])
+
+
+def sgd():
+    return keras.optimizers.SGD()
+
+
+def test_adam_as_in_tensorflow_1(make, batch, tiny_config_with):
+    config = tiny_config_with(training={"clip_norm": 0.0})
+    step = make(config)
+    w, m, v = weights(step).astype(np.float64), 0.0, 0.0
+    for n in (1, 2, 3):
+        update = tf.constant(n, tf.int64)
+        g = gradient(step, batch, schedules.kl_weight(config.training, update))
+        step(batch)
+        rate = 1e-2 * 0.94 ** (n / 1000)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        scaled = rate * np.sqrt(1 - 0.999**n) / (1 - 0.9**n)
+        w -= scaled * m / (np.sqrt(v) + 1e-8)
+        # A float32 gradient near zero may take either sign in Adam's first updates.
+        clear = np.abs(g) > 1e-5
+        np.testing.assert_allclose(weights(step)[clear], w[clear], atol=2e-5)
+        w = weights(step).astype(np.float64)
+
+
+def test_clips_by_the_global_norm_and_reports_the_norm_before(make, batch, tiny_config_with):
+    config = tiny_config_with(training={"clip_norm": 0.25})
+    step = make(config, sgd)
+    before = weights(step)
+    norm = np.linalg.norm(gradient(step, batch, 0.1))
+    result = step(batch)
+    assert norm > 0.25
+    assert float(result.gradient_norm) == pytest.approx(norm, rel=1e-4)
+    moved = np.linalg.norm(weights(step) - before)
+    assert moved == pytest.approx(0.25 * float(result.learning_rate), rel=1e-4)
+
+
+def test_loss_reductions(make, batch, tiny_config_with):
+    longest = tf.reduce_max(batch.lengths)
+    one = tf.nest.map_structure(lambda t: t[-1:], batch)
+    one = Batch(one.x[:, : one.lengths[0]], one.lengths)
+    moved = {}
+    for reduction in ("mean_step", "sum_step"):
+        step = make(tiny_config_with(training={"clip_norm": 0.0, "loss_reduction": reduction}), sgd)
+        before = weights(step).astype(np.float64)
+        step(one)
+        moved[reduction] = weights(step) - before
+    length = float(one.lengths[0])
+    assert 1 < length <= float(longest)
+    np.testing.assert_allclose(
+        moved["sum_step"], length * moved["mean_step"], rtol=1e-3, atol=2e-6 * length
+    )
+
+
+WAVENETS = [
+    {"model": "wavenet", "wavenet_blocks": 3, "first_frame": "given"},
+    # Of which nothing reads the topmost block: it is left as it is.
+    {"model": "wavenet_dense", "wavenet_blocks": 3, "wavenet_dense_blocks": (1, 2)},
+]
+
+
+@pytest.mark.parametrize("settings", WAVENETS, ids=["wavenet", "wavenet_dense"])
+def test_wavenets_learn(make, batch, tiny_config_with, settings):
+    step = make(tiny_config_with(model=settings, training={"clip_norm": 0.0}))
+    results = [step(batch) for _ in range(30)]
+    first, last = results[0], results[-1]
+    scored = np.sum(batch.lengths - step.model.num_given_frames)
+    assert {float(result.num_steps) for result in results} == {scored}
+    assert all(result.kl.shape == (0,) for result in results)
+    for result in results:
+        assert float(result.elbo) == float(result.log_likelihood)
+    assert float(last.elbo) / scored > float(first.elbo) / scored + 0.3
+
+
+def test_a_given_frame_is_not_among_the_steps_that_are_averaged_over(make, batch, tiny_config_with):
+    one_step = batch.lengths.numpy()
+    one_step[2] = 1  # nothing of this sequence is scored
+    batch = Batch(batch.x, tf.constant(one_step))
+    config = tiny_config_with(model=WAVENETS[0], training={"clip_norm": 0.0})
+    step = make(config, sgd)
+    before = weights(step).astype(np.float64)
+    expected = gradient(step, batch, 1.0)
+    result = step(batch)
+    assert np.isfinite(weights(step)).all()
+    moved = (weights(step) - before) / float(result.learning_rate)
+    np.testing.assert_allclose(moved, -expected, rtol=1e-3, atol=2e-5)
+    assert float(result.num_steps) == one_step.sum() - len(one_step)
+
+
+@pytest.mark.parametrize("how", ["jit_compile", "mirrored"])
+def test_wavenets_compiled_or_mirrored_make_the_same_update(
+    make, batch, tiny_config_with, two_replicas, how
+):
+    plain = make(tiny_config_with(model=WAVENETS[0]), sgd)
+    if how == "mirrored":
+        other = make(tiny_config_with(model=WAVENETS[0]), sgd, two_replicas)
+        given = two_replicas.experimental_distribute_values_from_function(
+            lambda context: tf.nest.map_structure(
+                lambda t: t[context.replica_id_in_sync_group :: 2], batch
+            )
+        )
+    else:
+        config = tiny_config_with(model=WAVENETS[0], training={"jit_compile": True})
+        other, given = make(config, sgd), batch
+    expected, result = plain(batch), other(given)
+    assert float(result.elbo) == pytest.approx(float(expected.elbo), rel=1e-4)
+    assert result.kl.shape == (0,)
+    np.testing.assert_allclose(weights(other), weights(plain), atol=1e-5)
+
+
+def test_stcn_with_every_released_option_makes_an_update(make, batch, tiny_config_with):
+    settings = {"output_type": "wavenet", "released_floors": True, "dilations": (2, 1)}
+    settings |= {"posterior_draws": "independent", "latent_filters": 4}
+    step = make(tiny_config_with(model=settings, training={"clip_norm": 0.0}), sgd)
+    before = weights(step).astype(np.float64)
+    expected = gradient(step, batch, 0.1)
+    result = step(batch)
+    moved = (weights(step) - before) / float(result.learning_rate)
+    np.testing.assert_allclose(moved, -expected, rtol=1e-2, atol=1e-4)
+
+
+def test_two_replicas_make_the_same_update(make, batch, tiny_config_with, two_replicas):
+    config = tiny_config_with(training={"clip_norm": 0.25})
+    single = make(config, sgd)
+    mirrored = make(config, sgd, two_replicas)
+    np.testing.assert_array_equal(weights(single), weights(mirrored))
+    shared = two_replicas.experimental_distribute_values_from_function(
+        lambda context: tf.nest.map_structure(
+            lambda t: t[context.replica_id_in_sync_group :: 2], batch
+        )
+    )
+    for _ in range(2):
+        expected, result = single(batch), mirrored(shared)
+    assert float(result.num_sequences) == 5
+    for name in ("elbo", "log_likelihood", "num_steps", "gradient_norm", "kl_weight"):
+        assert float(getattr(result, name)) == pytest.approx(
+            float(getattr(expected, name)), rel=1e-4
+        )
+    np.testing.assert_allclose(weights(mirrored), weights(single), atol=1e-6)
+
+
+def test_compiled_with_xla(make, batch, tiny_config_with):
+    plain = make(tiny_config_with(), sgd)
+    compiled = make(tiny_config_with(training={"jit_compile": True}), sgd)
+    expected, result = plain(batch), compiled(batch)
+    assert float(result.elbo) == pytest.approx(float(expected.elbo), rel=1e-4)
+    np.testing.assert_allclose(weights(compiled), weights(plain), atol=1e-5)
+
+
+def test_mixed_precision_keeps_weights_and_scores_in_float32(make, batch, tiny_config_with):
+    plain = make(tiny_config_with(), sgd)
+    mixed = make(tiny_config_with(training={"precision": "mixed_bfloat16"}), sgd)
+    before = weights(mixed)
+    expected, result = plain(batch), mixed(batch)
+    assert {v.dtype for v in mixed.model.trainable_variables} == {"float32"}
+    assert result.elbo.dtype == tf.float32
+    # bfloat16 has 8 bits of mantissa.
+    assert float(result.elbo) == pytest.approx(float(expected.elbo), rel=2**-6)
+    assert float(result.elbo) != float(expected.elbo)
+    assert np.isfinite(weights(mixed)).all() and (weights(mixed) != before).any()
+
+
+def test_noise_follows_the_number_of_the_update(make, batch, tiny_config_with):
+    config = tiny_config_with(training={"learning_rate": 1e-30, "kl_weight_increment": 0.0})
+
+    def elbos(seed_free_step):
+        del seed_free_step.model.score  # the real one, with noise
+        step = TrainStep(
+            config.training,
+            seed_free_step.model,
+            seed_free_step.optimizer,
+            seed_free_step.strategy,
+        )
+        return [float(step(batch).elbo) for _ in range(3)]
+
+    first, second = elbos(make(config)), elbos(make(config))
+    assert first == second
+    assert len(set(first)) == 3
