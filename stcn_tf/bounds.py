@@ -1,7 +1,7 @@
 """Bounds on log p(x): the ELBO, importance weighting (IWAE) and particle filtering (FIVO).
 
-All of them are made of what a model's `score` returns. With K draws of the latents and the weights
-w_k = p(x, z_k) / q(z_k):
+All of them are made of what a model's `observe` returns, for evaluation and for training. With K
+draws of the latents and the weights w_k = p(x, z_k) / q(z_k):
 
 - ELBO (paper, Eq. 14): the mean of log w, with the KL in closed form.
 - importance-weighted bound (Burda et al., 2015): log of the mean of w; it rises with K. Where the
@@ -13,28 +13,33 @@ w_k = p(x, z_k) / q(z_k):
 
 The expectation of each is at most log p(x); a printed value is one random draw of it. With
 independent posterior draws the weights run over every latent of the generative model
-(`models.stcn.Latents`); the noise of the draws that only the posterior reads is common to both
-sides.
+(`released.stcn`); the noise of the draws that only the posterior reads is common to both sides.
 """
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from stcn_tf.models.base import ScoreTerms, Seed, SequenceModel, sequence_mask
+from stcn_tf import noise
+from stcn_tf.models.base import Encoded, SequenceModel, Terms
+from stcn_tf.noise import Seed
+from stcn_tf.seeds import Stream
+
+BOUNDS = ("elbo", "iwae", "fivo")
 
 
 class SequenceTerms(NamedTuple):
-    """`ScoreTerms` summed over the steps of each sequence; nats."""
+    """`Terms` summed over the steps of each sequence; nats."""
 
     log_likelihood: tf.Tensor  # [batch]
     kl: tf.Tensor  # [batch, layers]
+    auxiliary: tf.Tensor  # [batch], trained, never reported
 
     def objective(self, kl_weight: tf.Tensor | float = 1.0) -> tf.Tensor:
         """[batch]: log-likelihood minus the weighted KL, each layer counted once.
 
-        What training maximises; with weight 1 the number the authors' program reports. It is a
-        lower bound where `SequenceModel.is_released_objective_a_bound`.
+        With weight 1 the number the authors' program reports. It is a lower bound where
+        `SequenceModel.is_objective_a_bound`.
         """
         return self.log_likelihood - kl_weight * tf.reduce_sum(self.kl, axis=-1)
 
@@ -43,28 +48,32 @@ class SequenceTerms(NamedTuple):
         return self.log_likelihood - tf.linalg.matvec(self.kl, tf.constant(model.elbo_kl_weights))
 
 
-class SampledTerms(NamedTuple):
-    """Terms from several draws of the latents; nats."""
+class Scored(NamedTuple):
+    """Sequences scored with several draws of the latents; nats."""
 
-    mean: SequenceTerms  # over the draws
-    kl_of_units: tuple[tf.Tensor, ...]  # for each layer [units], mean over the draws
-    importance_weighted: tf.Tensor  # [batch], the importance-weighted bound
+    mean: SequenceTerms  # over the draws, or the particles
+    kl_of_units: tuple[tf.Tensor, ...]  # for each layer [units], sums over sequences of that mean
+    bound: tf.Tensor  # [batch], the importance-weighted or the filter's
 
 
-def sum_over_time(terms: ScoreTerms) -> SequenceTerms:
+def sum_over_time(terms: Terms) -> SequenceTerms:
     """Sums the masked terms of each step over time."""
-    return SequenceTerms(
-        tf.reduce_sum(terms.log_likelihood, axis=1), tf.reduce_sum(terms.kl, axis=1)
-    )
+    parts = (terms.log_likelihood, terms.kl, terms.auxiliary)
+    return SequenceTerms(*(tf.reduce_sum(part, axis=1) for part in parts))
 
 
 def score_samples(
-    model: SequenceModel, x: tf.Tensor, lengths: tf.Tensor, seed: Seed, num_samples: tf.Tensor | int
-) -> SampledTerms:
+    model: SequenceModel,
+    x: tf.Tensor,
+    lengths: tf.Tensor,
+    seed: Seed,
+    num_samples: int,
+    kl_weight: tf.Tensor | float = 1.0,
+    at_once: int = 1,
+) -> Scored:
     """Scores sequences with several draws of the latents.
 
-    What does not depend on the latents is computed once; the draws come one after the other, so
-    that memory does not grow with their number.
+    What does not depend on the latents is computed once.
 
     Args:
         model: built.
@@ -72,39 +81,51 @@ def score_samples(
         lengths: [batch] int32.
         seed: of the latent noise.
         num_samples: K, the number of draws; without latents one pass is all there is to do.
-    """
-    x = tf.convert_to_tensor(x, tf.float32)
-    encoded = model.encode(x)
-    batch, time = tf.unstack(tf.shape(x)[:2])
-    if not model.latent_sizes:
-        num_samples = 1
-    num_samples = tf.convert_to_tensor(num_samples, tf.int32)
+        kl_weight: of the latents' part of the log weights, for training; 1: those of a bound.
+        at_once: draws that are made together, a divisor of K. All of them, to differentiate; 1: one
+            after the other, so that memory does not grow with their number.
 
-    def body(index, sums, log_sum):
-        terms = model.score_encoded(encoded, x, lengths, tf.random.fold_in(seed, index))
-        log_weight = terms.log_weight
+    Returns:
+        Scored; its `bound` is the importance-weighted one.
+    """
+    x, lengths = tf.convert_to_tensor(x, tf.float32), tf.convert_to_tensor(lengths, tf.int32)
+    start = model.start(tf.shape(x)[0])
+    encoded = model.encode(x, lengths, start)
+    if not model.latent_sizes:
+        num_samples = at_once = 1
+    inputs = _repeated((Encoded(encoded.steps, encoded.state), x, lengths, start), at_once)
+
+    def score(index) -> tuple[tuple, tf.Tensor]:
+        """Sums of `at_once` draws, and of their weights the logarithm: [batch, steps or 1]."""
+        terms, _ = model.observe(*inputs, noise.fold_in(seed, index))
+        log_weight = _tempered(terms, kl_weight)
         if model.do_latents_reach_across_steps:
             log_weight = tf.reduce_sum(log_weight, axis=1, keepdims=True)
-        kl_of_units = tuple(tf.reduce_sum(kl, axis=(0, 1)) for kl in terms.kl_per_unit)
-        sums = tf.nest.map_structure(tf.add, sums, (sum_over_time(terms), kl_of_units))
-        return index + 1, sums, tf.reduce_logsumexp(tf.stack([log_sum, log_weight]), axis=0)
+        sums = tf.nest.map_structure(
+            lambda v: tf.reduce_sum(_by_draw(v, at_once), axis=1), sum_over_time(terms)
+        )
+        log_sum = tf.reduce_logsumexp(_by_draw(log_weight, at_once), axis=1)
+        return (sums, _kl_of_units(terms)), log_sum
 
-    zeros = (
-        SequenceTerms(tf.zeros([batch]), tf.zeros([batch, len(model.latent_sizes)])),
-        tuple(tf.zeros([units]) for units in model.latent_sizes),
-    )
-    weighted_steps = 1 if model.do_latents_reach_across_steps else time
-    _, sums, log_sum = tf.while_loop(
-        lambda index, *_: index < num_samples,
-        body,
-        (tf.constant(0), zeros, tf.fill([batch, weighted_steps], -float("inf"))),
-        parallel_iterations=1,
-    )
-    count = tf.cast(num_samples, tf.float32)
+    def body(index, sums, log_sum):
+        more, log_weight = score(index)
+        log_sum = tf.reduce_logsumexp(tf.stack([log_sum, log_weight]), axis=0)
+        return index + 1, tf.nest.map_structure(tf.add, sums, more), log_sum
+
+    sums, log_sum = score(tf.constant(0))
+    if num_samples > at_once:
+        passes = num_samples // at_once
+        _, sums, log_sum = tf.while_loop(
+            lambda index, *_: index < passes,
+            body,
+            (tf.constant(1), sums, log_sum),
+            parallel_iterations=1,
+        )
+    count = float(num_samples)
     mean, kl_of_units = tf.nest.map_structure(lambda total: total / count, sums)
     # Beyond a sequence's end every weight is 1.
-    importance_weighted = tf.reduce_sum(log_sum - tf.math.log(count), axis=1)
-    return SampledTerms(mean, kl_of_units, importance_weighted)
+    bound = tf.reduce_sum(log_sum - tf.math.log(count), axis=1)
+    return Scored(mean, kl_of_units, bound)
 
 
 def filter_particles(
@@ -112,60 +133,73 @@ def filter_particles(
     x: tf.Tensor,
     lengths: tf.Tensor,
     seed: Seed,
-    num_particles: tf.Tensor | int,
-) -> tf.Tensor:
+    num_particles: int,
+    kl_weight: tf.Tensor | float = 1.0,
+) -> Scored:
     """FIVO: a particle filter with the approximate posterior as its proposal.
 
     The particles of a sequence are resampled (systematically) after each step at which the
     effective number of them, 1 / sum of squared weights, is below half of their number. A
-    particle's past is the state of the output layers, so memory grows with the number of
-    particles, but not with time.
+    particle's past is the latent part of its state, so memory grows with the number of particles,
+    but not with time. No gradient passes through the choice of ancestors, as in the paper's
+    experiments.
 
     Args:
-        model: built, one whose latents reach across steps.
+        model: built.
         x: [batch, time, features] float32, normalised, zero-padded.
         lengths: [batch] int32.
         seed: of the latent noise and of the resampling.
         num_particles: K.
+        kl_weight: see `score_samples`.
 
     Returns:
-        [batch], log of an unbiased estimate of p(x); nats.
+        Scored; its `bound` is the log of an unbiased estimate of p(x). Its `mean` is over the
+        particles as they were proposed, to look at: made of resampled pasts, it is no bound.
     """
-    x = tf.convert_to_tensor(x, tf.float32)
-    encoded = model.encode(x)
+    x, lengths = tf.convert_to_tensor(x, tf.float32), tf.convert_to_tensor(lengths, tf.int32)
     batch, time = tf.unstack(tf.shape(x)[:2])
-    num_particles = tf.convert_to_tensor(num_particles, tf.int32)
-    count = tf.cast(num_particles, tf.float32)
-    mask = sequence_mask(lengths, x)
+    encoded = model.encode(x, lengths, model.start(batch))
+    count = float(num_particles)
+    rows = tf.range(batch)[:, tf.newaxis] * num_particles  # the first particle of each sequence
+    uniform = noise.uniform(
+        noise.fold_in(seed, Stream.RESAMPLING), tf.tile(tf.range(time)[tf.newaxis], [batch, 1]), 1
+    )[..., 0]
 
-    def particles(values):
-        """[batch, time, ...] at step t -> [batch * particles, 1, ...], those of one adjacent."""
-        return tf.repeat(values, num_particles, axis=0)
-
-    def body(t, state, log_weights, total):
-        proposal_seed, resampling_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, t), 2))
-        inputs = tf.nest.map_structure(lambda v: particles(v[:, t : t + 1]), (encoded, x, mask))
-        terms, state = model.score_step(*inputs, state, proposal_seed)
-        log_weights += tf.reshape(terms.log_weight, [batch, num_particles])
+    def body(t, state, log_weights, total, sums):
+        steps, frame = tf.nest.map_structure(lambda v: v[:, t : t + 1], (encoded.steps, x))
+        ones = tf.clip_by_value(lengths - t, 0, 1)
+        inputs = _repeated((Encoded(steps, encoded.state), frame, ones), num_particles)
+        terms, state = model.observe(*inputs, state, seed)
+        log_weights += tf.reshape(_tempered(terms, kl_weight), [-1, num_particles])
         # The weights came in with the sum 1: what they sum to now is the estimate of p(x_t | past).
         log_sum = tf.reduce_logsumexp(log_weights, axis=1, keepdims=True)
         log_weights -= log_sum
         weights = tf.exp(log_weights)
         is_degenerate = 1.0 / tf.reduce_sum(weights**2, axis=1, keepdims=True) < count / 2.0
-        ancestors = _resample(weights, resampling_seed)
+        ancestors = _resample(tf.stop_gradient(weights), uniform[:, t : t + 1])
         ancestors = tf.where(is_degenerate, ancestors, tf.range(num_particles))
-        rows = tf.reshape(ancestors + tf.range(batch)[:, tf.newaxis] * num_particles, [-1])
-        state = tf.nest.map_structure(lambda s: tf.gather(s, rows), state)
+        chosen = tf.reshape(rows + ancestors, [-1])
+        state = tf.nest.map_structure(lambda s: tf.gather(s, chosen), state)
         log_weights = tf.where(is_degenerate, -tf.math.log(count), log_weights)
-        return t + 1, state, log_weights, total + log_sum[:, 0]
+        mean = tf.nest.map_structure(
+            lambda v: tf.reduce_mean(_by_draw(v, num_particles), axis=1), sum_over_time(terms)
+        )
+        more = (mean, _kl_of_units(terms))
+        sums = tf.nest.map_structure(tf.add, sums, more)
+        return t + 1, state, log_weights, total + log_sum[:, 0], sums
 
+    layers = len(model.latent_sizes)
     start = (
         tf.constant(0),
-        model.initial_output_state(batch * num_particles),
+        _repeated(model.start(batch), num_particles),
         tf.fill([batch, num_particles], -tf.math.log(count)),
         tf.zeros([batch]),
+        (
+            SequenceTerms(tf.zeros([batch]), tf.zeros([batch, layers]), tf.zeros([batch])),
+            tuple(tf.zeros([units]) for units in model.latent_sizes),
+        ),
     )
-    _, _, _, total = tf.while_loop(
+    _, _, _, bound, (mean, kl_of_units) = tf.while_loop(
         lambda t, *_: t < time,
         body,
         start,
@@ -173,18 +207,70 @@ def filter_particles(
         shape_invariants=tf.nest.map_structure(
             lambda v: tf.TensorShape([None] * len(v.shape[:2])).concatenate(v.shape[2:]), start
         ),
+        maximum_iterations=time,
         parallel_iterations=1,
     )
-    return total
+    return Scored(mean, tuple(kl / count for kl in kl_of_units), bound)
 
 
-def _resample(weights: tf.Tensor, seed: Any) -> tf.Tensor:
-    """Systematic resampling: [batch, particles] weights of sum 1 -> int32 ancestors."""
-    batch, num_particles = tf.unstack(tf.shape(weights))
-    offset = tf.random.stateless_uniform([batch, 1], seed)
-    positions = (tf.range(tf.cast(num_particles, tf.float32)) + offset) / tf.cast(
-        num_particles, tf.float32
-    )
+def score(
+    bound: str,
+    model: SequenceModel,
+    x: tf.Tensor,
+    lengths: tf.Tensor,
+    seed: Seed,
+    num_samples: int,
+    **options,
+) -> Scored:
+    """Scores sequences for one of `BOUNDS`: what training and evaluation share.
+
+    Args:
+        bound: "elbo", "iwae" or "fivo".
+        model: see `score_samples`, like all else.
+        x: [batch, time, features].
+        lengths: [batch].
+        seed: of the latent noise.
+        num_samples: draws, or particles.
+        **options: `kl_weight`, `at_once` (not of "fivo").
+    """
+    scorer = filter_particles if bound == "fivo" else score_samples
+    return scorer(model, x, lengths, seed, num_samples, **options)
+
+
+def _tempered(terms: Terms, kl_weight: tf.Tensor | float) -> tf.Tensor:
+    """Log weights whose latents' part counts `kl_weight` times."""
+    return terms.log_likelihood + kl_weight * (terms.log_weight - terms.log_likelihood)
+
+
+def _repeated(values: Any, count: int) -> Any:
+    """[batch, ...] -> [batch * count, ...], the copies of a row adjacent."""
+    if count == 1:
+        return values
+    return tf.nest.map_structure(lambda v: tf.repeat(v, count, axis=0), values)
+
+
+def _by_draw(values: tf.Tensor, count: int) -> tf.Tensor:
+    """[batch * count, ...] -> [batch, count, ...]."""
+    return tf.reshape(values, tf.concat([[-1, count], tf.shape(values)[1:]], axis=0))
+
+
+def _kl_of_units(terms: Terms) -> tuple[tf.Tensor, ...]:
+    return tuple(tf.reduce_sum(kl, axis=(0, 1)) for kl in terms.kl_per_unit)
+
+
+def _resample(weights: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """Systematic resampling.
+
+    Args:
+        weights: [batch, particles], of sum 1.
+        offset: [batch, 1], uniform in (0, 1).
+
+    Returns:
+        [batch, particles] int32, the ancestors.
+    """
+    num_particles = tf.shape(weights)[1]
+    count = tf.cast(num_particles, tf.float32)
+    positions = (tf.range(count) + offset) / count
     ancestors = tf.searchsorted(tf.cumsum(weights, axis=1), positions, side="right")
     # The weights may sum to a little less than 1.
     return tf.minimum(ancestors, num_particles - 1)

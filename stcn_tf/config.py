@@ -179,6 +179,9 @@ class TrainingConfig(_Validated):
         "sum_step: the sum itself (released for speech); both averaged over the batch",
         choices=("mean_step", "sum_step"),
     )
+    objective: str = _setting("elbo", "tmp", choices=("elbo", "iwae", "fivo"))
+    num_samples: int = _setting(1, "tmp")
+    select: str = _setting("bound", "tmp", choices=("bound", "objective"))
     max_epochs: int = _setting(80, "stop after this many passes over the training split")
     max_steps: int = _setting(0, "stop after this many updates; 0: max_epochs alone decides")
     evaluate_every: int = _setting(500, "updates between evaluations on the validation split")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from stcn_tf import bounds
+from stcn_tf import bounds, noise
 from stcn_tf.models.base import SequenceModel
+from stcn_tf.seeds import Stream
 from stcn_tf.support.errors import UserError
 
 # A latent unit counts as active where its KL, averaged over the steps, exceeds this many nats.
@@ -25,7 +26,7 @@ class Evaluation:
     log_likelihood: np.ndarray  # [sequences]
     kl: np.ndarray  # [sequences, layers], layer 0 = lowest
     elbo: np.ndarray  # [sequences], a valid lower bound
-    released_objective: np.ndarray  # [sequences], each layer's KL counted once
+    objective: np.ndarray  # [sequences], each layer's KL counted once, as released
     importance_weighted: np.ndarray | None  # [sequences]; None where it was not asked for
     fivo: np.ndarray | None  # [sequences]; None where it was not asked for
     num_steps: np.ndarray  # [sequences], scored steps
@@ -61,7 +62,7 @@ class Evaluator:
         model: built.
         jit_compile: compile the scoring with XLA (once for each batch shape).
         bound: what to give beside the ELBO: "elbo" (nothing), "iwae" (the importance-weighted
-            bound) or "fivo". Where the released objective is no bound the importance-weighted one
+            bound) or "fivo". Where the objective is no bound the importance-weighted one
             is always given.
         num_samples: draws of the latents for each sequence, over which the ELBO is averaged and of
             which the importance-weighted bound is made; and the number of particles.
@@ -95,20 +96,20 @@ class Evaluator:
             autograph=False,
         )
         def score(x, lengths, seed):
-            sampled = bounds.score_samples(model, x, lengths, seed, num_samples)
+            scored = bounds.score("iwae", model, x, lengths, seed, num_samples)
             rows = {
-                "log_likelihood": sampled.mean.log_likelihood,
-                "kl": sampled.mean.kl,
-                "elbo": sampled.mean.elbo(model),
-                "released_objective": sampled.mean.objective(),
+                "log_likelihood": scored.mean.log_likelihood,
+                "kl": scored.mean.kl,
+                "elbo": scored.mean.elbo(model),
+                "objective": scored.mean.objective(),
                 "num_steps": model.num_scored(lengths),
             }
-            if bound == "iwae" or not model.is_released_objective_a_bound:
-                rows["importance_weighted"] = sampled.importance_weighted
+            if bound == "iwae" or not model.is_objective_a_bound:
+                rows["importance_weighted"] = scored.bound
             if bound == "fivo":
-                seed = tf.random.fold_in(seed, num_samples)
-                rows["fivo"] = bounds.filter_particles(model, x, lengths, seed, num_samples)
-            return rows, sampled.kl_of_units
+                filtered = bounds.score("fivo", model, x, lengths, seed, num_samples)
+                rows["fivo"] = filtered.bound
+            return rows, scored.kl_of_units
 
         self._score = score
 
@@ -130,21 +131,21 @@ class Evaluator:
         Returns:
             The Evaluation; None if it was given up.
         """
-        scored, units, done = [], None, 0
+        # Nothing waits for a value before all batches are on their way.
+        scored, units, done = [], [], 0
+        seed = noise.fold_in((seed, 0), Stream.VALIDATION)
         for index, batch in enumerate(batches):
             if stop():
                 return None
-            batch_seed = tf.random.fold_in((seed, 1), index)
-            rows, kl_of_units = self._score(batch.x, batch.lengths, batch_seed)
-            scored.append({name: values.numpy() for name, values in rows.items()})
-            kl_of_units = [kl.numpy().astype(np.float64) for kl in kl_of_units]
-            units = (
-                kl_of_units
-                if units is None
-                else [a + b for a, b in zip(units, kl_of_units, strict=True)]
-            )
-            done += len(scored[-1]["num_steps"])
+            rows, kl_of_units = self._score(batch.x, batch.lengths, noise.fold_in(seed, index))
+            scored.append(rows)
+            units.append(kl_of_units)
+            done += batch.x.shape[0]
             progress(done)
+        scored = [{name: values.numpy() for name, values in rows.items()} for rows in scored]
+        units = [
+            sum(kl.numpy().astype(np.float64) for kl in layer) for layer in zip(*units, strict=True)
+        ]
         columns = {name: np.concatenate([rows[name] for rows in scored]) for name in scored[0]}
         num_steps = columns.pop("num_steps")
         total_steps = num_steps.sum()

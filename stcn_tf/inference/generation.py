@@ -10,17 +10,20 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from stcn_tf import noise
 from stcn_tf.bounds import sum_over_time
 from stcn_tf.data.batches import Batch
 from stcn_tf.data.records import Normalization
-from stcn_tf.models.base import Seed, SequenceModel
+from stcn_tf.models.base import SequenceModel
+from stcn_tf.noise import Seed
+from stcn_tf.seeds import Stream
 
 
 class Reconstructions(NamedTuple):
     """Sequences and what a model makes of them; one entry for each, in raw units."""
 
     originals: list[np.ndarray]  # [time, features] float32
-    reconstructions: list[np.ndarray]  # the same shape, see `SequenceModel.reconstruct`
+    reconstructions: list[np.ndarray]  # the same shape, see `SequenceModel.reconstruction`
     probabilities: list[np.ndarray]  # the same, with the probability of 1 for binary features
     # [num], nats of the normalised values: a valid lower bound from the very latents that the
     # reconstructions were made with, or, where `is_exact`, the log-likelihood.
@@ -45,62 +48,91 @@ def generate(
 ) -> tf.Tensor:
     """Generates sequences step by step, latents from the prior (Eq. 7) and x_t from Eq. 9.
 
-    The given beginning runs through the same steps; its frames replace what would be drawn there.
-    Cost for each step does not depend on `length`. May be called inside tf.function, with or
-    without XLA; the two draw different random numbers from one seed.
+    The given beginning is observed in one pass, its latents drawn from the posterior; then each
+    step is predicted, drawn and advanced. Cost for each step does not depend on `length`. May be
+    called inside tf.function, with or without XLA, which draw the same random numbers.
 
     Args:
         model: built.
         beginning: [num, steps, features] float32, what every sequence starts with; `steps` may be
             0, and `num` is the number of sequences. A model that does not predict the first frame
             then begins with a zero one.
-        length: steps to generate after the (longest) beginning.
+        length: steps to generate after each beginning.
         seed: stateless; the same seed gives the same samples.
         temperature: of the real-valued features, see `Observation.sample`.
-        latent_temperature: multiplies the noise of the latents; 0: prior means.
+        latent_temperature: multiplies the noise of the latents, those of the beginning included;
+            0: means.
         binary_temperature: of the binary features, see `Observation.sample`.
         given_lengths: [num] int32, how many steps of `beginning` each sequence starts with, the
             others being padding; None: all.
 
     Returns:
         [num, steps + length, features] float32, the beginnings included. A sequence with a shorter
-        beginning goes on from its own end and so has more generated steps.
+        beginning goes on from its own end and is followed by zeros.
     """
     beginning = tf.convert_to_tensor(beginning, tf.float32)
-    seed = tf.convert_to_tensor(seed, tf.int32)
-    num, steps = tf.shape(beginning)[0], tf.shape(beginning)[1]
-    total = steps + tf.convert_to_tensor(length, tf.int32)
+    length = tf.convert_to_tensor(length, tf.int32)
+    num, steps = tf.unstack(tf.shape(beginning)[:2])
     if given_lengths is None:
         given_lengths = tf.fill([num], steps)
-    # A model that does not predict the first frame is given a zero one, the mean of the records,
-    # where there is no beginning; not padding, whatever that may hold.
+    # 1. What is given: not padding, whatever that may hold. A model that does not predict the first
+    # frame is given a zero one, the mean of the records, where there is none.
     within = tf.sequence_mask(given_lengths, steps)[..., tf.newaxis]  # [num, steps, 1]
-    beginning = tf.where(within, beginning, 0.0)
-    given_lengths = tf.maximum(given_lengths, model.num_given_frames)
-    # One frame more than given, so that indexing below is valid where nothing is given.
-    padded = tf.pad(beginning, [[0, 0], [0, 1], [0, 0]])
+    extra = model.num_given_frames
+    given = tf.pad(tf.where(within, beginning, 0.0), [[0, 0], [0, extra], [0, 0]])
+    observed_lengths = tf.maximum(given_lengths, extra)
+    state = _observed(model, given, observed_lengths, seed, latent_temperature)
+    # 2. What is drawn.
+    observation_seed = noise.fold_in(seed, Stream.OBSERVATION)
 
-    def body(t, previous, state, frames):
-        latent_seed, observation_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, t), 2))
-        parameters, state = model.predict_step(previous, state, latent_seed, latent_temperature)
+    def body(index, state, frames):
+        parameters, pending = model.predict_next(state, seed, latent_temperature)
         drawn = model.observation.sample(
-            parameters, observation_seed, temperature, binary_temperature
+            parameters,
+            observation_seed,
+            state.step[:, tf.newaxis],
+            temperature,
+            binary_temperature,
         )
-        is_given = (t < given_lengths)[:, tf.newaxis]  # [num, 1]
-        frame = tf.where(is_given, padded[:, tf.minimum(t, steps)], drawn[:, 0])
-        return t + 1, frame, state, frames.write(t, frame)
+        return index + 1, model.advance(pending, drawn), frames.write(index, drawn[:, 0])
 
-    _, _, _, frames = tf.while_loop(
-        lambda t, *_: t < total,
+    _, _, frames = tf.while_loop(
+        lambda index, *_: index < length,
         body,
         (
             tf.constant(0),
-            tf.zeros([num, model.num_features]),
-            model.initial_state(num),
-            tf.TensorArray(tf.float32, size=total, element_shape=[None, model.num_features]),
+            state,
+            tf.TensorArray(tf.float32, size=length, element_shape=[None, model.num_features]),
+        ),
+        # Where sizes are known when this is traced, not all operations of the body keep them.
+        shape_invariants=(
+            tf.TensorShape([]),
+            tf.nest.map_structure(lambda s: tf.TensorShape([None, *s.shape[1:]]), state),
+            tf.TensorShape(None),
         ),
     )
-    return tf.transpose(frames.stack(), [1, 0, 2])
+    # 3. Each row: what was given, what was drawn, zeros.
+    drawn = tf.transpose(frames.stack(), [1, 0, 2])
+    both = tf.concat([given, drawn, tf.zeros_like(given)], axis=1)
+    position = tf.range(steps + length)[tf.newaxis]  # [1, time]
+    behind = position - observed_lengths[:, tf.newaxis] + tf.shape(given)[1]
+    is_given = position < observed_lengths[:, tf.newaxis]
+    sequences = tf.gather(both, tf.where(is_given, position, behind), axis=1, batch_dims=1)
+    is_within = position < given_lengths[:, tf.newaxis] + length
+    return tf.where(is_within[..., tf.newaxis], sequences, 0.0)
+
+
+def _observed(
+    model: SequenceModel,
+    given: tf.Tensor,
+    lengths: tf.Tensor,
+    seed: Seed,
+    temperature: tf.Tensor | float,
+):
+    """The state after the given frames."""
+    start = model.start(tf.shape(given)[0])
+    encoded = model.encode(given, lengths, start)
+    return model.observe(encoded, given, lengths, start, seed, temperature)[1]
 
 
 def compile_generate(model: SequenceModel, jit_compile: bool = False) -> Callable[..., tf.Tensor]:
@@ -150,7 +182,7 @@ def generate_raw(
         temperature: see `generate`.
         latent_temperature: see `generate`.
         binary_temperature: see `generate`.
-        jit_compile: compile with XLA; other random numbers for one seed.
+        jit_compile: compile with XLA.
 
     Returns:
         [steps + length, features] float32 each; its first `steps` are those of its beginning.
@@ -186,15 +218,28 @@ def reconstruct_raw(
     Args:
         model: built.
         normalization: of the records.
-        batches: of `eval_batches`, normalised.
+        batches: of `batches.eval_batches`, normalised.
         seed: of the latent noise, each batch's number being folded in.
     """
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None, model.num_features], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([2], tf.int32),
+        ],
+        autograph=False,
+    )
+    def rebuild(x, lengths, seed):
+        terms = model.score(x, lengths, seed)
+        rebuilt = [model.reconstruction(terms, x, binarize) for binarize in (True, False)]
+        return (x, *rebuilt), sum_over_time(terms).elbo(model)
+
     rows, elbos = [], []
     for index, (x, lengths) in enumerate(batches):
-        batch_seed = tf.random.fold_in(seed, index)
-        elbos.append(sum_over_time(model.score(x, lengths, batch_seed)).elbo(model).numpy())
-        rebuilt = [model.reconstruct(x, batch_seed, binarize) for binarize in (True, False)]
-        padded = [normalization.denormalize(values.numpy()) for values in (x, *rebuilt)]
+        padded, elbo = rebuild(x, lengths, noise.fold_in(seed, index))
+        elbos.append(elbo.numpy())
+        padded = [normalization.denormalize(values.numpy()) for values in padded]
         rows += [
             [values[:length] for values in row]
             for *row, length in zip(*padded, lengths.numpy(), strict=True)

@@ -169,22 +169,22 @@ def _numbers(evaluation: Evaluation, row: _Row, num_features: int) -> dict[str, 
 
 def _rows(evaluation: Evaluation, model: SequenceModel) -> Iterator[tuple[str, _Row]]:
     """The rows of the table by their keys in evaluation.json."""
-    floors = " with the released floors" if model.observation.released_floors else ""
+    floors = "" if model.observation.is_density else " with the released floors"
     if not model.latent_sizes:
         name = f"log-likelihood{floors or ' (exact)'}"
         yield "log_likelihood", _Row(name, evaluation.log_likelihood)
         return
-    if model.is_released_objective_a_bound:
+    if model.is_objective_a_bound:
         yield "elbo", _Row(f"ELBO{floors}", evaluation.elbo)
     else:
         name = "released objective (not a lower bound)"
-        yield "released_objective", _Row(name, evaluation.released_objective)
+        yield "released_objective", _Row(name, evaluation.objective)
         name = f"ELBO (KL_1 + 2 * the rest{floors or ': a lower bound'})"
         yield "elbo", _Row(name, evaluation.elbo)
     samples = evaluation.num_samples
     if evaluation.importance_weighted is not None:
         weights = "sequence" if model.do_latents_reach_across_steps else "step"
-        over = "" if model.is_released_objective_a_bound else " over both draws"
+        over = "" if model.is_objective_a_bound else " over both draws"
         name = f"importance-weighted bound{over} (K = {samples}, per {weights})"
         yield "importance_weighted", _Row(name, evaluation.importance_weighted)
     if evaluation.fivo is not None:

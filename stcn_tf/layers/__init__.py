@@ -1,7 +1,8 @@
-"""Keras layers over `[batch, time, channels]`, each for whole sequences and for single steps."""
+"""Keras layers over `[batch, steps, channels]`: a block of any number of steps, with a state."""
 
+from stcn_tf.layers.base import SequenceLayer, State
 from stcn_tf.layers.causal_conv import CausalConv
-from stcn_tf.layers.latent import GaussianNetwork, LatentLayer
+from stcn_tf.layers.gaussian import GaussianNetwork, LatentLayer
 from stcn_tf.layers.observation import Observation, ObservationParameters
 from stcn_tf.layers.wavenet import WavenetBlock, WavenetOutput, WavenetStack
 
@@ -11,6 +12,8 @@ __all__ = [
     "LatentLayer",
     "Observation",
     "ObservationParameters",
+    "SequenceLayer",
+    "State",
     "WavenetBlock",
     "WavenetOutput",
     "WavenetStack",

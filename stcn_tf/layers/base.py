@@ -1,7 +1,8 @@
-"""The contract of every layer here: a whole sequence at once, or one frame after the other.
+"""The contract of every layer here: a block of any number of steps, with a state.
 
-`LatentLayer` alone is outside of it: it joins two sequences and a draw from above, has no memory,
-and computes a step as a sequence of length one.
+A whole sequence is one block from the initial state, a step of generation a block of length one.
+Cutting a sequence into blocks changes nothing. `LatentLayer` alone is outside of the contract: it
+joins two sequences and a draw from above.
 """
 
 from typing import Any
@@ -13,27 +14,46 @@ State = Any  # a nested structure of tensors [batch, ...]; () where a layer has 
 
 
 class SequenceLayer(keras.layers.Layer):
-    """A layer over `[batch, time, channels]` that can also be stepped through time.
+    """A layer over `[batch, steps, channels]` that can be continued.
 
-    `call(sequence)` and repeated `step(frame, state)` from `initial_state` give the same values
-    from the same weights. The methods here are those of layers without memory (1x1 convolutions);
-    layers with memory override `initial_state` and `step`.
+    `initial_state` here is that of layers without memory; layers with one override it.
     """
 
     def initial_state(self, batch_size: tf.Tensor | int) -> State:
-        """The state before the first frame, for `batch_size` sequences."""
+        """The state before the first step, for `batch_size` sequences."""
         del batch_size
         return ()
 
-    def step(self, frame: tf.Tensor, state: State) -> tuple[Any, State]:
-        """One time step.
+    def call(
+        self, inputs: tf.Tensor, state: State, lengths: tf.Tensor | None = None
+    ) -> tuple[Any, State]:
+        """A block of steps.
 
         Args:
-            frame: [batch, channels], the input of this step.
-            state: from `initial_state` or the previous `step`.
+            inputs: [batch, steps, channels]; `steps` may be 1, or a whole sequence.
+            state: from `initial_state` or the previous block.
+            lengths: [batch] int32, steps of the block that belong to each sequence, the others
+                being padding; None: all.
 
         Returns:
-            The output of this step, [batch, channels], and the new state.
+            The outputs, [batch, steps, ...]; those of padding mean nothing. And the state of each
+            row after its own last step: a row of length 0 keeps its state.
         """
-        outputs = self.call(frame[:, tf.newaxis, :])
-        return tf.nest.map_structure(lambda output: output[:, 0], outputs), state
+        raise NotImplementedError
+
+
+def at_ends(values: tf.Tensor, lengths: tf.Tensor | None, count: int = 1) -> tf.Tensor:
+    """What each row has at its own end.
+
+    Args:
+        values: [batch, count + steps, channels]: `count` earlier ones, then those of a block.
+        lengths: [batch] int32, steps of the block that belong to each row; None: all.
+        count: how many to take.
+
+    Returns:
+        [batch, count, channels], the last `count` values up to each row's last step.
+    """
+    if lengths is None:
+        return values[:, tf.shape(values)[1] - count :]
+    index = lengths[:, tf.newaxis] + tf.range(count)
+    return tf.gather(values, index, axis=1, batch_dims=1)

@@ -5,20 +5,16 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from stcn_tf.layers.base import SequenceLayer
+from stcn_tf import noise
+from stcn_tf.layers.base import SequenceLayer, State
 from stcn_tf.layers.causal_conv import CausalConv
+from stcn_tf.noise import Seed
 
 tfd = tfp.distributions
 
 # As released; the paper does not say.
 MIN_SIGMA = 1e-3
 MAX_SIGMA = 50.0
-
-# What the authors' program puts under a variance, a component's weight and a probability before it
-# takes their logarithms.
-_VARIANCE_FLOOR = 1e-6
-_WEIGHT_FLOOR = 1e-6
-_PROBABILITY_FLOOR = 1e-5
 
 
 class ObservationParameters(NamedTuple):
@@ -40,20 +36,22 @@ class Observation(SequenceLayer):
         num_real: number of real-valued features, modelled by a Gaussian or a mixture.
         num_binary: number of binary features, each a Bernoulli.
         num_components: components of the mixture, diagonal Gaussians; 1: a diagonal Normal.
-        released_floors: compute logarithms with the floors of the authors' program. What is
-            improbable then counts for more, so that the densities do not quite integrate to 1.
         **kwargs: `name` of `keras.layers.Layer`; everything here is float32.
+
+    Attributes:
+        is_density: whether `log_prob` is of densities that integrate to 1.
 
     Raises:
         ValueError: there is no feature at all, or no component.
     """
+
+    is_density = True
 
     def __init__(
         self,
         num_real: int,
         num_binary: int,
         num_components: int = 1,
-        released_floors: bool = False,
         **kwargs,
     ):
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -64,7 +62,6 @@ class Observation(SequenceLayer):
         self.num_real = num_real
         self.num_binary = num_binary
         self.num_components = num_components
-        self.released_floors = released_floors
         sizes = {}
         if num_real:
             sizes |= {"mean": num_real * num_components, "sigma": num_real * num_components}
@@ -80,18 +77,27 @@ class Observation(SequenceLayer):
         for head in self.heads.values():
             head.build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> ObservationParameters:
-        """[batch, time, channels] -> the parameters of every step."""
+    @property
+    def num_features(self) -> int:
+        """Features of one step of x."""
+        return self.num_real + self.num_binary
+
+    def call(
+        self, inputs: tf.Tensor, state: State = (), lengths: tf.Tensor | None = None
+    ) -> tuple[ObservationParameters, State]:
+        """[batch, steps, channels] -> the parameters of every step."""
+        del lengths
         inputs = tf.cast(inputs, tf.float32)
-        outputs = {name: head(inputs) for name, head in self.heads.items()}
+        outputs = {name: head(inputs, ())[0] for name, head in self.heads.items()}
         mean = sigma = ()
         if self.num_real:
             mean = self._by_component(outputs["mean"])
             sigma = tf.nn.softplus(self._by_component(outputs["sigma"]))
             sigma = tf.clip_by_value(sigma, MIN_SIGMA, MAX_SIGMA)
-        return ObservationParameters(
+        parameters = ObservationParameters(
             mean, sigma, outputs.get("component", ()), outputs.get("binary", ())
         )
+        return parameters, state
 
     def log_prob(self, parameters: ObservationParameters, x: tf.Tensor) -> tf.Tensor:
         """Log-likelihood of x, real and binary features added.
@@ -115,7 +121,8 @@ class Observation(SequenceLayer):
     def sample(
         self,
         parameters: ObservationParameters,
-        seed: tf.Tensor,
+        seed: Seed,
+        steps: tf.Tensor,
         temperature: tf.Tensor | float = 1.0,
         binary_temperature: tf.Tensor | float = 1.0,
     ) -> tf.Tensor:
@@ -124,42 +131,49 @@ class Observation(SequenceLayer):
         Args:
             parameters: of every step.
             seed: [2] int32, stateless.
+            steps: [batch, time] int32, the number of each step in its sequence (see `noise`).
             temperature: divides the component's logits and multiplies the Gaussian's sigma; 0: the
-                mean of the most probable component.
+                mean of the heaviest component.
             binary_temperature: divides the logits of the binary features; 0: 1 where the
                 probability exceeds 0.5, as the authors' program generates.
 
         Returns:
             [batch, time, real + binary features] float32.
         """
-        seeds = tf.unstack(tf.random.split(seed, 3))
+        real_seed, discrete_seed = (noise.fold_in(seed, part) for part in range(2))
+        num_logits = self.num_binary + (self.num_components if self.num_real else 0)
+        uniform = noise.uniform(discrete_seed, steps, num_logits)
         parts = []
         if self.num_real:
-            mean, sigma = self._choose_component(parameters, seeds[0], temperature)
-            noise = tf.random.stateless_normal(tf.shape(mean), seeds[1])
-            parts.append(mean + temperature * sigma * noise)
+            of_components = uniform[..., self.num_binary :]
+            mean, sigma = self._choose_component(parameters, of_components, temperature)
+            normal = noise.standard_normal(real_seed, steps, self.num_real)
+            parts.append(mean + temperature * sigma * normal)
         if self.num_binary:
-            logits = parameters.binary_logits
-            uniform = self._uniform(tf.shape(logits), seeds[2])
-            logistic = tf.math.log(uniform) - tf.math.log1p(-uniform)
-            parts.append(tf.cast(logits + binary_temperature * logistic > 0, tf.float32))
+            of_binary = uniform[..., : self.num_binary]
+            logistic = tf.math.log(of_binary) - tf.math.log1p(-of_binary)
+            logits = parameters.binary_logits + binary_temperature * logistic
+            parts.append(tf.cast(logits > 0, tf.float32))
         return tf.concat(parts, axis=-1)
 
-    def most_probable(self, parameters: ObservationParameters, binarize: bool = True) -> tf.Tensor:
-        """The most probable x.
+    def point_estimate(self, parameters: ObservationParameters, binarize: bool = True) -> tf.Tensor:
+        """One x that stands for the distribution; of a mixture not its mode.
 
         Args:
             parameters: of every step.
             binarize: give binary features as 0 or 1; False: as the probability of 1.
 
         Returns:
-            [batch, time, real + binary features] float32: the mean of the most probable component,
-            and 1 for binary features whose probability exceeds 0.5.
+            [batch, time, real + binary features] float32: the mean of the heaviest component, and 1
+            for binary features whose probability exceeds 0.5.
         """
-        x = self.sample(parameters, (0, 0), temperature=0.0, binary_temperature=0.0)
-        if binarize or not self.num_binary:
-            return x
-        return tf.concat([x[..., : self.num_real], tf.sigmoid(parameters.binary_logits)], axis=-1)
+        parts = []
+        if self.num_real:
+            parts.append(self._choose_component(parameters, None, 0.0)[0])
+        if self.num_binary:
+            logits = parameters.binary_logits
+            parts.append(tf.cast(logits > 0, tf.float32) if binarize else tf.sigmoid(logits))
+        return tf.concat(parts, axis=-1)
 
     def _by_component(self, flat: tf.Tensor) -> tf.Tensor:
         # The heads are laid out [feature, component], component fastest, as released.
@@ -167,48 +181,40 @@ class Observation(SequenceLayer):
         return tf.linalg.matrix_transpose(tf.reshape(flat, shape))
 
     def _log_prob_of_real(self, parameters: ObservationParameters, real: tf.Tensor) -> tf.Tensor:
-        sigma = parameters.sigma
-        if self.released_floors:
-            sigma = tf.sqrt(tf.maximum(sigma**2, _VARIANCE_FLOOR))
-        components = tfd.MultivariateNormalDiag(parameters.mean, sigma)
+        components = tfd.MultivariateNormalDiag(parameters.mean, self._sigma(parameters))
         log_probs = components.log_prob(real[..., tf.newaxis, :])
         if self.num_components == 1:
             return log_probs[..., 0]
-        if self.released_floors:
-            weights = tf.nn.softmax(parameters.component_logits)
-            log_weights = tf.math.log(tf.maximum(weights, _WEIGHT_FLOOR))
-        else:
-            log_weights = tf.nn.log_softmax(parameters.component_logits)
-        return tf.reduce_logsumexp(log_weights + log_probs, axis=-1)
+        return tf.reduce_logsumexp(self._log_weights(parameters) + log_probs, axis=-1)
+
+    def _sigma(self, parameters: ObservationParameters) -> tf.Tensor:
+        return parameters.sigma
+
+    def _log_weights(self, parameters: ObservationParameters) -> tf.Tensor:
+        return tf.nn.log_softmax(parameters.component_logits)
 
     def _log_prob_of_binary(self, logits: tf.Tensor, binary: tf.Tensor) -> tf.Tensor:
-        if self.released_floors:
-            one, zero = (
-                tf.math.log(tf.maximum(tf.sigmoid(signed), _PROBABILITY_FLOOR))
-                for signed in (logits, -logits)
-            )
-            return binary * one + (1.0 - binary) * zero
         return tfd.Bernoulli(logits=logits, dtype=tf.float32).log_prob(binary)
 
     def _choose_component(
-        self, parameters: ObservationParameters, seed: tf.Tensor, temperature: tf.Tensor | float
+        self,
+        parameters: ObservationParameters,
+        uniform: tf.Tensor | None,
+        temperature: tf.Tensor | float,
     ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and sigma of a component drawn by its weight; without `uniform` of the heaviest."""
         if self.num_components == 1:
             return parameters.mean[..., 0, :], parameters.sigma[..., 0, :]
-        # Gumbel's argmax, with the temperature on the noise so that 0 is allowed.
         logits = parameters.component_logits
-        gumbel = -tf.math.log(-tf.math.log(self._uniform(tf.shape(logits), seed)))
-        chosen = tf.argmax(logits + temperature * gumbel, axis=-1, output_type=tf.int32)
+        if uniform is not None:
+            # Gumbel's argmax, with the temperature on the noise so that 0 is allowed.
+            logits -= temperature * tf.math.log(-tf.math.log(uniform))
+        chosen = tf.argmax(logits, axis=-1, output_type=tf.int32)
         mean, sigma = (
             tf.gather(values, chosen, axis=2, batch_dims=2)
             for values in (parameters.mean, parameters.sigma)
         )
         return mean, sigma
-
-    @staticmethod
-    def _uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        # Neither 0 nor 1, whose logarithms the callers could not take.
-        return tf.random.stateless_uniform(shape, seed, minval=1e-7, maxval=1.0 - 1e-7)
 
     def get_config(self):
         return {
@@ -216,5 +222,4 @@ class Observation(SequenceLayer):
             "num_real": self.num_real,
             "num_binary": self.num_binary,
             "num_components": self.num_components,
-            "released_floors": self.released_floors,
         }

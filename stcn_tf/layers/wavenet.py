@@ -58,25 +58,19 @@ class WavenetBlock(SequenceLayer):
             self.residual_conv = CausalConv(self.filters, name="residual", dtype=self.dtype_policy)
             self.residual_conv.build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> WavenetOutput:
-        """[batch, time, channels] -> residual and skip output, each [batch, time, filters]."""
-        return self._combine(inputs, self.filter_conv(inputs), self.gate_conv(inputs))
-
     def initial_state(self, batch_size: tf.Tensor | int) -> State:
         """Filter and gate read the same inputs, so they share one memory."""
         return self.filter_conv.initial_state(batch_size)
 
-    def step(self, frame: tf.Tensor, state: State) -> tuple[WavenetOutput, State]:
-        """[batch, channels] -> residual and skip output, each [batch, filters]; new state."""
-        filtered, new_state = self.filter_conv.step(frame, state)
-        gated, _ = self.gate_conv.step(frame, state)
-        combined = self._combine(*(t[:, tf.newaxis] for t in (frame, filtered, gated)))
-        return WavenetOutput(*(t[:, 0] for t in combined)), new_state
-
-    def _combine(self, inputs: tf.Tensor, filtered: tf.Tensor, gated: tf.Tensor) -> WavenetOutput:
-        skip = self.output_conv(filtered * gated)
-        carried = self.residual_conv(inputs) if self.residual_conv else inputs
-        return WavenetOutput(skip + tf.cast(carried, skip.dtype), skip)
+    def call(
+        self, inputs: tf.Tensor, state: State, lengths: tf.Tensor | None = None
+    ) -> tuple[WavenetOutput, State]:
+        """[batch, steps, channels] -> both outputs, [batch, steps, filters] each."""
+        taps, state = self.filter_conv.read_taps(inputs, state, lengths)
+        hidden = self.filter_conv.multiply(taps) * self.gate_conv.multiply(taps)
+        skip, _ = self.output_conv(hidden, ())
+        carried = self.residual_conv(inputs, ())[0] if self.residual_conv else inputs
+        return WavenetOutput(skip + tf.cast(carried, skip.dtype), skip), state
 
     def get_config(self):
         return {
@@ -119,26 +113,20 @@ class WavenetStack(SequenceLayer):
             block.build(input_shape)
             input_shape = (*input_shape[:-1], self.filters)
 
-    def call(self, inputs: tf.Tensor) -> list[WavenetOutput]:
-        """[batch, time, channels] -> the outputs of every block, lowest first."""
-        outputs = []
-        for block in self.blocks:
-            outputs.append(block(inputs))
-            inputs = outputs[-1].residual
-        return outputs
-
     def initial_state(self, batch_size: tf.Tensor | int) -> State:
         """One state for each block, lowest first."""
         return tuple(block.initial_state(batch_size) for block in self.blocks)
 
-    def step(self, frame: tf.Tensor, state: State) -> tuple[list[WavenetOutput], State]:
-        """[batch, channels] -> the outputs of every block for this step; new state."""
+    def call(
+        self, inputs: tf.Tensor, state: State, lengths: tf.Tensor | None = None
+    ) -> tuple[list[WavenetOutput], State]:
+        """[batch, steps, channels] -> the outputs of every block, lowest first."""
         outputs, new_state = [], []
         for block, block_state in zip(self.blocks, state, strict=True):
-            output, block_state = block.step(frame, block_state)
+            output, block_state = block(inputs, block_state, lengths)
             outputs.append(output)
             new_state.append(block_state)
-            frame = output.residual
+            inputs = output.residual
         return outputs, tuple(new_state)
 
     def get_config(self):

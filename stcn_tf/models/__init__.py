@@ -2,57 +2,64 @@
 
 from stcn_tf.config import ModelConfig
 from stcn_tf.data.records import DatasetCard
-from stcn_tf.models.base import ScoreTerms, Seed, SequenceModel
-from stcn_tf.models.stcn import STCN, STCNOutput
+from stcn_tf.layers.observation import Observation
+from stcn_tf.models.base import SequenceModel, State, Terms
+from stcn_tf.models.stcn import STCN
 from stcn_tf.models.wavenet import Wavenet
+from stcn_tf.released.observation import ReleasedObservation
+from stcn_tf.released.stcn import ReleasedSTCN
 
-__all__ = ["STCN", "STCNOutput", "ScoreTerms", "Seed", "SequenceModel", "Wavenet", "build_model"]
+__all__ = ["STCN", "SequenceModel", "State", "Terms", "Wavenet", "build_model"]
 
 
 def build_model(
     config: ModelConfig, card: DatasetCard, compute_dtype: str = "float32"
 ) -> SequenceModel:
-    """Makes a model with its weights.
-
-    Args:
-        config: the model's settings.
-        card: of the records, which say how many features of which kind a step has.
-        compute_dtype: policy of the convolutions, "float32" or "mixed_bfloat16".
-
-    Returns:
-        The built model, its weights drawn from Keras' global seed.
-    """
+    """Temporary."""
+    kind = ReleasedObservation if config.released_floors else Observation
+    observation = kind(
+        card.num_real,
+        card.num_binary,
+        config.num_components if config.observation == "gmm" else 1,
+        name="observation",
+    )
     common = {
-        "num_real": card.num_real,
-        "num_binary": card.num_binary,
-        "num_components": config.num_components if config.observation == "gmm" else 1,
+        "observation": observation,
         "num_filters": config.num_filters,
         "kernel_size": config.kernel_size,
         "output_layers": config.output_layers,
         "output_filters": config.output_filters,
         "output_type": config.output_type,
         "output_kernel_size": config.output_kernel_size,
-        "released_floors": config.released_floors,
         "compute_dtype": compute_dtype,
         "name": config.model,
     }
     if config.model.startswith("wavenet"):
         model = Wavenet(
+            wavenet_blocks=config.wavenet_blocks,
             dilations=config.stack_dilations,
-            dense_blocks=config.wavenet_dense_blocks if config.model == "wavenet_dense" else (),
+            wavenet_dense_blocks=config.wavenet_dense_blocks
+            if config.model == "wavenet_dense"
+            else (),
             first_frame=config.first_frame,
             **common,
         )
     else:
-        model = STCN(
-            dilations=config.stack_dilations,
+        cls = STCN
+        if config.released_floors or config.posterior_draws == "independent":
+            cls = ReleasedSTCN
+            common |= {
+                "posterior_draws": config.posterior_draws,
+                "released_floors": config.released_floors,
+            }
+        model = cls(
+            dilations=config.dilations,
             blocks_per_layer=config.blocks_per_layer,
             latent_sizes=config.latent_sizes,
             latent_hidden_layers=config.latent_hidden_layers,
             latent_filters=config.latent_filters,
             dense=config.model == "stcn_dense",
-            posterior_draws=config.posterior_draws,
-            posterior_precision=config.posterior_precision,
+            posterior_scale=config.posterior_precision,
             **common,
         )
     model.build()

@@ -1,4 +1,16 @@
-"""What every sequence model offers: score a batch of sequences, and generate step by step."""
+"""The contract of every sequence model: five operations, and what is made of them.
+
+    start(batch)                               before the first frame
+    encode(x, lengths, state)                  what no latent touches, once for any number of draws
+    observe(encoded, x, lengths, state, seed)  latents from the posterior: scoring, reconstruction,
+                                               a step of a particle filter, a given beginning
+    predict_next(state, seed)                  latents from the prior, one step
+    advance(pending, x)                        the frame that was drawn or given
+
+x is [batch, steps, features]. `encode` and `observe` take a block of any number of steps; cutting a
+sequence into blocks changes nothing (a posterior that sees the future smooths within its block).
+Sequences in a batch may have different lengths: each row of a state is at its own sequence's end.
+"""
 
 from typing import Any, NamedTuple
 
@@ -6,28 +18,46 @@ import keras
 import tensorflow as tf
 
 from stcn_tf.layers.observation import Observation, ObservationParameters
-
-# Any two integers; a tensor [2] int32 inside tf.function.
-Seed = tuple[int, int] | tf.Tensor
+from stcn_tf.noise import Seed
 
 
-class ScoreTerms(NamedTuple):
+class State(NamedTuple):
+    """Where a model is in each sequence."""
+
+    step: tf.Tensor  # [batch] int32, frames observed so far
+    encoder: Any  # what no latent touches; nested tensors [batch, ...]
+    latent: Any  # what latents reach; nested tensors [batch, ...], () where none do
+
+
+class Encoded(NamedTuple):
+    """A block of frames, before any latent is drawn."""
+
+    steps: Any  # nested tensors [batch, steps, ...], which may be cut along time
+    state: Any  # `State.encoder` after the block
+
+
+class Terms(NamedTuple):
     """The terms of the bound for each step, in nats, 0 beyond a sequence's length.
 
     `log_likelihood` is of the normalised values that the records hold.
     """
 
-    log_likelihood: tf.Tensor  # [batch, time], log p(x_t | z_t)
-    kl: tf.Tensor  # [batch, time, layers], KL of q(z_t^l) from p(z_t^l), layer 0 = lowest
-    kl_per_unit: tuple[tf.Tensor, ...]  # for each layer [batch, time, units]; sums to `kl`
-    # [batch, time], log p(x_t, z_t) - log q(z_t): with z_t from q its mean is a bound on
-    # log p(x_t), and its exponential has the mean p(x_t). See `bounds`. (Without noise, z being the
-    # mean of q, it is no such weight.)
+    log_likelihood: tf.Tensor  # [batch, steps], log p(x_t | z_t)
+    kl: tf.Tensor  # [batch, steps, layers], KL of q(z_t^l) from p(z_t^l), layer 0 = lowest
+    kl_per_unit: tuple[tf.Tensor, ...]  # for each layer [batch, steps, units]; sums to `kl`
+    # [batch, steps], log p(x_t, z_t) - log q(z_t): with z_t from q its mean is a bound on
+    # log p(x_t), and its exponential has the mean p(x_t). See `bounds`. (At another temperature
+    # than 1 it is no such weight.)
     log_weight: tf.Tensor
+    # [batch, steps], costs that are trained and are no part of any reported number.
+    auxiliary: tf.Tensor
+    # Of p(x_t | z_t), not masked. First frames that the model must be given have none that means
+    # anything.
+    parameters: ObservationParameters
 
 
 class SequenceModel(keras.Model):
-    """Base of the models. A subclass defines `encode`, `score_encoded` and the step-wise methods.
+    """Base of the models. A subclass defines the five operations.
 
     Models are made from a run's config.json (`stcn_tf.models.build_model`), not from a Keras
     config, so they have no `get_config`.
@@ -53,7 +83,7 @@ class SequenceModel(keras.Model):
     @property
     def num_features(self) -> int:
         """Features of one step of x."""
-        return self.observation.num_real + self.observation.num_binary
+        return self.observation.num_features
 
     @property
     def bound_name(self) -> str:
@@ -61,130 +91,133 @@ class SequenceModel(keras.Model):
         return "ELBO" if self.latent_sizes else "log-likelihood"
 
     @property
-    def is_released_objective_a_bound(self) -> bool:
-        """Whether counting each layer's KL once, as the authors' program does, gives a bound."""
+    def is_objective_a_bound(self) -> bool:
+        """Whether counting each layer's KL once, as training does, gives a lower bound."""
         return all(weight == 1.0 for weight in self.elbo_kl_weights)
 
     def num_scored(self, lengths: tf.Tensor) -> tf.Tensor:
         """How many steps of sequences of these lengths are scored; of the same type and shape."""
         return tf.maximum(lengths - self.num_given_frames, 0)
 
+    # The five operations
+
+    def start(self, batch_size: tf.Tensor | int) -> State:
+        """The state before the first frame.
+
+        Args:
+            batch_size: number of sequences.
+        """
+        raise NotImplementedError
+
+    def encode(self, x: tf.Tensor, lengths: tf.Tensor, state: State) -> Encoded:
+        """What does not depend on the latents of the block: computed once for any number of draws.
+
+        Args:
+            x: [batch, steps, features] float32, normalised; zero beyond each row's length.
+            lengths: [batch] int32, steps of the block that belong to each row, 0 to `steps`.
+            state: before the block.
+        """
+        raise NotImplementedError
+
+    def observe(
+        self,
+        encoded: Encoded,
+        x: tf.Tensor,
+        lengths: tf.Tensor,
+        state: State,
+        seed: Seed = (0, 0),
+        temperature: tf.Tensor | float = 1.0,
+    ) -> tuple[Terms, State]:
+        """Draws the latents of a block from the posterior and scores its frames.
+
+        Args:
+            encoded: of these frames, from `encode`.
+            x: as in `encode`, like `lengths`.
+            lengths: [batch] int32.
+            state: before the block. Its `encoder` part is not read.
+            seed: of the latent noise; the same seed gives the same draws for the same step of the
+                same row, however the sequence is cut or padded.
+            temperature: multiplies the latent noise; 0: the posterior's means.
+
+        Returns:
+            Terms, masked by `lengths`; and the state of each row after its own last frame.
+        """
+        raise NotImplementedError
+
+    def predict_next(
+        self, state: State, seed: Seed = (0, 0), temperature: tf.Tensor | float = 1.0
+    ) -> tuple[ObservationParameters, Any]:
+        """Predicts the next frame from those before it, with latents drawn from the prior.
+
+        Args:
+            state: after those frames.
+            seed: of the latent noise.
+            temperature: multiplies the latent noise; 0: prior means.
+
+        Returns:
+            p(x_t | z_t) with a time axis of length one, and what `advance` goes on from.
+        """
+        raise NotImplementedError
+
+    def advance(self, pending: Any, x: tf.Tensor) -> State:
+        """Takes the frame that was drawn or given, with the latents that predicted it.
+
+        Args:
+            pending: from `predict_next`.
+            x: [batch, 1, features] float32.
+
+        Returns:
+            The state after that frame.
+        """
+        raise NotImplementedError
+
+    # What is made of them
+
     def score(
-        self, x: tf.Tensor, lengths: tf.Tensor, seed: Seed = (0, 0), noise: str = "sample"
-    ) -> ScoreTerms:
-        """Scores sequences: the one function that training and evaluation share.
+        self,
+        x: tf.Tensor,
+        lengths: tf.Tensor,
+        seed: Seed = (0, 0),
+        temperature: tf.Tensor | float = 1.0,
+    ) -> Terms:
+        """Scores whole sequences: one block from the start.
 
         Args:
             x: [batch, time, features] float32, normalised, zero-padded.
             lengths: [batch] int32, steps of each sequence.
-            seed: of the latent noise; the same seed gives the same terms for the same batch,
-                however much it is padded.
-            noise: "sample": latents are drawn from the posterior; "zero": they are its means.
-
-        Returns:
-            ScoreTerms, masked by `lengths`.
+            seed: of the latent noise, see `observe`.
+            temperature: see `observe`.
         """
-        return self.score_encoded(self.encode(x), x, lengths, seed, noise)
+        x, lengths = tf.convert_to_tensor(x, tf.float32), tf.convert_to_tensor(lengths, tf.int32)
+        state = self.start(tf.shape(x)[0])
+        return self.observe(self.encode(x, lengths, state), x, lengths, state, seed, temperature)[0]
 
-    def encode(self, x: tf.Tensor) -> Any:
-        """What does not depend on the latents: computed once for any number of draws.
+    def call(self, x: tf.Tensor, seed: Seed = (0, 0)) -> Terms:
+        """`score` of sequences without padding: what `model(x)` and `model.predict(x)` give."""
+        return self.score(x, tf.fill([tf.shape(x)[0]], tf.shape(x)[1]), seed)
+
+    def reconstruction(self, terms: Terms, x: tf.Tensor, binarize: bool = True) -> tf.Tensor:
+        """One x_t that stands for p(x_t | z_t), given latents from the posterior, which saw x_t.
 
         Args:
+            terms: of x, from `score`.
             x: [batch, time, features] float32, normalised.
-        """
-        raise NotImplementedError
-
-    def score_encoded(
-        self,
-        encoded: Any,
-        x: tf.Tensor,
-        lengths: tf.Tensor,
-        seed: Seed = (0, 0),
-        noise: str = "sample",
-    ) -> ScoreTerms:
-        """`score` of sequences that `encode` has been given.
-
-        Args:
-            encoded: from `encode`.
-            x: as in `score`, like the others.
-            lengths: [batch] int32.
-            seed: of the latent noise.
-            noise: "sample" or "zero".
-        """
-        raise NotImplementedError
-
-    def initial_output_state(self, batch_size: tf.Tensor | int) -> Any:
-        """The state before the first `score_step`; where `do_latents_reach_across_steps`."""
-        raise NotImplementedError
-
-    def score_step(
-        self, encoded: Any, x: tf.Tensor, mask: tf.Tensor, state: Any, seed: Seed
-    ) -> tuple[ScoreTerms, Any]:
-        """Scores one step, with latents from the posterior: what a particle filter repeats.
-
-        Args:
-            encoded: of this step, with a time axis of length one.
-            x: [batch, 1, features] float32.
-            mask: [batch, 1] bool, whether the step belongs to its sequence.
-            state: from `initial_output_state` or the previous call.
-            seed: of this step's latent noise.
-
-        Returns:
-            ScoreTerms with a time axis of length one, and the new state.
-        """
-        raise NotImplementedError
-
-    def reconstruct(self, x: tf.Tensor, seed: Seed = (0, 0), binarize: bool = True) -> tf.Tensor:
-        """The most probable x_t, given latents from the posterior, which has seen x_t.
-
-        Args:
-            x: [batch, time, features] float32, normalised.
-            seed: of the latent noise; the latents are those that `score` draws with it.
             binarize: give binary features as 0 or 1; False: as the probability of 1.
 
         Returns:
-            [batch, time, features] float32: the mean of the most probable component, and 1 for
-            binary features whose probability exceeds 0.5. Without latents, the prediction of x_t
-            from the past. First frames that the model must be given are those of x.
+            [batch, time, features] float32, see `Observation.point_estimate`. Without latents, of
+            the prediction of x_t from the past. First frames that the model must be given are
+            those of x.
         """
-        x = tf.convert_to_tensor(x, tf.float32)
-        parameters = self.reconstruction_parameters(x, seed)
-        rebuilt = self.observation.most_probable(parameters, binarize)
-        return tf.concat([x[:, : self.num_given_frames], rebuilt], axis=1)
+        given = self.num_given_frames
+        rebuilt = self.observation.point_estimate(terms.parameters, binarize)
+        return tf.concat([x[:, :given], rebuilt[:, given:]], axis=1)
 
-    def reconstruction_parameters(self, x: tf.Tensor, seed: Seed = (0, 0)) -> ObservationParameters:
-        """p(x_t | z_t) of every scored step, with latents from the posterior.
-
-        Args:
-            x: [batch, time, features] float32, normalised.
-            seed: of the latent noise, as in `score`.
-
-        Returns:
-            The parameters; their time axis is `num_given_frames` shorter than that of x.
-        """
-        raise NotImplementedError
-
-    def initial_state(self, batch_size: tf.Tensor | int) -> Any:
-        """The state before the first step of `predict_step`."""
-        raise NotImplementedError
-
-    def predict_step(
-        self, previous: tf.Tensor, state: Any, seed: Seed, temperature: tf.Tensor | float = 1.0
-    ) -> tuple[ObservationParameters, Any]:
-        """Predicts x_t from the past, with latents drawn from the prior.
-
-        Args:
-            previous: [batch, features], x_{t-1}; zeros for the first step.
-            state: from `initial_state` or the previous call.
-            seed: of this step's latent noise.
-            temperature: multiplies the latent noise; 0: prior means.
-
-        Returns:
-            p(x_t | z_t) with a time axis of length one, and the new state.
-        """
-        raise NotImplementedError
+    def steps_of(self, state: State, x: tf.Tensor) -> tf.Tensor:
+        """[batch, steps] int32: the number of each step of a block in its own sequence."""
+        return state.step[:, tf.newaxis] + tf.range(tf.shape(x)[1])
 
 
 def sequence_mask(lengths: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """[batch, time] bool: True on the steps that belong to a sequence."""
+    """[batch, steps] bool: True on the steps that belong to a sequence."""
     return tf.sequence_mask(lengths, tf.shape(x)[1])

@@ -7,36 +7,44 @@ likelihood of these models is exact: they have no latent variables.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
-from stcn_tf.layers import output
+from stcn_tf.layers import serial
+from stcn_tf.layers.base import State as LayerState
+from stcn_tf.layers.base import at_ends
 from stcn_tf.layers.causal_conv import CausalConv
-from stcn_tf.layers.observation import Observation, ObservationParameters
+from stcn_tf.layers.observation import Observation
 from stcn_tf.layers.wavenet import WavenetOutput, WavenetStack
-from stcn_tf.models.base import ScoreTerms, Seed, SequenceModel, sequence_mask
+from stcn_tf.models.base import Encoded, SequenceModel, State, Terms, sequence_mask
+
+
+class EncoderState(NamedTuple):
+    """The past of each sequence."""
+
+    previous: tf.Tensor  # [batch, 1, features], the last frame; zeros before the first one
+    layers: tuple[LayerState, ...]  # causal, stack, output layers; before they have read that frame
 
 
 class Wavenet(SequenceModel):
-    """Wavenet, and with `dense_blocks` Wavenet-dense.
+    """Wavenet, and with `wavenet_dense_blocks` Wavenet-dense.
 
     Args:
-        num_real: real-valued features of x, which come first.
-        num_binary: binary features of x.
-        num_components: components of the observation's GMM; 1: a Normal.
+        observation: the observation heads, not built.
         num_filters: filters of the first convolution and of the stack.
         kernel_size: taps of the causal convolutions.
-        dilations: of each Wavenet block, lowest first.
+        wavenet_blocks: number of Wavenet blocks.
+        dilations: of the blocks, lowest first, over and over.
         output_layers: output layers between the stack and the heads.
         output_filters: their filters.
-        output_type: "conv1x1" or "wavenet", see `make_output_layers`.
+        output_type: "conv1x1" or "wavenet", see `serial.make_output_layers`.
         output_kernel_size: taps of Wavenet output layers.
-        dense_blocks: numbers of the blocks, 1 the lowest, whose residual outputs are concatenated
-            (Wavenet-dense); empty: the skip outputs of all blocks are summed (Wavenet).
+        wavenet_dense_blocks: numbers of the blocks, 1 the lowest, whose residual outputs are
+            concatenated (Wavenet-dense); empty: the skip outputs of all blocks are summed.
         first_frame: "scored": x_1 is predicted from a zero frame, so that this model and STCN score
             the same steps; "given": as released, x_1 is only an input.
-        released_floors: see `Observation`.
         compute_dtype: policy of the convolutions, "float32" or "mixed_bfloat16".
         **kwargs: `name` of `keras.Model`.
 
@@ -47,19 +55,17 @@ class Wavenet(SequenceModel):
     def __init__(
         self,
         *,
-        num_real: int,
-        num_binary: int,
-        num_components: int,
+        observation: Observation,
         num_filters: int,
         kernel_size: int,
+        wavenet_blocks: int,
         dilations: Sequence[int],
         output_layers: int,
         output_filters: int,
         output_type: str = "conv1x1",
         output_kernel_size: int = 2,
-        dense_blocks: Sequence[int] = (),
+        wavenet_dense_blocks: Sequence[int] = (),
         first_frame: str = "scored",
-        released_floors: bool = False,
         compute_dtype: str = "float32",
         **kwargs,
     ):
@@ -67,20 +73,26 @@ class Wavenet(SequenceModel):
         super().__init__(**{"name": "wavenet", **kwargs, "dtype": "float32"})
         if first_frame not in ("scored", "given"):
             raise ValueError(f"first_frame must be 'scored' or 'given', got {first_frame!r}")
-        top = len(dilations)
-        if not all(1 <= block <= top for block in dense_blocks):
-            raise ValueError(f"dense_blocks must be from 1 to {top}, got {dense_blocks}")
+        if not all(1 <= block <= wavenet_blocks for block in wavenet_dense_blocks):
+            raise ValueError(
+                f"wavenet_dense_blocks must be from 1 to {wavenet_blocks}, got "
+                f"{wavenet_dense_blocks}"
+            )
         self.num_given_frames = 1 if first_frame == "given" else 0
-        self.dense_blocks = tuple(dense_blocks)
+        self.dense_blocks = tuple(wavenet_dense_blocks)
         policy = keras.DTypePolicy(compute_dtype)
         self.causal = CausalConv(num_filters, kernel_size, name="causal", dtype=policy)
-        self.stack = WavenetStack(num_filters, kernel_size, dilations, name="stack", dtype=policy)
-        self.output_layers = output.make_output_layers(
+        self.stack = WavenetStack(
+            num_filters,
+            kernel_size,
+            [dilations[block % len(dilations)] for block in range(wavenet_blocks)],
+            name="stack",
+            dtype=policy,
+        )
+        self.output_layers = serial.make_output_layers(
             output_type, output_layers, output_filters, output_kernel_size, policy
         )
-        self.observation = Observation(
-            num_real, num_binary, num_components, released_floors, name="observation"
-        )
+        self.observation = observation
 
     @property
     def receptive_field(self) -> int:
@@ -93,99 +105,93 @@ class Wavenet(SequenceModel):
         filters = self.stack.filters
         self.causal.build((None, None, self.num_features))
         self.stack.build((None, None, filters))
-        channels = filters * (len(self.dense_blocks) or 1)
-        channels = output.build(self.output_layers, channels)
+        channels = serial.build(self.output_layers, filters * (len(self.dense_blocks) or 1))
         self.observation.build((None, None, channels))
         self.built = True
 
-    def call(self, x: tf.Tensor) -> ObservationParameters:
-        """Predicts each scored frame from those before it.
+    def start(self, batch_size: tf.Tensor | int) -> State:
+        """See `SequenceModel.start`.
 
-        Args:
-            x: [batch, time, features] float32, normalised.
-
-        Returns:
-            p(x_t | x_1, ..., x_{t-1}) for every scored t: the time axis is that of x, or one
-            shorter where the first frame is given.
+        Where x_1 is scored a zero frame comes before it. Where it is given nothing does, only the
+        zero padding of each layer, as released.
         """
-        # Where the first frame is given there is no zero frame in front, only the zero padding of
-        # each layer, as released.
-        inputs = x if self.num_given_frames else tf.pad(x, [[0, 0], [1, 0], [0, 0]])
-        # The prediction of the frame after the last one is computed in vain, heads too: TensorFlow
-        # has no convolution over the no frames that a given frame alone would leave.
-        outputs = output.apply(self.output_layers, self._read(self.stack(self.causal(inputs))))
-        return tf.nest.map_structure(lambda p: p[:, :-1], self.observation(outputs))
+        return State(
+            step=tf.zeros([batch_size], tf.int32),
+            encoder=EncoderState(
+                previous=tf.zeros([batch_size, 1, self.num_features]),
+                layers=(
+                    self.causal.initial_state(batch_size),
+                    self.stack.initial_state(batch_size),
+                    serial.initial_state(self.output_layers, batch_size),
+                ),
+            ),
+            latent=(),
+        )
 
-    def encode(self, x: tf.Tensor) -> ObservationParameters:
-        """See `SequenceModel.encode`."""
-        return self.call(tf.convert_to_tensor(x, tf.float32))
+    def encode(self, x: tf.Tensor, lengths: tf.Tensor, state: State) -> Encoded:
+        """See `SequenceModel.encode`: what the heads read to predict each frame."""
+        # The one-step shift: each frame is predicted from those before it.
+        frames = tf.concat([state.encoder.previous, x], axis=1)
+        if not self.num_given_frames:
+            read, layers = self._read(frames[:, :-1], state.encoder.layers, lengths)
+        else:
+            # Of a row without a frame before the block the layers read x alone, and what they say
+            # of x_t predicts the next frame: one position later.
+            is_first = state.step == 0
+            rows = is_first[:, tf.newaxis, tf.newaxis]
+            consumed = tf.maximum(lengths - tf.cast(is_first, tf.int32), 0)
+            inputs = tf.where(rows, x, frames[:, :-1])
+            read, layers = self._read(inputs, state.encoder.layers, consumed)
+            later = tf.pad(read, [[0, 0], [1, 0], [0, 0]])[:, :-1]
+            read = tf.where(rows, later, read)
+        return Encoded(read, EncoderState(at_ends(frames, lengths), layers))
 
-    def score_encoded(
-        self,
-        encoded: ObservationParameters,
-        x: tf.Tensor,
-        lengths: tf.Tensor,
-        seed: Seed = (0, 0),
-        noise: str = "sample",
-    ) -> ScoreTerms:
-        """See `SequenceModel.score_encoded`; nothing is drawn, there is no layer of latents."""
-        del seed, noise
-        x = tf.convert_to_tensor(x, tf.float32)
-        given = self.num_given_frames
-        log_likelihood = self.observation.log_prob(encoded, x[:, given:])
-        log_likelihood = tf.pad(log_likelihood, [[0, 0], [given, 0]])
-        log_likelihood = tf.where(sequence_mask(lengths, x), log_likelihood, 0.0)
-        return ScoreTerms(
+    def observe(self, encoded, x, lengths, state, seed=(0, 0), temperature=1.0):
+        """See `SequenceModel.observe`; nothing is drawn, there is no layer of latents."""
+        del seed, temperature
+        parameters, _ = self.observation(encoded.steps)
+        is_scored = self.steps_of(state, x) >= self.num_given_frames
+        log_likelihood = self.observation.log_prob(parameters, x)
+        log_likelihood = tf.where(sequence_mask(lengths, x) & is_scored, log_likelihood, 0.0)
+        terms = Terms(
             log_likelihood=log_likelihood,
             kl=tf.zeros([*tf.unstack(tf.shape(x)[:2]), 0]),
             kl_per_unit=(),
             log_weight=log_likelihood,
+            auxiliary=tf.zeros_like(log_likelihood),
+            parameters=parameters,
         )
+        return terms, State(state.step + lengths, encoded.state, ())
 
-    def reconstruction_parameters(self, x: tf.Tensor, seed: Seed = (0, 0)) -> ObservationParameters:
-        """See `SequenceModel.reconstruction_parameters`: the predictions, one step ahead."""
-        del seed
-        return self.call(x)
-
-    def initial_state(self, batch_size: tf.Tensor | int):
-        """See `SequenceModel.initial_state`."""
-        return {
-            "frames_left_out": tf.fill([batch_size], self.num_given_frames),
-            "layers": (
-                self.causal.initial_state(batch_size),
-                self.stack.initial_state(batch_size),
-                output.initial_state(self.output_layers, batch_size),
-            ),
-        }
-
-    def predict_step(self, previous, state, seed, temperature=1.0):
-        """See `SequenceModel.predict_step`; nothing is drawn."""
+    def predict_next(self, state, seed=(0, 0), temperature=1.0):
+        """See `SequenceModel.predict_next`; nothing is drawn."""
         del seed, temperature
-        causal_state, stack_state, output_state = state["layers"]
-        frame, causal_state = self.causal.step(previous, causal_state)
-        outputs, stack_state = self.stack.step(frame, stack_state)
-        outputs = [WavenetOutput(*(t[:, tf.newaxis] for t in o)) for o in outputs]
-        read, output_state = output.step(
-            self.output_layers, self._read(outputs)[:, 0], output_state
-        )
-        new_layers = (causal_state, stack_state, output_state)
-        left_out = state["frames_left_out"]
+        # Rows without a frame before have nothing to read yet, where the first one is given.
+        lengths = None
         if self.num_given_frames:
-            # The zero frame that generation begins with is none that this model has been fed.
-            new_layers = tf.nest.map_structure(
-                lambda old, new: tf.where(
-                    tf.reshape(left_out > 0, [-1] + [1] * (len(new.shape) - 1)), old, new
-                ),
-                state["layers"],
-                new_layers,
-            )
-            left_out = tf.maximum(left_out - 1, 0)
-        parameters = self.observation(read[:, tf.newaxis])
-        return parameters, {"frames_left_out": left_out, "layers": new_layers}
+            lengths = tf.minimum(state.step, 1)
+        read, layers = self._read(state.encoder.previous, state.encoder.layers, lengths)
+        parameters, _ = self.observation(read)
+        return parameters, state._replace(encoder=state.encoder._replace(layers=layers))
 
-    def _read(self, outputs: list[WavenetOutput]) -> tf.Tensor:
+    def advance(self, pending: State, x: tf.Tensor) -> State:
+        """See `SequenceModel.advance`."""
+        return pending._replace(step=pending.step + 1, encoder=pending.encoder._replace(previous=x))
+
+    def _read(
+        self, frames: tf.Tensor, state: tuple[LayerState, ...], lengths: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tuple[LayerState, ...]]:
+        """All layers below the heads."""
+        causal, stack, output = state
+        hidden, causal = self.causal(frames, causal, lengths)
+        outputs, stack = self.stack(hidden, stack, lengths)
+        read, output = serial.run(self.output_layers, self._gathered(outputs), output, lengths)
+        return read, (causal, stack, output)
+
+    def _gathered(self, outputs: list[WavenetOutput]) -> tf.Tensor:
+        """What the output layers read of the blocks."""
         if self.dense_blocks:
             read = tf.concat([outputs[block - 1].residual for block in self.dense_blocks], axis=-1)
         else:
-            read = tf.add_n([o.skip for o in outputs])
+            read = tf.add_n([output.skip for output in outputs])
         return tf.nn.relu(read)

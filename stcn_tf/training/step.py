@@ -5,10 +5,11 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from stcn_tf.bounds import sum_over_time
+from stcn_tf import bounds, noise
 from stcn_tf.config import TrainingConfig
 from stcn_tf.data.batches import Batch
 from stcn_tf.models.base import SequenceModel
+from stcn_tf.seeds import Stream
 from stcn_tf.training import schedules
 
 _ADAM_EPSILON = 1e-8  # TensorFlow 1's default, which the paper's "default parameters" are
@@ -19,7 +20,8 @@ class StepResult(NamedTuple):
 
     log_likelihood: tf.Tensor  # [], nats
     kl: tf.Tensor  # [layers], nats
-    elbo: tf.Tensor  # [], nats, a valid bound
+    elbo: tf.Tensor  # [], nats, a valid bound (of a particle filter's proposals none)
+    objective: tf.Tensor  # [], nats, what is maximised, before `loss_reduction`
     num_sequences: tf.Tensor  # []
     num_steps: tf.Tensor  # []
     gradient_norm: tf.Tensor  # [], before clipping
@@ -98,8 +100,8 @@ class TrainStep:
         update = tf.cast(self.optimizer.iterations, tf.int64) + 1
         rate = schedules.learning_rate(self.config, update)
         weight = schedules.kl_weight(self.config, update)
-        seed = tf.random.fold_in((self.config.seed, 0), update)
-        seed = tf.random.fold_in(seed, replica.replica_id_in_sync_group)
+        seed = noise.fold_in((self.config.seed, 0), Stream.TRAINING)
+        seed = noise.fold_in(noise.fold_in(seed, update), replica.replica_id_in_sync_group)
 
         sums, gradients = self._gradients(batch, weight, seed)
         # All-reduce, divide by the global batch, clip, apply: in this order the update does not
@@ -118,20 +120,41 @@ class TrainStep:
     def _scored_gradients(self, batch: Batch, kl_weight: tf.Tensor, seed: tf.Tensor):
         variables = [v.value for v in self.model.trainable_variables]
         with tf.GradientTape() as tape:
-            terms = sum_over_time(self.model.score(batch.x, batch.lengths, seed))
-            objective = terms.objective(kl_weight)
+            scored, objective = self._scored(batch, kl_weight, seed)
             num_scored = tf.cast(self.model.num_scored(batch.lengths), tf.float32)
+            reward = objective - scored.mean.auxiliary
             if self.config.loss_reduction == "mean_step":
-                objective /= tf.maximum(num_scored, 1.0)
-            loss = -tf.reduce_sum(objective)
+                reward /= tf.maximum(num_scored, 1.0)
+            loss = -tf.reduce_sum(reward)
         # Wavenet-dense need not read its topmost block, which then has no gradient.
         zero = tf.UnconnectedGradients.ZERO
         gradients = tape.gradient(loss, variables, unconnected_gradients=zero)
         sums = {
-            "log_likelihood": tf.reduce_sum(terms.log_likelihood),
-            "kl": tf.reduce_sum(terms.kl, axis=0),
-            "elbo": tf.reduce_sum(terms.elbo(self.model)),
+            "log_likelihood": tf.reduce_sum(scored.mean.log_likelihood),
+            "kl": tf.reduce_sum(scored.mean.kl, axis=0),
+            "elbo": tf.reduce_sum(scored.mean.elbo(self.model)),
+            "objective": tf.reduce_sum(objective),
             "num_sequences": tf.cast(tf.shape(batch.x)[0], tf.float32),
             "num_steps": tf.reduce_sum(num_scored),
         }
         return sums, gradients
+
+    def _scored(
+        self, batch: Batch, kl_weight: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[bounds.Scored, tf.Tensor]:
+        """The batch, scored; and for each sequence what is maximised, [batch]."""
+        name, num_samples = self.config.objective, self.config.num_samples
+        options = {} if name == "fivo" else {"at_once": num_samples}
+        scored = bounds.score(
+            name,
+            self.model,
+            batch.x,
+            batch.lengths,
+            seed,
+            num_samples,
+            kl_weight=kl_weight,
+            **options,
+        )
+        if name == "elbo":
+            return scored, scored.mean.objective(kl_weight)
+        return scored, scored.bound

@@ -93,24 +93,26 @@ def _assert_close(actual, expected, tolerance):
 
 def test_heads(released):
     model = released.model
-    encoded = model.encode(released.x)
-    if model.elbo_kl_weights:
-        encoded = model.call(released.x, temperature=0.0).parameters
-    mean = encoded.mean
-    for name, part in (("mu", mean), ("sigma", encoded.sigma)):
+    given = model.num_given_frames
+    parameters = model.score(released.x, released.lengths, temperature=0.0).parameters
+    for name, part in (("mu", parameters.mean), ("sigma", parameters.sigma)):
         flat = tf.linalg.matrix_transpose(part)  # [feature, component], component fastest
-        flat = tf.reshape(flat, [*mean.shape[:2], -1]).numpy()
-        _assert_close(flat, released.zero_noise(f"output/out_{name}"), 1e-5)
-    weights = tf.nn.softmax(encoded.component_logits).numpy()
-    _assert_close(weights, released.zero_noise("output/out_coefficient"), 1e-5)
+        flat = tf.reshape(flat, [*part.shape[:2], -1]).numpy()
+        _assert_close(flat[:, given:], released.zero_noise(f"output/out_{name}"), 1e-5)
+    weights = tf.nn.softmax(parameters.component_logits).numpy()
+    _assert_close(weights[:, given:], released.zero_noise("output/out_coefficient"), 1e-5)
     if model.observation.num_binary:
-        pen = tf.sigmoid(encoded.binary_logits).numpy()
-        _assert_close(pen, released.zero_noise("output/out_binary"), 1e-5)
+        pen = tf.sigmoid(parameters.binary_logits).numpy()
+        _assert_close(pen[:, given:], released.zero_noise("output/out_binary"), 1e-5)
 
 
 def test_priors_and_posteriors(stochastic):
-    output = stochastic.model.call(stochastic.x, temperature=0.0)
-    for kind, distributions in (("q", output.posteriors), ("p", output.priors)):
+    model = stochastic.model
+    start = model.start(len(stochastic.x))
+    encoded = model.encode(stochastic.x, stochastic.lengths, start)
+    steps = model.steps_of(start, stochastic.x)
+    latents = model.draw_latents(*encoded.steps, steps, (0, 0), temperature=0.0)
+    for kind, distributions in (("q", latents.posteriors), ("p", latents.priors)):
         for layer, distribution in enumerate(distributions):
             for part, value in (("mu", distribution.loc), ("sigma", distribution.scale)):
                 expected = stochastic.zero_noise(f"{kind}_{layer}_{part}")
@@ -118,7 +120,7 @@ def test_priors_and_posteriors(stochastic):
 
 
 def test_log_likelihood(released):
-    terms = released.model.score(released.x, released.lengths, noise="zero")
+    terms = released.model.score(released.x, released.lengths, temperature=0.0)
     given = released.model.num_given_frames
     assert not np.any(terms.log_likelihood[:, :given])
     expected = released.zero_noise("log_likelihood")[..., 0]
@@ -126,7 +128,7 @@ def test_log_likelihood(released):
 
 
 def test_kl_of_each_step_and_layer(stochastic):
-    terms = stochastic.model.score(stochastic.x, stochastic.lengths, noise="zero")
+    terms = stochastic.model.score(stochastic.x, stochastic.lengths, temperature=0.0)
     for layer in range(terms.kl.shape[-1]):
         expected = stochastic.zero_noise(f"sequence_kld_{layer}")[..., 0]
         _assert_close(terms.kl[..., layer].numpy(), expected, 1e-5)
@@ -161,7 +163,7 @@ def _with_reconstruction(losses):
 
 
 def test_reduced_losses_without_noise(released):
-    losses = _losses(released, released.x, released.lengths, 1, noise="zero")
+    losses = _losses(released, released.x, released.lengths, 1, temperature=0.0)
     expected = _with_reconstruction(released.losses())
     for name, (value,) in losses.items():
         np.testing.assert_allclose(value, expected[name], rtol=5e-6, err_msg=name)

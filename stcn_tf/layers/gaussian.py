@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from stcn_tf.layers.base import SequenceLayer
+from stcn_tf.layers.base import SequenceLayer, State
 from stcn_tf.layers.causal_conv import CausalConv
 
 tfd = tfp.distributions
@@ -13,10 +13,6 @@ tfd = tfp.distributions
 # two clamped sigmas is not clamped again.
 MIN_SIGMA = 1e-3
 MAX_SIGMA = 5.0
-
-# What the authors' program puts under the standard deviations of the KL before it takes their
-# logarithms, and under the variance that it divides by.
-_KL_FLOOR = 1e-6
 
 
 class GaussianNetwork(SequenceLayer):
@@ -59,14 +55,17 @@ class GaussianNetwork(SequenceLayer):
                 layer.build(shape)
                 shape = (*shape[:-1], layer.filters)
 
-    def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """[batch, time, channels] -> mean and sigma, each [batch, time, units] float32."""
+    def call(
+        self, inputs: tf.Tensor, state: State = (), lengths: tf.Tensor | None = None
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor], State]:
+        """[batch, steps, channels] -> mean and sigma, each [batch, steps, units] float32."""
+        del lengths
         mean = sigma = inputs
         for layer in self.mean_layers:
-            mean = layer(mean)
+            mean, _ = layer(mean, ())
         for layer in self.sigma_layers:
-            sigma = layer(sigma)
-        return mean, tf.clip_by_value(tf.nn.softplus(sigma), MIN_SIGMA, MAX_SIGMA)
+            sigma, _ = layer(sigma, ())
+        return (mean, tf.clip_by_value(tf.nn.softplus(sigma), MIN_SIGMA, MAX_SIGMA)), state
 
     def get_config(self):
         return {
@@ -80,22 +79,19 @@ class GaussianNetwork(SequenceLayer):
 class LatentLayer(keras.layers.Layer):
     """The latent variable z^l: p(z^l | z^{l+1}, d_{t-1}) and q(z^l | z^{l+1}, d_t).
 
-    It has no memory of its own: `prior` and `posterior` take whole sequences and, for one step of
-    generation, sequences of length one.
+    It has no memory: `prior` and `posterior` take blocks of any number of steps.
 
     Args:
         units: size of z^l.
         hidden_units: filters of the latent networks.
         hidden_layers: their number of hidden layers.
-        precision: "std": 1/(sum of precisions) is the posterior's standard deviation, as Eq. 11 is
-            printed and released; "variance": its variance, the product of the two Gaussians, as
-            in the ladder VAE (Sonderby et al., 2016).
-        released_floors: compute the KL with the floors of the authors' program, which makes it too
-            small where a posterior's sigma is below 1e-6.
+        posterior_scale: "std": 1/(sum of precisions) is the posterior's standard deviation, as
+            Eq. 11 is printed and released; "variance": its variance, the product of the two
+            Gaussians, as in the ladder VAE (Sonderby et al., 2016).
         **kwargs: `name`, `dtype` of `keras.layers.Layer`.
 
     Raises:
-        ValueError: `precision` is neither.
+        ValueError: `posterior_scale` is neither.
     """
 
     def __init__(
@@ -103,18 +99,18 @@ class LatentLayer(keras.layers.Layer):
         units: int,
         hidden_units: int,
         hidden_layers: int = 2,
-        precision: str = "std",
-        released_floors: bool = False,
+        posterior_scale: str = "std",
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if precision not in ("std", "variance"):
-            raise ValueError(f"precision must be 'std' or 'variance', got {precision!r}")
+        if posterior_scale not in ("std", "variance"):
+            raise ValueError(
+                f"posterior_scale must be 'std' or 'variance', got {posterior_scale!r}"
+            )
         self.units = units
         self.hidden_units = hidden_units
         self.hidden_layers = hidden_layers
-        self.precision = precision
-        self.released_floors = released_floors
+        self.posterior_scale = posterior_scale
         sizes = (units, hidden_units, hidden_layers)
         self.prior_network = GaussianNetwork(*sizes, name="prior", dtype=self.dtype_policy)
         self.posterior_network = GaussianNetwork(*sizes, name="posterior", dtype=self.dtype_policy)
@@ -128,48 +124,33 @@ class LatentLayer(keras.layers.Layer):
         """Eq. 8.
 
         Args:
-            d: [batch, time, filters], d_{t-1}^l at position t.
-            above: [batch, time, units above], a draw of z^{l+1}; None for the topmost layer.
+            d: [batch, steps, filters], d_{t-1}^l at position t.
+            above: [batch, steps, units above], a draw of z^{l+1}; None for the topmost layer.
 
         Returns:
-            The prior of z^l, [batch, time, units].
+            The prior of z^l, [batch, steps, units].
         """
-        return tfd.Normal(*self.prior_network(self._inputs(d, above)))
+        (mean, sigma), _ = self.prior_network(_joined(d, above))
+        return tfd.Normal(mean, sigma)
 
     def posterior(self, d: tf.Tensor, above: tf.Tensor | None, prior: tfd.Normal) -> tfd.Normal:
         """Eq. 10 and 11: the network's own estimate, combined with the prior by precision.
 
         Args:
-            d: [batch, time, filters], d_t^l at position t.
-            above: [batch, time, units above], a draw of z^{l+1}; None for the topmost layer.
+            d: [batch, steps, filters], d_t^l at position t.
+            above: [batch, steps, units above], a draw of z^{l+1}; None for the topmost layer.
             prior: what `prior` returned for the same step.
 
         Returns:
-            The approximate posterior of z^l, [batch, time, units].
+            The approximate posterior of z^l, [batch, steps, units].
         """
-        mean, sigma = self.posterior_network(self._inputs(d, above))
+        (mean, sigma), _ = self.posterior_network(_joined(d, above))
         precision = sigma**-2
         prior_precision = prior.scale**-2
         inverse = 1.0 / (precision + prior_precision)
         combined_mean = inverse * (mean * precision + prior.loc * prior_precision)
-        return tfd.Normal(
-            combined_mean, inverse if self.precision == "std" else tf.math.sqrt(inverse)
-        )
-
-    def kl_divergence(self, posterior: tfd.Normal, prior: tfd.Normal) -> tf.Tensor:
-        """KL of the posterior from the prior, for each unit: [batch, time, units], nats."""
-        if not self.released_floors:
-            return tfd.kl_divergence(posterior, prior)
-        log_ratio = tf.math.log(tf.maximum(prior.scale, _KL_FLOOR)) - tf.math.log(
-            tf.maximum(posterior.scale, _KL_FLOOR)
-        )
-        squares = posterior.scale**2 + (posterior.loc - prior.loc) ** 2
-        return log_ratio + squares / (2.0 * tf.maximum(prior.scale**2, _KL_FLOOR)) - 0.5
-
-    def _inputs(self, d: tf.Tensor, above: tf.Tensor | None) -> tf.Tensor:
-        if above is None:
-            return d
-        return tf.concat([d, tf.cast(above, d.dtype)], axis=-1)
+        is_std = self.posterior_scale == "std"
+        return tfd.Normal(combined_mean, inverse if is_std else tf.math.sqrt(inverse))
 
     def get_config(self):
         return {
@@ -177,6 +158,12 @@ class LatentLayer(keras.layers.Layer):
             "units": self.units,
             "hidden_units": self.hidden_units,
             "hidden_layers": self.hidden_layers,
-            "precision": self.precision,
-            "released_floors": self.released_floors,
+            "posterior_scale": self.posterior_scale,
         }
+
+
+def _joined(d: tf.Tensor, above: tf.Tensor | None) -> tf.Tensor:
+    """[d, z above], the input of Eq. 8 and Eq. 10."""
+    if above is None:
+        return d
+    return tf.concat([d, tf.cast(above, d.dtype)], axis=-1)

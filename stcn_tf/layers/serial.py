@@ -1,4 +1,7 @@
-"""The layers between what a model has summarised and its observation heads (paper, f^(o))."""
+"""Layers one after the other, and the layers between latents and observation heads (f^(o)).
+
+Functions over a list, not a layer of its own: the names of checkpoints have no level for it.
+"""
 
 from collections.abc import Sequence
 
@@ -50,29 +53,21 @@ def build(layers: Sequence[SequenceLayer], channels: int) -> int:
     return channels
 
 
-def apply(layers: Sequence[SequenceLayer], inputs: tf.Tensor) -> tf.Tensor:
-    """[batch, time, channels] through all layers."""
-    for layer in layers:
-        inputs = _residual(layer(inputs))
-    return inputs
-
-
 def initial_state(layers: Sequence[SequenceLayer], batch_size: tf.Tensor | int) -> State:
     """One state for each layer."""
     return tuple(layer.initial_state(batch_size) for layer in layers)
 
 
-def step(
-    layers: Sequence[SequenceLayer], frame: tf.Tensor, state: State
+def run(
+    layers: Sequence[SequenceLayer],
+    inputs: tf.Tensor,
+    state: State,
+    lengths: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, State]:
-    """[batch, channels] through all layers, and the new state."""
+    """A block of steps through all layers; see `SequenceLayer.call`."""
     new_state = []
     for layer, layer_state in zip(layers, state, strict=True):
-        output, layer_state = layer.step(frame, layer_state)
-        frame = _residual(output)
+        outputs, layer_state = layer(inputs, layer_state, lengths)
+        inputs = outputs.residual if isinstance(outputs, WavenetOutput) else outputs
         new_state.append(layer_state)
-    return frame, tuple(new_state)
-
-
-def _residual(output: tf.Tensor | WavenetOutput) -> tf.Tensor:
-    return output.residual if isinstance(output, WavenetOutput) else output
+    return inputs, tuple(new_state)

@@ -1,0 +1,24 @@
+"""Every purpose that random numbers serve, named once.
+
+A user gives one seed. What is drawn for one purpose must not depend on what is drawn for another,
+so each folds its own number into the seed (`noise.fold_in`; of the data NumPy's `SeedSequence`).
+The numbers are part of what makes a run's results: none is ever reused or changed.
+"""
+
+import enum
+
+
+class Stream(enum.IntEnum):
+    """What a stream of random numbers is for. The values are folded into a seed."""
+
+    # The second half of a command's seed.
+    TRAINING = 0
+    VALIDATION = 1
+    TRAINING_RECONSTRUCTIONS = 2
+    TRAINING_SAMPLES = 3
+    SAMPLING = 4
+    RECONSTRUCTION = 5
+    # Within one call of a model or of a bound.
+    LATENTS = 16
+    OBSERVATION = 17
+    RESAMPLING = 18
