@@ -5,10 +5,14 @@ have no gradient of a dilated convolution on many processors; a product runs eve
 precision, compiled or not, and for any number of steps.
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
 from stcn_tf.layers.base import SequenceLayer, State, at_ends
+
+_PRODUCT = "btc,cf->btf"  # of one matrix for all steps; tf.matmul would have slower gradients
 
 
 class CausalConv(SequenceLayer):
@@ -74,39 +78,8 @@ class CausalConv(SequenceLayer):
         self, inputs: tf.Tensor, state: State, lengths: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, State]:
         """[batch, steps, channels] -> [batch, steps, filters]; see `SequenceLayer.call`."""
-        taps, state = self.read_taps(inputs, state, lengths)
-        return self.multiply(taps), state
-
-    def read_taps(
-        self, inputs: tf.Tensor, state: State, lengths: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, State]:
-        """What each step reads. Convolutions that read alike can share it.
-
-        Args:
-            inputs: [batch, steps, channels].
-            state: see `SequenceLayer.call`, like `lengths`.
-            lengths: [batch] int32 or None.
-
-        Returns:
-            [batch, steps, kernel_size * channels], the oldest tap first; and the new state.
-        """
-        inputs = tf.cast(inputs, self.compute_dtype)
-        if not self.memory:
-            return inputs, ()
-        window = tf.concat([state, inputs], axis=1)  # [batch, memory + steps, channels]
-        taps = _side_by_side(state, inputs, self.kernel_size, self.dilation)
-        return taps, at_ends(window, lengths, self.memory)
-
-    def multiply(self, taps: tf.Tensor) -> tf.Tensor:
-        """What `read_taps` gave, times the kernel: [batch, steps, filters]."""
-        # Written out, because the layer may be asked from outside of its autocast scope.
-        kernel = tf.cast(self.kernel, self.compute_dtype)
-        bias = tf.cast(self.bias, self.compute_dtype)
-        # As one matrix: products of batches of matrices have slower gradients.
-        read = self.kernel_size * kernel.shape[1]
-        flat = tf.matmul(tf.reshape(taps, [-1, read]), tf.reshape(kernel, [read, self.filters]))
-        outputs = tf.reshape(flat, tf.concat([tf.shape(taps)[:2], [self.filters]], axis=0))
-        return self.activation(outputs + bias)
+        (outputs,), state = convolve([self], inputs, state, lengths)
+        return outputs, state
 
     def get_config(self):
         return {
@@ -118,34 +91,102 @@ class CausalConv(SequenceLayer):
         }
 
 
-def _side_by_side(state: tf.Tensor, inputs: tf.Tensor, num_taps: int, dilation: int) -> tf.Tensor:
-    """For each step its inputs `dilation` apart, the oldest first, along the channels.
+def convolve(
+    convs: Sequence[CausalConv],
+    inputs: tf.Tensor,
+    state: State,
+    lengths: tf.Tensor | None = None,
+) -> tuple[list[tf.Tensor], State]:
+    """Convolutions that read the same inputs at the same steps, from one state.
 
-    The gradient is TensorFlow's own, written so that each part is moved once: that is what keeps
-    products as fast as TensorFlow's convolution.
+    Args:
+        convs: of one `kernel_size`, `dilation` and precision.
+        inputs: [batch, steps, channels].
+        state: of any of them, see `SequenceLayer.call`, like `lengths`.
+        lengths: [batch] int32 or None.
+
+    Returns:
+        Of each [batch, steps, filters]; and the new state.
     """
-    channels = inputs.shape[-1]
+    first = convs[0]
+    inputs = tf.cast(inputs, first.compute_dtype)
+    # The casts are written out, because a layer may be asked from outside of its autocast scope.
+    kernels = [tf.cast(conv.kernel, first.compute_dtype) for conv in convs]
+    if not first.memory:
+        products = [tf.einsum(_PRODUCT, inputs, kernel[0]) for kernel in kernels]
+    else:
+        products = _products_of_taps(state, inputs, kernels, first.dilation)
+        state = at_ends(tf.concat([state, inputs], axis=1), lengths, first.memory)
+    outputs = [
+        conv.activation(product + tf.cast(conv.bias, conv.compute_dtype))
+        for conv, product in zip(convs, products, strict=True)
+    ]
+    return outputs, state
+
+
+def _products_of_taps(
+    state: tf.Tensor, inputs: tf.Tensor, kernels: Sequence[tf.Tensor], dilation: int
+) -> Sequence[tf.Tensor]:
+    """Each step's taps, side by side, times each kernel.
+
+    Args:
+        state: [batch, memory, channels], what comes before `inputs`.
+        inputs: [batch, steps, channels].
+        kernels: [taps, channels, filters] each.
+        dilation: steps between taps.
+
+    Returns:
+        For each kernel [batch, steps, filters].
+    """
+    num_taps, channels, _ = kernels[0].shape
     memory = (num_taps - 1) * dilation
 
-    @tf.custom_gradient
-    def read(state, inputs):
+    def side_by_side(state, inputs):
         steps = tf.shape(inputs)[1]
         window = tf.concat([state, inputs], axis=1)
         taps = [window[:, i * dilation : i * dilation + steps] for i in range(num_taps - 1)]
+        return tf.concat([*taps, inputs], axis=-1)  # [batch, steps, taps * channels]
 
-        def gradient(upstream):  # [batch, steps, num_taps * channels]
-            to_inputs = upstream[..., (num_taps - 1) * channels :]
-            to_state = tf.zeros_like(state)
-            for i in range(num_taps - 1):
-                of_tap = upstream[..., i * channels : (i + 1) * channels]
-                # Of tap i, the first `age` steps read the state, the others the inputs.
-                age = memory - i * dilation
-                from_state = tf.minimum(age, steps)
-                to_inputs += tf.pad(of_tap[:, age:], [[0, 0], [0, from_state], [0, 0]])
-                padding = [[0, 0], [i * dilation, age - from_state], [0, 0]]
-                to_state += tf.pad(of_tap[:, :age], padding)
-            return to_state, to_inputs
+    # The gradient is the ordinary one. It is written out for two reasons: the taps, twice the size
+    # of their inputs, are laid out anew instead of being kept for it; and each part of it is moved
+    # only once. So products take the time and the memory of TensorFlow's convolution.
+    @tf.custom_gradient
+    def multiply(state, inputs, *matrices):
+        taps = side_by_side(state, inputs)
 
-        return tf.concat([*taps, inputs], axis=-1), gradient
+        def gradient(*upstream):  # [batch, steps, filters] each
+            # Else the optimiser of graphs would find that they have been laid out before.
+            with tf.control_dependencies(upstream):
+                again = tf.reshape(side_by_side(state, inputs), [-1, num_taps * channels])
+            flat = [tf.reshape(part, [-1, part.shape[-1]]) for part in upstream]
+            to_matrices = [tf.matmul(again, part, transpose_a=True) for part in flat]
+            to_taps = tf.add_n(
+                [
+                    tf.matmul(part, matrix, transpose_b=True)
+                    for part, matrix in zip(flat, matrices, strict=True)
+                ]
+            )
+            to_taps = tf.reshape(to_taps, tf.shape(taps))
+            return *_to_sources(to_taps, state, num_taps, dilation), *to_matrices
 
-    return read(state, inputs)
+        return [tf.einsum(_PRODUCT, taps, matrix) for matrix in matrices], gradient
+
+    return multiply(state, inputs, *(tf.reshape(k, [-1, k.shape[-1]]) for k in kernels))
+
+
+def _to_sources(
+    to_taps: tf.Tensor, state: tf.Tensor, num_taps: int, dilation: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The gradient of taps [batch, steps, taps * channels], for the state and for the inputs."""
+    steps, memory, channels = tf.shape(to_taps)[1], state.shape[1], state.shape[2]
+    to_inputs = to_taps[..., (num_taps - 1) * channels :]
+    to_state = tf.zeros_like(state)
+    for i in range(num_taps - 1):
+        of_tap = to_taps[..., i * channels : (i + 1) * channels]
+        # Of this tap the first `age` steps read the state, the others the inputs.
+        age = memory - i * dilation
+        num_from_state = tf.minimum(age, steps)
+        to_inputs += tf.pad(of_tap[:, age:], [[0, 0], [0, num_from_state], [0, 0]])
+        padding = [[0, 0], [i * dilation, age - num_from_state], [0, 0]]
+        to_state += tf.pad(of_tap[:, :age], padding)
+    return to_state, to_inputs

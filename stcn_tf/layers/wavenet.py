@@ -6,7 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from stcn_tf.layers.base import SequenceLayer, State
-from stcn_tf.layers.causal_conv import CausalConv
+from stcn_tf.layers.causal_conv import CausalConv, convolve
 
 
 class WavenetOutput(NamedTuple):
@@ -66,9 +66,9 @@ class WavenetBlock(SequenceLayer):
         self, inputs: tf.Tensor, state: State, lengths: tf.Tensor | None = None
     ) -> tuple[WavenetOutput, State]:
         """[batch, steps, channels] -> both outputs, [batch, steps, filters] each."""
-        taps, state = self.filter_conv.read_taps(inputs, state, lengths)
-        hidden = self.filter_conv.multiply(taps) * self.gate_conv.multiply(taps)
-        skip, _ = self.output_conv(hidden, ())
+        convs = [self.filter_conv, self.gate_conv]
+        (filtered, gate), state = convolve(convs, inputs, state, lengths)
+        skip, _ = self.output_conv(filtered * gate, ())
         carried = self.residual_conv(inputs, ())[0] if self.residual_conv else inputs
         return WavenetOutput(skip + tf.cast(carried, skip.dtype), skip), state
 
