@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stcn_tf.data.records import DatasetCard, group_alike
+from stcn_tf.data.units import likelihood_unit
 from stcn_tf.inference.evaluation import Evaluation
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.support.files import replacing_file
@@ -24,17 +25,6 @@ class _Row(NamedTuple):
     name: str
     values: np.ndarray  # [sequences], nats
     is_likelihood: bool = True  # depends on the scale of x, and has bits per dimension
-
-
-def likelihood_unit(card: DatasetCard) -> str:
-    """In words, what a log-likelihood of these records is measured in."""
-    return f"nats of {normalized(card)} values" if card.num_real else "nats"
-
-
-def normalized(card: DatasetCard) -> str:
-    """In a word, how the real values of these records are normalised."""
-    kind = card.normalization.kind
-    return "raw" if kind == "none" else f"{kind}-normalised"
 
 
 def summary(
