@@ -1,19 +1,22 @@
 """Images: drawn in grids, and with their reconstructions (the paper's Figures 6 and 4)."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from stcn_tf.data.units import likelihood_unit
 from stcn_tf.media.figures import DPI, LABEL_COLOR, LABEL_SIZE, require_one_per_row
 from stcn_tf.media.medium import Medium
 from stcn_tf.media.reconstructions import Reconstructions
 from stcn_tf.support.errors import UserError
 
 _MARGIN = 0.1  # inches, around the figure
-_LABEL_HEIGHT = 0.16  # inches
+_LABEL_HEIGHT = 0.16  # inches, of a line
+_LABEL_CHARACTERS = 20  # of a line, as many as fit below one of `_MOST_COLUMNS`
 _LARGEST = 1.2  # inches, width of an image with its gap where there are few
 _GAP = 0.05  # of that width, between images
 _MOST_COLUMNS = 8  # of reconstructions, whose labels need room
@@ -68,7 +71,7 @@ class Images(Medium):
     def log_likelihoods(self, rebuilt: Reconstructions) -> list[str]:
         """See `Medium.log_likelihoods`; of images the literature gives negative ones."""
         name = "exact NLL" if rebuilt.is_exact else "-ELBO"
-        return [f"{name} {-value:.1f} nats" for value in rebuilt.elbo]
+        return [f"{name} {-value:.1f} {likelihood_unit(self.card)}" for value in rebuilt.elbo]
 
     def _images(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
         shape = self.card.modality.height, self.card.modality.width
@@ -155,6 +158,7 @@ def draw_image_reconstructions(
         )
     if labels is not None:
         require_one_per_row("labels", labels, originals)
+        labels = [textwrap.fill(label, _LABEL_CHARACTERS) for label in labels]
     residuals = np.abs(originals - probabilities)
     pictures = {
         "image": _between(_BLACK, _WHITE, originals),
@@ -202,7 +206,8 @@ def _draw_grid(
     gap = _GAP * pitch
     cell_width = pitch - gap
     cell_height = cell_width * height / width
-    below = [gap + (_LABEL_HEIGHT if texts else 0.0) for texts in labels]
+    most_lines = [max((text.count("\n") + 1 for text in texts), default=0) for texts in labels]
+    below = [gap + lines * _LABEL_HEIGHT for lines in most_lines]
     figure_width = left + len(rows[0]) * pitch - gap + _MARGIN
     figure_height = 2 * _MARGIN + len(rows) * cell_height + sum(below) - gap
 
