@@ -3,9 +3,9 @@
 python -m stcn_tf.evaluate --run_dir=DIR --data=RECORDS [--bound=iwae --num_samples=64]
 
 Prints a table (ELBO, the bound asked for, reconstruction, KL, KL of each layer; nats per sequence
-and per step, bits per dimension, and the likelihoods in raw units) and writes it as evaluation.json
-into the run directory, or where --out says. For STCN-dense with independent draws it gives three
-numbers: the released objective, which is not a lower bound, a valid bound, and an
+and per step, the likelihoods also in raw units with bits per dimension) and writes it as
+evaluation.json into the run directory, or where --out says. For STCN-dense with independent draws
+it gives three numbers: the released objective, which is not a lower bound, a valid bound, and an
 importance-weighted bound.
 """
 

@@ -26,9 +26,9 @@ def main() -> None:
     from stcn_tf.data.batches import eval_batches
     from stcn_tf.data.records import read_card
     from stcn_tf.data.sequences import write_sequences
+    from stcn_tf.data.units import likelihood_unit
     from stcn_tf.inference.generation import reconstruct_raw
-    from stcn_tf.inference.table import likelihood_unit
-    from stcn_tf.media.medium import medium_of
+    from stcn_tf.media.page import medium_of, write_page
     from stcn_tf.runs import RunDirectory
     from stcn_tf.support.files import make_folder
 
@@ -57,7 +57,8 @@ def main() -> None:
         },
     )
     num = len(rebuilt.elbo)
-    pictures = medium.write_page(
+    pictures = write_page(
+        medium,
         out,
         "reconstructions",
         num,

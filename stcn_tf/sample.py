@@ -24,7 +24,7 @@ def main() -> None:
 
     from stcn_tf.data.sequences import write_sequences
     from stcn_tf.inference.generation import generate_raw
-    from stcn_tf.media.medium import medium_of
+    from stcn_tf.media.page import medium_of, write_page
     from stcn_tf.runs import RunDirectory
     from stcn_tf.support.files import make_folder
 
@@ -56,8 +56,12 @@ def main() -> None:
         {"beginning_lengths": np.array(given, np.int32)},
         made_by,
     )
-    pictures = medium.write_page(
-        out, "samples", len(sequences), lambda n: medium.draw_samples(sequences[:n], given[:n])
+    pictures = write_page(
+        medium,
+        out,
+        "samples",
+        len(sequences),
+        lambda n: medium.draw_samples(sequences[:n], given[:n]),
     )
     print(
         f"{len(sequences)} sequences, {length} generated steps each: {out}/samples.h5{pictures}",

@@ -83,7 +83,7 @@ def test_handwriting(run_reconstruct, tiny_run, tiny_records, capsys):
 
 
 def test_images(run_reconstruct, tiny_image_run, tiny_images, monkeypatch):
-    pages = _spy(monkeypatch, "draw_image_reconstructions")
+    pages = _spy(monkeypatch, media.images, "draw_image_reconstructions")
     out = run_reconstruct(tiny_image_run, tiny_images)
     assert sorted(path.name for path in out.iterdir()) == FILES
     raw, lengths, elbo = _expected(tiny_image_run, tiny_images, 5)
@@ -99,20 +99,20 @@ def test_images(run_reconstruct, tiny_image_run, tiny_images, monkeypatch):
     assert options["labels"] == [f"-ELBO {-value:.1f} nats" for value in elbo]
 
 
-def _spy(monkeypatch, name):
-    """A list of what a function of `media` is called with."""
-    calls, draw = [], getattr(media, name)
+def _spy(monkeypatch, module, name):
+    """A list of what a function of a module is called with."""
+    calls, draw = [], getattr(module, name)
 
     def spy(*args, **kwargs):
         calls.append((args, kwargs))
         return draw(*args, **kwargs)
 
-    monkeypatch.setattr(media, name, spy)
+    monkeypatch.setattr(module, name, spy)
     return calls
 
 
 def test_audio(run_reconstruct, tiny_audio_run, tiny_audio, monkeypatch):
-    pages = _spy(monkeypatch, "draw_audio")
+    pages = _spy(monkeypatch, media.audio, "draw_audio")
     out = run_reconstruct(tiny_audio_run, tiny_audio, "--num=3")
     sounds = [f"{kind}_{i:02d}.wav" for kind in ("original", "reconstruction") for i in range(3)]
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES + sounds)
@@ -137,7 +137,7 @@ def test_audio(run_reconstruct, tiny_audio_run, tiny_audio, monkeypatch):
 def test_wavenets_say_that_their_likelihood_is_exact(
     run_reconstruct, tiny_wavenet_run, tiny_records, monkeypatch
 ):
-    pages = _spy(monkeypatch, "draw_reconstruction")
+    pages = _spy(monkeypatch, media.handwriting, "draw_reconstruction")
     out = run_reconstruct(tiny_wavenet_run, tiny_records, "--num=2")
     expected = _expected(tiny_wavenet_run, tiny_records, 2)
     _check_file(out / FILES[0], tiny_records, "strokes", expected)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stcn_tf.data.records import DatasetCard, group_alike
-from stcn_tf.inference.evaluation import Evaluation
+from stcn_tf.data.units import likelihood_unit
+from stcn_tf.inference.evaluation import ACTIVE_UNIT_NATS, Evaluation
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.support.files import replacing_file
 
@@ -24,17 +25,6 @@ class _Row(NamedTuple):
     name: str
     values: np.ndarray  # [sequences], nats
     is_likelihood: bool = True  # depends on the scale of x, and has bits per dimension
-
-
-def likelihood_unit(card: DatasetCard) -> str:
-    """In words, what a log-likelihood of these records is measured in."""
-    return f"nats of {normalized(card)} values" if card.num_real else "nats"
-
-
-def normalized(card: DatasetCard) -> str:
-    """In a word, how the real values of these records are normalised."""
-    kind = card.normalization.kind
-    return "raw" if kind == "none" else f"{kind}-normalised"
 
 
 def summary(
@@ -51,32 +41,23 @@ def summary(
             checkpoint, update, split, seed, bound.
 
     Returns:
-        A JSON object: `about`, units and normalisation, counts, and for each row of the table
-        `per_sequence` and `per_step` with their standard errors over sequences; for likelihoods
-        also `bits_per_dimension` (of the features of the scored steps) and the same three under
-        `raw_units`.
+        A JSON object: `about`, units and normalisation, counts, and for each row of the table its
+        `unit`, `per_sequence` and `per_step` with their standard errors over sequences; for
+        likelihoods of real values the same under `raw_units`. `bits_per_dimension` (of the features
+        of the scored steps) stand in `raw_units`, and beside likelihoods that have no scale: of
+        densities of normalised values they would be no length of a code.
     """
     norm = card.normalization
-    # Densities of x = (raw - mean) / std are those of raw values times the product of the stds.
-    nats_per_step = sum(math.log(std) for std in norm.std)
-    real = card.features[: card.num_real]
-    units = group_alike([feature.name for feature in real], [feature.unit for feature in real])
-    units = ", ".join(f"{names}: {unit}" for names, unit in units)
-    rows = {}
-    for key, row in _rows(evaluation, model):
-        rows[key] = {"name": row.name, **_numbers(evaluation, row, card.num_features)}
-        if row.is_likelihood and card.num_real:
-            raw = row._replace(values=row.values - nats_per_step * evaluation.num_steps)
-            rows[key]["raw_units"] = _numbers(evaluation, raw, card.num_features)
     return {
         **about,
         "dataset": card.name,
         "source_sha256": card.source_sha256,
         "unit": likelihood_unit(card),
-        "raw_unit": f"nats of values in raw units ({units})" if card.num_real else None,
+        "raw_unit": _raw_unit(card) if card.num_real else None,
         "normalization": {
             "kind": norm.kind,
             "features": [feature.name for feature in card.features],
+            "units": [feature.unit for feature in card.features],
             "mean": list(norm.mean),
             "std": list(norm.std),
         },
@@ -85,7 +66,8 @@ def summary(
         "num_sequences": len(evaluation.num_steps),
         "num_steps": int(evaluation.num_steps.sum()),
         "active_units": list(evaluation.active_units),
-        "terms": rows,
+        "active_unit_nats_per_step": ACTIVE_UNIT_NATS,
+        "terms": {key: _term(evaluation, row, card) for key, row in _rows(evaluation, model)},
     }
 
 
@@ -95,54 +77,17 @@ def table(content: dict[str, Any]) -> str:
     Args:
         content: what `summary` returned.
     """
-    norm, terms = content["normalization"], content["terms"]
-    lines = [
-        f"{content['run']}: {content['model']}, checkpoint {content['checkpoint']}, "
-        f"after {content['update']:,} updates",
-        f"{content['dataset']}, split {content['split']}: {content['num_sequences']:,} sequences, "
-        f"{content['num_steps']:,} scored steps"
-        + (" (the first frame of each is given)" if content["num_given_frames"] else ""),
-    ]
-    if content["active_units"]:
-        lines[0] += f"; posterior draws {content['posterior_draws']}, {content['num_samples']} of z"
-    if content["released_floors"]:
-        lines.append(
-            "with the floors of the released program: densities do not quite integrate to 1, and "
-            "the KL may be too small; --noreleased_floors scores without them"
-        )
-    for name, trained in content["trained_with"].items():
-        lines.append(f"scored with {name} {content[name]}, trained with {trained}")
-    width = max(len(term["name"]) for term in terms.values())
-
-    def block(unit: str, numbers: dict[str, dict[str, Any]]) -> None:
-        heading = f"{'per sequence':>25}  {'per step':>21}  {'bits/dimension':>14}"
-        lines.extend(["", f"{unit}:", f"{'':{width}}  {heading}"])
-        for key, term in numbers.items():
-            whole, whole_error = term["per_sequence"], term["per_sequence_standard_error"]
-            step, step_error = term["per_step"], term["per_step_standard_error"]
-            line = (
-                f"{terms[key]['name']:{width}}  {whole:13.3f} +- {whole_error:8.3f}  "
-                f"{step:10.5f} +- {step_error:.5f}"
-            )
-            if "bits_per_dimension" in term:
-                line += f"  {term['bits_per_dimension']:14.5f}"
-            lines.append(line)
-
-    values = [
-        f"({mean:.6g}, {std:.6g})" for mean, std in zip(norm["mean"], norm["std"], strict=True)
-    ]
-    scales = ", ".join(f"{names} {value}" for names, value in group_alike(norm["features"], values))
-    block(
-        content["unit"] + (f", (mean, std) of {scales}" if content["raw_unit"] else ""),
-        terms,
-    )
-    if content["raw_unit"]:
-        raw = {key: term["raw_units"] for key, term in terms.items() if "raw_units" in term}
-        block(content["raw_unit"], raw)
+    lines = _what_was_evaluated(content)
+    width = max(len(term["name"]) for term in content["terms"].values())
+    for heading, rows in _blocks(content).items():
+        lines += ["", f"{heading}:", *_block(rows, width)]
     lines += ["", "+-: standard error over sequences"]
     if content["active_units"]:
         active = ", ".join(str(units) for units in content["active_units"])
-        lines[-1] += f"; active units of layer 1, 2, ...: {active}"
+        threshold = content["active_unit_nats_per_step"]
+        lines[-1] += (
+            f"; active units (KL above {threshold:g} nats per step) of layer 1, 2, ...: {active}"
+        )
     return "\n".join(lines)
 
 
@@ -154,17 +99,40 @@ def write(content: dict[str, Any], path: str | os.PathLike) -> None:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def _numbers(evaluation: Evaluation, row: _Row, num_features: int) -> dict[str, float]:
-    values = row.values
-    numbers = {
+def _raw_unit(card: DatasetCard) -> str:
+    """What a density of the values as they were before normalisation is measured in."""
+    real = card.features[: card.num_real]
+    units = group_alike([feature.name for feature in real], [feature.unit for feature in real])
+    return f"nats of values in raw units ({', '.join(f'{names}: {unit}' for names, unit in units)})"
+
+
+def _term(evaluation: Evaluation, row: _Row, card: DatasetCard) -> dict[str, Any]:
+    """What evaluation.json holds of a row."""
+    numbers = _numbers(evaluation, row.values)
+    if not row.is_likelihood:  # a KL does not depend on the scale of x
+        return {"name": row.name, "unit": "nats", **numbers}
+    term = {"name": row.name, "unit": likelihood_unit(card), **numbers}
+    if not card.num_real:
+        return {**term, "bits_per_dimension": _bits_per_dimension(numbers, card)}
+    # Densities of x = (raw - mean) / std are those of raw values times the product of the stds.
+    nats_per_step = sum(math.log(std) for std in card.normalization.std)
+    raw = _numbers(evaluation, row.values - nats_per_step * evaluation.num_steps)
+    bits = _bits_per_dimension(raw, card)
+    return {**term, "raw_units": {"unit": _raw_unit(card), **raw, "bits_per_dimension": bits}}
+
+
+def _numbers(evaluation: Evaluation, values: np.ndarray) -> dict[str, float]:
+    """Averages of values [sequences], with their standard errors."""
+    return {
         "per_sequence": evaluation.per_sequence(values),
         "per_sequence_standard_error": evaluation.standard_error(values),
         "per_step": evaluation.per_step(values),
         "per_step_standard_error": evaluation.per_step_standard_error(values),
     }
-    if row.is_likelihood:
-        numbers["bits_per_dimension"] = -numbers["per_step"] / (num_features * math.log(2))
-    return numbers
+
+
+def _bits_per_dimension(numbers: dict[str, float], card: DatasetCard) -> float:
+    return -numbers["per_step"] / (card.num_features * math.log(2))
 
 
 def _rows(evaluation: Evaluation, model: SequenceModel) -> Iterator[tuple[str, _Row]]:
@@ -193,6 +161,69 @@ def _rows(evaluation: Evaluation, model: SequenceModel) -> Iterator[tuple[str, _
     yield "kl", _Row("KL", evaluation.kl.sum(axis=1), is_likelihood=False)
     for layer, kl in enumerate(evaluation.kl.T, start=1):
         yield f"kl_of_layer_{layer}", _Row(f"KL of layer {layer}", kl, is_likelihood=False)
+
+
+def _what_was_evaluated(content: dict[str, Any]) -> list[str]:
+    """The lines above the numbers."""
+    lines = [
+        f"{content['run']}: {content['model']}, checkpoint {content['checkpoint']}, "
+        f"after {content['update']:,} updates",
+        f"{content['dataset']}, split {content['split']}: {content['num_sequences']:,} sequences, "
+        f"{content['num_steps']:,} scored steps"
+        + (" (the first frame of each is given)" if content["num_given_frames"] else ""),
+    ]
+    if content["active_units"]:
+        lines[0] += f"; posterior draws {content['posterior_draws']}, {content['num_samples']} of z"
+    if content["released_floors"]:
+        lines.append(
+            "with the floors of the released program: densities do not quite integrate to 1, and "
+            "the KL may be too small; --noreleased_floors scores without them"
+        )
+    for name, trained in content["trained_with"].items():
+        lines.append(f"scored with {name} {content[name]}, trained with {trained}")
+    return lines
+
+
+def _blocks(content: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """The rows of the table, (name, numbers) each, by what stands above those of one unit."""
+    terms = content["terms"].values()
+    rows = [(term["name"], term) for term in terms]
+    rows += [(term["name"], term["raw_units"]) for term in terms if "raw_units" in term]
+    # Likelihoods as they are, in raw units, and last what has no scale.
+    blocks = {unit: [] for unit in (content["unit"], content["raw_unit"], "nats") if unit}
+    for name, numbers in rows:
+        blocks[numbers["unit"]].append((name, numbers))
+    scale = f", {_scale(content['normalization'])}" if content["raw_unit"] else ""
+    return {
+        f"{unit}{scale if unit == content['unit'] else ''}": rows
+        for unit, rows in blocks.items()
+        if rows
+    }
+
+
+def _scale(norm: dict[str, Any]) -> str:
+    """In words, what was subtracted from each feature and what it was divided by."""
+    pairs = zip(norm["mean"], norm["std"], strict=True)
+    values = [f"({mean:.6g}, {std:.6g})" for mean, std in pairs]
+    scales = group_alike(norm["features"], values)
+    return "(mean, std) in raw units: " + ", ".join(f"{names} {value}" for names, value in scales)
+
+
+def _block(rows: list[tuple[str, dict[str, Any]]], width: int) -> list[str]:
+    """Lines of (name, numbers) rows of one unit, and the names of the columns above them."""
+    lines = [f"{'':{width}}  {'per sequence':>25}  {'per step':>21}"]
+    if any("bits_per_dimension" in numbers for _, numbers in rows):
+        lines[0] += f"  {'bits/dimension':>14}"
+    for name, numbers in rows:
+        whole, whole_error = numbers["per_sequence"], numbers["per_sequence_standard_error"]
+        step, step_error = numbers["per_step"], numbers["per_step_standard_error"]
+        line = (
+            f"{name:{width}}  {whole:13.3f} +- {whole_error:8.3f}  {step:10.5f} +- {step_error:.5f}"
+        )
+        if "bits_per_dimension" in numbers:
+            line += f"  {numbers['bits_per_dimension']:14.5f}"
+        lines.append(line)
+    return lines
 
 
 def _finite(content: Any) -> Any:

@@ -139,7 +139,6 @@ def _products_of_taps(
         For each kernel [batch, steps, filters].
     """
     num_taps, channels, _ = kernels[0].shape
-    memory = (num_taps - 1) * dilation
 
     def side_by_side(state, inputs):
         steps = tf.shape(inputs)[1]

@@ -1,6 +1,8 @@
-"""Pictures of handwriting, images and audio: arrays to figures, figures to PNG, SVG and arrays.
+"""Handwriting, audio and images: read, drawn and played.
 
-Nothing here touches pyplot's global state.
+Drawing functions make figures of arrays, `figures` makes PNG, SVG and arrays of figures, a `Medium`
+is what goes with one kind of records. Nothing here touches pyplot's global state, and importing it
+brings in no TensorFlow.
 """
 
 from stcn_tf.media.audio import draw_audio
@@ -14,17 +16,24 @@ from stcn_tf.media.figures import (
 )
 from stcn_tf.media.handwriting import draw_handwriting, draw_reconstruction
 from stcn_tf.media.images import draw_image_reconstructions, draw_images
+from stcn_tf.media.medium import Medium
+from stcn_tf.media.page import medium_of, write_page
+from stcn_tf.media.reconstructions import Reconstructions
 
 __all__ = [
     "INK",
     "PREFIX_INK",
     "RECONSTRUCTION_INK",
+    "Medium",
+    "Reconstructions",
     "draw_audio",
     "draw_handwriting",
     "draw_image_reconstructions",
     "draw_images",
     "draw_reconstruction",
     "figure_to_rgb",
+    "medium_of",
     "save_png",
     "save_svg",
+    "write_page",
 ]

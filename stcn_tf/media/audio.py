@@ -1,12 +1,15 @@
-"""Waveforms and their spectrograms."""
+"""Sounds: drawn as waveforms with their spectrograms, read from and played as WAV files."""
 
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from stcn_tf.data.sounds import read_wav, write_wav
 from stcn_tf.media.figures import (
     DPI,
     INK,
@@ -16,6 +19,9 @@ from stcn_tf.media.figures import (
     RECONSTRUCTION_INK,
     require_one_per_row,
 )
+from stcn_tf.media.medium import Medium
+from stcn_tf.media.reconstructions import Reconstructions
+from stcn_tf.support.errors import UserError
 
 _MARGIN = 0.15  # inches, around the figure
 _LEFT = 0.45  # inches, for the numbers beside the axes
@@ -29,6 +35,72 @@ _WINDOW_SECONDS = 0.032
 _DYNAMIC_RANGE_DB = 80.0
 # More columns than a picture has pixels would only make it large.
 _MOST_COLUMNS = 800
+
+
+class Audio(Medium):
+    """Sounds: a step is a frame of consecutive samples."""
+
+    array = "frames"
+    num_in_training = 4
+    most_pictured = 40  # a PNG has a largest height
+
+    _SECONDS = 3.0
+
+    @property
+    def length(self) -> int:
+        """See `Medium.length`: about three seconds."""
+        return math.ceil(self._SECONDS * self._sample_rate_hz / self.card.num_features)
+
+    @property
+    def _sample_rate_hz(self) -> int:
+        return self.card.modality.sample_rate_hz
+
+    def read(self, path: str) -> list[np.ndarray]:
+        """See `Medium.read`; the whole frames of a WAV file are one sequence."""
+        if Path(path).suffix.lower() != ".wav":
+            return super().read(path)
+        waveform, frame = read_wav(path, self._sample_rate_hz), self.card.num_features
+        if len(waveform) < frame:
+            raise UserError(f"{path}: {len(waveform)} samples; accepted: {frame} (a frame) or more")
+        return [waveform[: len(waveform) // frame * frame].reshape(-1, frame)]
+
+    def draw_samples(self, sequences: Sequence[np.ndarray], given: Sequence[int]) -> Figure:
+        """See `Medium.draw_samples`: waveforms and spectrograms."""
+        return draw_audio(
+            self.sounds(sequences),
+            self._sample_rate_hz,
+            given_samples=[steps * self.card.num_features for steps in given],
+        )
+
+    def draw_reconstructions(self, rebuilt: Reconstructions) -> Figure:
+        """See `Medium.draw_reconstructions`: each below its original."""
+        pairs = zip(rebuilt.originals, rebuilt.reconstructions, strict=True)
+        labels = [("original", f"reconstruction, {t}") for t in self.log_likelihoods(rebuilt)]
+        return draw_audio(
+            self.sounds([sequence for pair in pairs for sequence in pair]),
+            self._sample_rate_hz,
+            labels=[label for pair in labels for label in pair],
+            rows_each=2,
+        )
+
+    def sounds(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See `Medium.sounds`."""
+        return [sequence.reshape(-1) for sequence in sequences]
+
+    def write_sounds(self, out: Path, name: str, sequences: Sequence[np.ndarray]) -> list[str]:
+        """See `Medium.write_sounds`: WAV files of 16 bits, in the place of earlier ones."""
+        for earlier in out.glob(f"{name}_*.wav"):
+            if re.fullmatch(rf"{name}_\d+\.wav", earlier.name):
+                earlier.unlink()
+        digits = max(2, len(str(len(sequences) - 1)))
+        lines = []
+        for index, waveform in enumerate(self.sounds(sequences)):
+            path = out / f"{name}_{index:0{digits}d}.wav"
+            clipped = write_wav(path, waveform, self._sample_rate_hz)
+            note = f", {clipped:,} samples beyond full scale were clipped" if clipped else ""
+            seconds = len(waveform) / self._sample_rate_hz
+            lines.append(f"{path}: {seconds:.2f} s{note}")
+        return lines
 
 
 def draw_audio(
@@ -70,56 +142,24 @@ def draw_audio(
         given_samples = [0] * len(waveforms)
     require_one_per_row("given_samples", given_samples, waveforms)
     waveforms = [_checked(waveform) for waveform in waveforms]
-    num = len(waveforms)
-    groups = [row // rows_each for row in range(num)]
-    limits = [0.0] * (groups[-1] + 1)  # of each group of rows, the largest magnitude
-    for group, waveform in zip(groups, waveforms, strict=True):
-        limits[group] = max(limits[group], float(np.abs(waveform).max()))
-    limits = [limits[group] or 1.0 for group in groups]
+    limits = _largest_of_group([float(np.abs(w).max()) for w in waveforms], rows_each)
+    limits = [limit or 1.0 for limit in limits]
     # Scaled first, so that no power leaves the range of float64.
     powers = [_power(w / limit, sample_rate_hz) for w, limit in zip(waveforms, limits, strict=True)]
+    loudest = _largest_of_group([power.max() for power in powers], rows_each)
+    figure, rows = _panels(len(waveforms), width_inches)
     seconds = max(map(len, waveforms)) / sample_rate_hz
-    height_inches = _MARGIN + num * (_ABOVE_ROW + _ROW_HEIGHT) + _BELOW_ROWS
-    panel_width = (width_inches - 2 * _LEFT - _BETWEEN - _MARGIN) / 2
-
-    figure = Figure(figsize=(width_inches, height_inches), dpi=DPI)
-    for row, waveform in enumerate(waveforms):
-        bottom = height_inches - _MARGIN - (row + 1) * (_ABOVE_ROW + _ROW_HEIGHT)
-        panels = []
-        for left in (_LEFT, 2 * _LEFT + panel_width + _BETWEEN):
-            axes = figure.add_axes(
-                (
-                    left / width_inches,
-                    bottom / height_inches,
-                    panel_width / width_inches,
-                    _ROW_HEIGHT / height_inches,
-                )
-            )
-            axes.tick_params(
-                labelsize=LABEL_SIZE, colors=LABEL_COLOR, labelbottom=row == num - 1, length=2
-            )
-            for spine in axes.spines.values():
-                spine.set_color(LABEL_COLOR)
-            if row == num - 1:
-                axes.set_xlabel("seconds", fontsize=LABEL_SIZE, color=LABEL_COLOR, labelpad=1)
-            panels.append(axes)
+    for row, (left, right) in enumerate(rows):
+        waveform = waveforms[row]
         ink = INK if row % rows_each == 0 else RECONSTRUCTION_INK
-        _draw_waveform(panels[0], waveform, sample_rate_hz, given_samples[row], limits[row], ink)
-        loudest = max(
-            power.max() for group, power in zip(groups, powers, strict=True) if group == groups[row]
-        )
-        _draw_spectrogram(panels[1], _decibels(powers[row], loudest), len(waveform), sample_rate_hz)
-        for axes in panels:
+        _draw_waveform(left, waveform, sample_rate_hz, given_samples[row], limits[row], ink)
+        decibels = _decibels(powers[row], loudest[row])
+        _draw_spectrogram(right, decibels, len(waveform), sample_rate_hz)
+        for axes in (left, right):
             axes.set_xlim(0, seconds)
         if labels is not None:
-            panels[0].set_title(
-                labels[row],
-                loc="left",
-                fontsize=LABEL_SIZE,
-                color=LABEL_COLOR,
-                pad=2,
-                parse_math=False,
-            )
+            style = {"fontsize": LABEL_SIZE, "color": LABEL_COLOR, "parse_math": False}
+            left.set_title(labels[row], loc="left", pad=2, **style)
     return figure
 
 
@@ -129,6 +169,38 @@ def _checked(waveform: np.ndarray) -> np.ndarray:
     if waveform.ndim != 1 or not len(waveform):
         raise ValueError(f"waveforms must be [samples], one or more, not {list(waveform.shape)}")
     return np.where(np.isfinite(waveform), waveform, 0.0)
+
+
+def _largest_of_group(values: Sequence[float], rows_each: int) -> list[float]:
+    """For each row, the largest value of the rows that are drawn to one scale with it."""
+    starts = [row - row % rows_each for row in range(len(values))]
+    return [max(values[start : start + rows_each]) for start in starts]
+
+
+def _panels(num_rows: int, width_inches: float) -> tuple[Figure, list[list[Axes]]]:
+    """A figure and the two axes of each row: for the waveform and for its spectrogram."""
+    height_inches = _MARGIN + num_rows * (_ABOVE_ROW + _ROW_HEIGHT) + _BELOW_ROWS
+    panel_width = (width_inches - 2 * _LEFT - _BETWEEN - _MARGIN) / 2
+    figure = Figure(figsize=(width_inches, height_inches), dpi=DPI)
+    # matplotlib places axes in fractions of the figure.
+    width, height = panel_width / width_inches, _ROW_HEIGHT / height_inches
+    rows = []
+    for row in range(num_rows):
+        bottom = (height_inches - _MARGIN - (row + 1) * (_ABOVE_ROW + _ROW_HEIGHT)) / height_inches
+        is_last = row == num_rows - 1
+        panels = []
+        for left in (_LEFT, 2 * _LEFT + panel_width + _BETWEEN):
+            axes = figure.add_axes((left / width_inches, bottom, width, height))
+            axes.tick_params(
+                labelsize=LABEL_SIZE, colors=LABEL_COLOR, labelbottom=is_last, length=2
+            )
+            for spine in axes.spines.values():
+                spine.set_color(LABEL_COLOR)
+            if is_last:
+                axes.set_xlabel("seconds", fontsize=LABEL_SIZE, color=LABEL_COLOR, labelpad=1)
+            panels.append(axes)
+        rows.append(panels)
+    return figure, rows
 
 
 def _draw_waveform(

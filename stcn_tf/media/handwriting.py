@@ -1,4 +1,4 @@
-"""Lines of handwriting.
+"""Lines of handwriting: drawn below each other.
 
 Strokes are `[time, 3]` arrays of dx, dy (raw units, y upwards) and pen. Step t moves from point t
 to point t + 1; its pen bit is 1 where that later point is the last of its stroke. Point 0, which
@@ -22,11 +22,30 @@ from stcn_tf.media.figures import (
     RECONSTRUCTION_INK,
     require_one_per_row,
 )
+from stcn_tf.media.medium import Medium
+from stcn_tf.media.reconstructions import Reconstructions
 
 _LINE_WIDTH = 0.9  # points
 _MARGIN = 0.1  # inches, around the figure and between rows
 _LABEL_HEIGHT = 0.16  # inches
 _MAX_ROW_HEIGHT = 1.2  # inches, of a row of ordinary height
+
+
+class Handwriting(Medium):
+    """Lines of handwriting: a step is dx, dy, pen."""
+
+    array = "strokes"
+    most_pictured = 40  # a PNG has a largest height
+
+    def draw_samples(self, sequences: Sequence[np.ndarray], given: Sequence[int]) -> Figure:
+        """See `Medium.draw_samples`: one line below the other."""
+        return draw_handwriting(sequences, prefix_lengths=given)
+
+    def draw_reconstructions(self, rebuilt: Reconstructions) -> Figure:
+        """See `Medium.draw_reconstructions`: each line below its original."""
+        return draw_reconstruction(
+            rebuilt.originals, rebuilt.reconstructions, labels=self.log_likelihoods(rebuilt)
+        )
 
 
 def draw_handwriting(

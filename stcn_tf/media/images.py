@@ -1,16 +1,22 @@
-"""Grids of images, and images with their reconstructions (the paper's Figures 6 and 4)."""
+"""Images: drawn in grids, and with their reconstructions (the paper's Figures 6 and 4)."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from stcn_tf.data.units import likelihood_unit
 from stcn_tf.media.figures import DPI, LABEL_COLOR, LABEL_SIZE, require_one_per_row
+from stcn_tf.media.medium import Medium
+from stcn_tf.media.reconstructions import Reconstructions
+from stcn_tf.support.errors import UserError
 
 _MARGIN = 0.1  # inches, around the figure
-_LABEL_HEIGHT = 0.16  # inches
+_LABEL_HEIGHT = 0.16  # inches, of a line
+_LABEL_CHARACTERS = 20  # of a line, as many as fit below one of `_MOST_COLUMNS`
 _LARGEST = 1.2  # inches, width of an image with its gap where there are few
 _GAP = 0.05  # of that width, between images
 _MOST_COLUMNS = 8  # of reconstructions, whose labels need room
@@ -19,6 +25,57 @@ _NAMES_WIDTH = 0.85  # inches, of the names beside the rows
 # What a value of 0 and one of 1 look like: red, green, blue.
 _BLACK, _WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 _GIVEN_BLACK, _GIVEN_WHITE = (0.25, 0.09, 0.05), (1.0, 0.62, 0.48)
+
+
+class Images(Medium):
+    """Images: a step is a pixel."""
+
+    array = "pixels"
+    num_samples = 100
+    num_in_training = 16
+    most_pictured = 400
+
+    @property
+    def length(self) -> int:
+        """See `Medium.length`: all pixels."""
+        return self.card.modality.height * self.card.modality.width
+
+    def steps_to_generate(self, length: int | None, given: Sequence[int]) -> int:
+        """See `Medium.steps_to_generate`: what makes whole images."""
+        size = f"{self.card.modality.height} x {self.card.modality.width}"
+        fewest, most = min(given), max(given)
+        if fewest != most or most >= self.length:
+            pixels = f"{most}" if fewest == most else f"{fewest} to {most}"
+            raise UserError(
+                f"images of which {pixels} pixels are given; accepted: the same number of each, "
+                f"below the {self.length} of an image of {size}, as --beginning cuts them"
+            )
+        rest = self.length - most
+        if length not in (None, rest):
+            raise UserError(f"--length={length}: accepted: {rest}, to make images of {size} pixels")
+        return rest
+
+    def draw_samples(self, sequences: Sequence[np.ndarray], given: Sequence[int]) -> Figure:
+        """See `Medium.draw_samples`: a grid, as Figure 6 of the paper."""
+        return draw_images(self._images(sequences), given_pixels=given)
+
+    def draw_reconstructions(self, rebuilt: Reconstructions) -> Figure:
+        """See `Medium.draw_reconstructions`: as Figure 4 of the paper."""
+        return draw_image_reconstructions(
+            self._images(rebuilt.originals),
+            self._images(rebuilt.reconstructions),
+            self._images(rebuilt.probabilities),
+            labels=self.log_likelihoods(rebuilt),
+        )
+
+    def log_likelihoods(self, rebuilt: Reconstructions) -> list[str]:
+        """See `Medium.log_likelihoods`; of images the literature gives negative ones."""
+        name = "exact NLL" if rebuilt.is_exact else "-ELBO"
+        return [f"{name} {-value:.1f} {likelihood_unit(self.card)}" for value in rebuilt.elbo]
+
+    def _images(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
+        shape = self.card.modality.height, self.card.modality.width
+        return [sequence.reshape(shape) for sequence in sequences]
 
 
 def draw_images(
@@ -101,6 +158,7 @@ def draw_image_reconstructions(
         )
     if labels is not None:
         require_one_per_row("labels", labels, originals)
+        labels = [textwrap.fill(label, _LABEL_CHARACTERS) for label in labels]
     residuals = np.abs(originals - probabilities)
     pictures = {
         "image": _between(_BLACK, _WHITE, originals),
@@ -148,7 +206,8 @@ def _draw_grid(
     gap = _GAP * pitch
     cell_width = pitch - gap
     cell_height = cell_width * height / width
-    below = [gap + (_LABEL_HEIGHT if texts else 0.0) for texts in labels]
+    most_lines = [max((text.count("\n") + 1 for text in texts), default=0) for texts in labels]
+    below = [gap + lines * _LABEL_HEIGHT for lines in most_lines]
     figure_width = left + len(rows[0]) * pitch - gap + _MARGIN
     figure_height = 2 * _MARGIN + len(rows) * cell_height + sum(below) - gap
 

@@ -15,10 +15,10 @@ import tensorflow as tf
 from stcn_tf.config import Config
 from stcn_tf.data.batches import Batch, eval_batches, train_batches
 from stcn_tf.data.records import read_card
+from stcn_tf.data.units import normalized
 from stcn_tf.inference.evaluation import Evaluator
 from stcn_tf.inference.generation import compile_generate, reconstruct_raw
-from stcn_tf.inference.table import normalized
-from stcn_tf.media.medium import medium_of
+from stcn_tf.media.page import medium_of
 from stcn_tf.models import build_model
 from stcn_tf.runs import RunDirectory
 from stcn_tf.support.errors import UserError

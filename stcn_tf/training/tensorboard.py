@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from stcn_tf import media
+from stcn_tf.data.units import likelihood_unit
 from stcn_tf.inference.evaluation import Evaluation
-from stcn_tf.inference.generation import Reconstructions
-from stcn_tf.inference.table import likelihood_unit
-from stcn_tf.media.medium import medium_of
+from stcn_tf.media.page import medium_of
+from stcn_tf.media.reconstructions import Reconstructions
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.runs import RunDirectory
 

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -174,12 +175,13 @@ def test_report(tmp_path, tiny_records, tiny_config_with, draws):
     assert terms["kl"]["per_sequence"] == pytest.approx(2.5)
     assert terms["kl_of_layer_2"]["per_step"] == pytest.approx(0.2)
     assert "bits_per_dimension" not in terms["kl"] and "raw_units" not in terms["kl"]
-    # 3 nats over 10 steps of 3 features.
-    assert terms["elbo"]["bits_per_dimension"] == pytest.approx(-3 / 30 / np.log(2))
+    # 3 nats over 10 steps; of densities of normalised values there is no length of a code.
+    assert terms["elbo"]["per_step"] == pytest.approx(0.3)
+    assert "bits_per_dimension" not in terms["elbo"]
     # The stds are 3 and 40 and 30: of a raw value the density is that much smaller.
     text = table.table(content)
     assert "nats of channel-normalised values" in text
-    assert "(mean, std) of dx (3, 40), dy (-1, 30), pen (0, 1)" in text
+    assert "(mean, std) in raw units: dx (3, 40), dy (-1, 30), pen (0, 1)" in text
     raw_per_step = 0.3 - np.log(40) - np.log(30)
     assert terms["elbo"]["raw_units"]["per_step"] == pytest.approx(raw_per_step)
     assert terms["elbo"]["raw_units"]["per_sequence"] == pytest.approx(5 * raw_per_step)
@@ -211,10 +213,58 @@ def test_report_of_many_features_names_groups(model, tiny_records):
     )
     content = table.summary(evaluation_of([4, 6], elbo=[-1.0, -2.0]), model, card, ABOUT)
     text = table.table(content)
-    assert "nats of scalar-normalised values, (mean, std) of s0 to s199 (0.5, 2):" in text
+    assert "nats of scalar-normalised values, (mean, std) in raw units: s0 to s199 (0.5, 2)" in text
     assert "nats of values in raw units (s0 to s199: amplitude):" in text
     per_step = content["terms"]["elbo"]["raw_units"]["per_step"]
     assert per_step == pytest.approx(-0.3 - num * np.log(2))
+
+
+def _blocks(text):
+    """The blocks of a table: heading -> (columns, {name of a row: numbers})."""
+    blocks = {}
+    for block in text.split("\n\n")[1:-1]:
+        unit, columns, *rows = block.splitlines()
+        rows = [re.split(r"  +", re.sub(r" \+- +", "+-", row)) for row in rows]
+        blocks[unit] = re.split(r"  +", columns.strip()), {row[0]: row[1:] for row in rows}
+    return blocks
+
+
+def test_every_block_of_the_table_is_of_one_unit(tiny_records, model):
+    """A KL has no scale; bits per dimension are those of values in raw units."""
+    card = read_card(tiny_records)
+    evaluation = evaluation_of([4, 6], elbo=[1.0, 2.0], kl=[[1.0, 0.5], [2.0, 1.5]])
+    content = table.summary(evaluation, model, card, ABOUT)
+    blocks = _blocks(table.table(content))
+    normalised, raw, kl = blocks
+    assert normalised.startswith("nats of channel-normalised values, (mean, std) in raw units: dx")
+    assert raw == "nats of values in raw units (dx, dy: device units):" and kl == "nats:"
+    likelihoods = ["ELBO", "reconstruction"]
+    rows = {
+        normalised: likelihoods,
+        raw: likelihoods,
+        kl: ["KL", "KL of layer 1", "KL of layer 2"],
+    }
+    averages = ["per sequence", "per step"]
+    for heading, (columns, numbers) in blocks.items():
+        assert columns == averages + ["bits/dimension"] * (heading == raw)
+        assert list(numbers) == rows[heading]
+        assert all(len(values) == len(columns) for values in numbers.values())
+    assert blocks[raw][1]["ELBO"][2] == f"{(math.log(40 * 30) - 0.3) / 3 / math.log(2):.5f}"
+    terms = content["terms"]
+    assert [terms[key]["unit"] for key in ("elbo", "kl", "kl_of_layer_2")] == [
+        "nats of channel-normalised values",
+        "nats",
+        "nats",
+    ]
+    assert terms["elbo"]["raw_units"]["unit"] == content["raw_unit"]
+    assert content["normalization"]["units"] == ["device units", "device units", "0 or 1"]
+
+
+def test_active_units_say_what_counts(tiny_records, model):
+    content = table.summary(evaluation_of([4, 6]), model, read_card(tiny_records), ABOUT)
+    assert content["active_unit_nats_per_step"] == 0.01
+    text = table.table(content)
+    assert "active units (KL above 0.01 nats per step) of layer 1, 2, ...: 1, 0" in text
 
 
 def test_report_of_binary_records(tiny_records, model):
@@ -234,7 +284,12 @@ def test_report_of_binary_records(tiny_records, model):
     assert content["unit"] == "nats" and content["raw_unit"] is None
     assert "raw_units" not in content["terms"]["elbo"]
     assert content["terms"]["elbo"]["bits_per_dimension"] == pytest.approx(0.3 / np.log(2))
-    assert "raw units" not in table.table(content)
+    assert "bits_per_dimension" not in content["terms"]["kl"]
+    text = table.table(content)
+    assert "raw units" not in text
+    ((columns, rows),) = _blocks(text).values()
+    assert columns == ["per sequence", "per step", "bits/dimension"]
+    assert rows["ELBO"][2] == f"{0.3 / math.log(2):.5f}" and len(rows["KL"]) == 2
 
 
 def test_report_of_one_sequence_is_json(tmp_path, tiny_records, model):

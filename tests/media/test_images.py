@@ -1,8 +1,12 @@
+import dataclasses
+import itertools
+
 import matplotlib
 import numpy as np
 import pytest
 
 from stcn_tf import media
+from stcn_tf.data.records import Feature, Normalization, read_card
 
 NUM, HEIGHT, WIDTH = 7, 3, 5
 
@@ -167,3 +171,32 @@ def test_an_svg_keeps_the_pixels_of_each_image(tmp_path):
     text = (tmp_path / "a.svg").read_text()
     assert text.count("<image") == NUM
     assert text.count("image-rendering:pixelated") == NUM
+
+
+@pytest.mark.parametrize(("is_exact", "name"), [(True, "exact NLL"), (False, "-ELBO")])
+def test_likelihoods_of_grey_pixels_name_their_normalisation(tiny_images, is_exact, name):
+    card = dataclasses.replace(
+        read_card(tiny_images),
+        features=(Feature("pixel", "real", "0 to 1", "how bright"),),
+        normalization=Normalization("scalar", (0.25,), (0.5,)),
+    )
+    rebuilt = media.Reconstructions([], [], [], np.array([-7.25, 3.0]), is_exact)
+    told = media.medium_of(card).log_likelihoods(rebuilt)
+    unit = "nats of scalar-normalised values"
+    assert told == [f"{name} 7.2 {unit}", f"{name} -3.0 {unit}"]
+
+
+def test_long_labels_of_reconstructions_do_not_run_into_each_other():
+    images = np.zeros((11, HEIGHT, WIDTH))  # two rows of columns
+    label = "exact NLL -1234.5 nats of channel-normalised values"
+    figure = media.draw_image_reconstructions(images, images, images, [label] * 11)
+    media.figure_to_rgb(figure)  # which gives texts their extents
+    (axes,) = figure.axes
+    texts = [text for text in axes.texts if "NLL" in text.get_text()]
+    # A line may end after a hyphen, too.
+    whole = [text.get_text().replace("-\n", "-").replace("\n", " ") for text in texts]
+    assert whole == [label] * 11
+    boxes = [artist.get_window_extent() for artist in [*texts, *axes.images]]
+    overlapping = [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    assert not overlapping
+    assert all(figure.bbox.containsx(box.x1) and figure.bbox.containsy(box.y0) for box in boxes)
