@@ -5,10 +5,11 @@ scale is drawn from the top of the hierarchy down; the lowest (STCN) or all of t
 predict the next frame.
 
 Where paper and released program differ, both are here, each a named option of the constructor:
-`posterior_draws` (the paper's text: shared; released: independent), `posterior_precision` (Eq. 11
+`posterior_draws` (the paper's text: shared; released: independent), `posterior_scale` (Eq. 11
 as printed: std; the ladder VAE's: variance) and `released_floors`.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -60,13 +61,11 @@ class STCN(SequenceModel):
     """STCN, and with `dense` STCN-dense.
 
     Args:
-        num_real: real-valued features of x, which come first.
-        num_binary: binary features of x.
-        num_components: components of the observation's GMM; 1: a Normal.
+        observation: p(x_t | .), not built.
         num_filters: filters of the stack and of the latent networks.
         kernel_size: taps of the dilated convolutions.
         blocks_per_layer: K, Wavenet blocks for each latent layer.
-        dilations: of each Wavenet block, lowest first; empty: 1, 2, ..., 2^(K-1) for each layer.
+        dilations: of the Wavenet blocks, lowest first, over and over; empty: 1, 2, ..., 2^(K-1).
         latent_sizes: units of z^1, ..., z^L.
         latent_hidden_layers: hidden layers of each latent network.
         latent_filters: filters of the hidden layers; 0: as many as `num_filters`.
@@ -78,22 +77,19 @@ class STCN(SequenceModel):
         dense: all latents reach the output (STCN-dense) or z^1 alone (STCN).
         posterior_draws: "shared": one draw of each z^l for every use; "independent": one for each
             use, as released.
-        posterior_precision: "std" or "variance", see `LatentLayer`.
+        posterior_scale: "std" or "variance", see `LatentLayer`.
         released_floors: see `Observation` and `LatentLayer`.
         compute_dtype: policy of the convolutions, "float32" or "mixed_bfloat16".
         **kwargs: `name` of `keras.Model`.
 
     Raises:
-        ValueError: an option has another value than those named here, or there is not one dilation
-            for each block.
+        ValueError: an option has another value than those named here.
     """
 
     def __init__(
         self,
         *,
-        num_real: int,
-        num_binary: int,
-        num_components: int,
+        observation: Observation,
         num_filters: int,
         kernel_size: int,
         blocks_per_layer: int,
@@ -107,7 +103,7 @@ class STCN(SequenceModel):
         output_type: str = "conv1x1",
         output_kernel_size: int = 2,
         posterior_draws: str = "shared",
-        posterior_precision: str = "std",
+        posterior_scale: str = "std",
         released_floors: bool = False,
         compute_dtype: str = "float32",
         **kwargs,
@@ -124,19 +120,16 @@ class STCN(SequenceModel):
         policy = keras.DTypePolicy(compute_dtype)
         self.latent_sizes = tuple(latent_sizes)
         num_layers = len(latent_sizes)
-        dilations = tuple(dilations) or (*(2**k for k in range(blocks_per_layer)),) * num_layers
-        if len(dilations) != blocks_per_layer * num_layers:
-            raise ValueError(
-                f"dilations must be {blocks_per_layer} for each of {num_layers} latent layers, got "
-                f"{dilations}"
-            )
+        pattern = dilations or [2**k for k in range(blocks_per_layer)]
+        num_blocks = blocks_per_layer * num_layers
+        dilations = tuple(itertools.islice(itertools.cycle(pattern), num_blocks))
         self.stack = WavenetStack(num_filters, kernel_size, dilations, name="stack", dtype=policy)
         self.latent_layers = [
             LatentLayer(
                 units,
                 latent_filters or num_filters,
                 latent_hidden_layers,
-                posterior_precision,
+                posterior_scale,
                 released_floors,
                 name=f"latent_{layer}",
                 dtype=policy,
@@ -147,9 +140,7 @@ class STCN(SequenceModel):
             output_type, output_layers, output_filters, output_kernel_size, policy
         )
         self.do_latents_reach_across_steps = output_type == "wavenet" and output_layers > 0
-        self.observation = Observation(
-            num_real, num_binary, num_components, released_floors, name="observation"
-        )
+        self.observation = observation
         # With independent draws the dense model has two latents per layer above the lowest, one
         # read by the output and one by the prior below; a bound must pay for both.
         above = 2.0 if dense and posterior_draws == "independent" else 1.0

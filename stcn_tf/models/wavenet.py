@@ -6,6 +6,7 @@ concatenated residual outputs of some of them, the deterministic counterpart of 
 likelihood of these models is exact: they have no latent variables.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import keras
@@ -19,24 +20,22 @@ from stcn_tf.models.base import ScoreTerms, Seed, SequenceModel, sequence_mask
 
 
 class Wavenet(SequenceModel):
-    """Wavenet, and with `dense_blocks` Wavenet-dense.
+    """Wavenet, and with `wavenet_dense_blocks` Wavenet-dense.
 
     Args:
-        num_real: real-valued features of x, which come first.
-        num_binary: binary features of x.
-        num_components: components of the observation's GMM; 1: a Normal.
+        observation: p(x_t | .), not built.
         num_filters: filters of the first convolution and of the stack.
         kernel_size: taps of the causal convolutions.
-        dilations: of each Wavenet block, lowest first.
+        dilations: of the Wavenet blocks, lowest first, over and over.
+        wavenet_blocks: their number.
         output_layers: output layers between the stack and the heads.
         output_filters: their filters.
         output_type: "conv1x1" or "wavenet", see `make_output_layers`.
         output_kernel_size: taps of Wavenet output layers.
-        dense_blocks: numbers of the blocks, 1 the lowest, whose residual outputs are concatenated
-            (Wavenet-dense); empty: the skip outputs of all blocks are summed (Wavenet).
+        wavenet_dense_blocks: numbers of the blocks, 1 the lowest, whose residual outputs are
+            concatenated (Wavenet-dense); empty: the skip outputs of all blocks are summed (Wavenet).
         first_frame: "scored": x_1 is predicted from a zero frame, so that this model and STCN score
             the same steps; "given": as released, x_1 is only an input.
-        released_floors: see `Observation`.
         compute_dtype: policy of the convolutions, "float32" or "mixed_bfloat16".
         **kwargs: `name` of `keras.Model`.
 
@@ -47,19 +46,17 @@ class Wavenet(SequenceModel):
     def __init__(
         self,
         *,
-        num_real: int,
-        num_binary: int,
-        num_components: int,
+        observation: Observation,
         num_filters: int,
         kernel_size: int,
         dilations: Sequence[int],
+        wavenet_blocks: int,
         output_layers: int,
         output_filters: int,
         output_type: str = "conv1x1",
         output_kernel_size: int = 2,
-        dense_blocks: Sequence[int] = (),
+        wavenet_dense_blocks: Sequence[int] = (),
         first_frame: str = "scored",
-        released_floors: bool = False,
         compute_dtype: str = "float32",
         **kwargs,
     ):
@@ -67,20 +64,21 @@ class Wavenet(SequenceModel):
         super().__init__(**{"name": "wavenet", **kwargs, "dtype": "float32"})
         if first_frame not in ("scored", "given"):
             raise ValueError(f"first_frame must be 'scored' or 'given', got {first_frame!r}")
-        top = len(dilations)
-        if not all(1 <= block <= top for block in dense_blocks):
-            raise ValueError(f"dense_blocks must be from 1 to {top}, got {dense_blocks}")
+        if not all(1 <= block <= wavenet_blocks for block in wavenet_dense_blocks):
+            raise ValueError(
+                f"wavenet_dense_blocks must be from 1 to {wavenet_blocks}, got "
+                f"{wavenet_dense_blocks}"
+            )
+        dilations = tuple(itertools.islice(itertools.cycle(dilations), wavenet_blocks))
         self.num_given_frames = 1 if first_frame == "given" else 0
-        self.dense_blocks = tuple(dense_blocks)
+        self.dense_blocks = tuple(wavenet_dense_blocks)
         policy = keras.DTypePolicy(compute_dtype)
         self.causal = CausalConv(num_filters, kernel_size, name="causal", dtype=policy)
         self.stack = WavenetStack(num_filters, kernel_size, dilations, name="stack", dtype=policy)
         self.output_layers = output.make_output_layers(
             output_type, output_layers, output_filters, output_kernel_size, policy
         )
-        self.observation = Observation(
-            num_real, num_binary, num_components, released_floors, name="observation"
-        )
+        self.observation = observation
 
     @property
     def receptive_field(self) -> int:
