@@ -236,7 +236,10 @@ def _from_version_1(raw: dict[str, Any], where: str) -> dict[str, Any]:
         names = registry.settings_of(model["model"]).names()
     if "wavenet_blocks" in names and not model.get("dilations"):
         # The pattern of Wavenets without one was that of a group of STCN's blocks.
-        model["dilations"] = [2**k for k in range(model.get("blocks_per_layer", 6))]
+        group = {k: v for k, v in model.items() if k == "blocks_per_layer"}
+        with _named(f"{where}: model."):
+            blocks = registry.make_settings("stcn", **group).blocks_per_layer
+        model["dilations"] = [2**k for k in range(blocks)]
     of_others = set().union(*(entry.settings.names() for entry in registry.MODELS.values()))
     of_run = RunSettings.names()
     return {

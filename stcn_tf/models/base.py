@@ -29,8 +29,8 @@ class ScoreTerms(NamedTuple):
 class SequenceModel(keras.Model):
     """Base of the models. A subclass defines `encode`, `score_encoded` and the step-wise methods.
 
-    Models are made from a run's config.json (`stcn_tf.models.registry`), not from a Keras config, so
-    they have no `get_config`.
+    Models are made from a run's config.json (`stcn_tf.models.registry`), not from a Keras config,
+    so they have no `get_config`.
 
     Attributes:
         observation: the observation model, whose `sample` and `log_prob` read what the model

@@ -63,7 +63,7 @@ def settings_of(name: str) -> type[ModelSettings]:
     Raises:
         UserError: there is no model of that name.
     """
-    if name not in MODELS:
+    if name not in tuple(MODELS):  # what a file gives might not be hashable
         raise UserError(f"model: {name!r}; accepted: {', '.join(MODELS)}")
     return MODELS[name].settings
 

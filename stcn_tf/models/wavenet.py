@@ -33,7 +33,8 @@ class Wavenet(SequenceModel):
         output_type: "conv1x1" or "wavenet", see `make_output_layers`.
         output_kernel_size: taps of Wavenet output layers.
         wavenet_dense_blocks: numbers of the blocks, 1 the lowest, whose residual outputs are
-            concatenated (Wavenet-dense); empty: the skip outputs of all blocks are summed (Wavenet).
+            concatenated (Wavenet-dense); empty: the skip outputs of all blocks are summed
+            (Wavenet).
         first_frame: "scored": x_1 is predicted from a zero frame, so that this model and STCN score
             the same steps; "given": as released, x_1 is only an input.
         compute_dtype: policy of the convolutions, "float32" or "mixed_bfloat16".
