@@ -45,13 +45,11 @@ MODELS: dict[str, Entry] = {
         STCNSettings, _STCN, "only z^1 reaches the output", {"dense": False}, _RELEASED_STCN
     ),
     "stcn_dense": Entry(
-        STCNSettings, _STCN, "all latents do (paper, Eq. 9)", {"dense": True}, _RELEASED_STCN
+        STCNSettings, _STCN, "all latents reach it (paper, Eq. 9)", {"dense": True}, _RELEASED_STCN
     ),
-    "wavenet": Entry(
-        WavenetSettings, _WAVENET, "a baseline without latents, reads the sum of all skip outputs"
-    ),
+    "wavenet": Entry(WavenetSettings, _WAVENET, "without latents, on the sum of all skip outputs"),
     "wavenet_dense": Entry(
-        WavenetDenseSettings, _WAVENET, "the same, reads the residual outputs of some blocks"
+        WavenetDenseSettings, _WAVENET, "without latents, on residual outputs of some blocks"
     ),
 }
 DEFAULT_MODEL = "stcn_dense"
