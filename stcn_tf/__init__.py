@@ -8,16 +8,17 @@ import importlib
 
 _HOMES = {
     "Config": "stcn_tf.config",
-    "ModelConfig": "stcn_tf.config",
     "RunDirectory": "stcn_tf.runs",
+    "RunSettings": "stcn_tf.config",
     "STCN": "stcn_tf.models",
-    "ScoreTerms": "stcn_tf.models",
+    "Terms": "stcn_tf.models",
     "SequenceModel": "stcn_tf.models",
-    "TrainingConfig": "stcn_tf.config",
+    "TrainingSettings": "stcn_tf.config",
     "UserError": "stcn_tf.support.errors",
-    "build_model": "stcn_tf.models",
+    "build_model": "stcn_tf.models.registry",
     "generate": "stcn_tf.inference.generation",
     "load_run": "stcn_tf.runs",
+    "make_settings": "stcn_tf.models.registry",
 }
 
 __all__ = sorted(_HOMES)

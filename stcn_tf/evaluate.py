@@ -27,6 +27,7 @@ def main() -> None:
     from stcn_tf.data.records import read_card
     from stcn_tf.inference import table
     from stcn_tf.inference.evaluation import Evaluator
+    from stcn_tf.models.registry import check_has
     from stcn_tf.runs import RunDirectory
 
     run = RunDirectory.open(args.run_dir)
@@ -39,14 +40,13 @@ def main() -> None:
         args.data, split=args.split, batch_size=args.batch_size, limit=args.limit
     )
     trained = run.config.model
-    is_wavenet = trained.model.startswith("wavenet")
     overrides = {
         name: value
-        for name in ("posterior_draws", "posterior_precision", "released_floors")
+        for name in ("posterior_draws", "posterior_scale", "released_floors")
         if (value := getattr(args, name)) is not None
     }
-    if (args.posterior_draws or args.posterior_precision) and is_wavenet:
-        cli.fail(f"--posterior_draws, --posterior_precision: {trained.model} has no latents")
+    for name in overrides:
+        check_has(trained.model, name, "--")
     settings = dataclasses.replace(trained, **overrides)
     run = dataclasses.replace(run, config=dataclasses.replace(run.config, model=settings))
     model = run.load_model(args.checkpoint)
@@ -68,9 +68,9 @@ def main() -> None:
         {
             "run": str(run.path),
             "model": settings.model,
-            "posterior_draws": settings.posterior_draws if model.latent_sizes else None,
-            "posterior_precision": settings.posterior_precision if model.latent_sizes else None,
-            "released_floors": settings.released_floors,
+            "posterior_draws": getattr(settings, "posterior_draws", None),
+            "posterior_scale": getattr(settings, "posterior_scale", None),
+            "released_floors": getattr(settings, "released_floors", False),
             "trained_with": {
                 name: getattr(trained, name)
                 for name, value in overrides.items()

@@ -1,44 +1,136 @@
 """Every absl flag of the commands, once, and the way from flags to settings.
 
-The flags of the model and of training are made from the fields of the settings classes, so that a
-setting has one name, one default and one text. Each command defines only the groups that it reads.
+The flags of models, training and run are made from the fields of the settings classes, so that a
+setting has one name, one text and one type. A flag that is not given stands for the default of the
+settings class that is chosen. Each command defines only the groups that it reads.
 """
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from absl import flags
 
-from stcn_tf.config import Config, ModelConfig, TrainingConfig
+from stcn_tf.config import Config, RunSettings, TrainingSettings
+from stcn_tf.models import registry
+from stcn_tf.settings import Settings
 from stcn_tf.support.errors import UserError
 
 FLAGS = flags.FLAGS
 
 _SETTINGS = frozenset(
-    field.name for kind in (ModelConfig, TrainingConfig) for field in dataclasses.fields(kind)
+    name
+    for kind in (*(e.settings for e in registry.MODELS.values()), TrainingSettings, RunSettings)
+    for name in kind.names()
 )
 
 
-def define_settings(kind: type) -> None:
+def model_fields() -> dict[str, dict[str, dataclasses.Field]]:
+    """The settings that models have, by name, and of each its field by the model's name."""
+    fields = {}
+    for model, entry in registry.MODELS.items():
+        for field in dataclasses.fields(entry.settings):
+            if field.name != "model":
+                fields.setdefault(field.name, {})[model] = field
+    return fields
+
+
+def define_settings(kind: type[Settings]) -> None:
     """Defines one flag for each field of a settings class."""
     for field in dataclasses.fields(kind):
-        text, choices = field.metadata["help"], field.metadata["choices"]
-        if choices:
-            flags.DEFINE_enum(field.name, field.default, choices, text)
-        elif isinstance(field.default, bool):
-            flags.DEFINE_bool(field.name, field.default, text)
-        elif isinstance(field.default, int):
-            flags.DEFINE_integer(field.name, field.default, text)
-        elif isinstance(field.default, float):
-            flags.DEFINE_float(field.name, field.default, text)
-        elif isinstance(field.default, tuple):
-            flags.DEFINE_list(field.name, [str(value) for value in field.default], text)
-        else:
-            raise TypeError(f"no kind of flag for the setting {field.name}")
+        _define_setting(field.name, [field], f"{field.metadata['help']}; {_default(field)}")
 
 
-def _settings(kind: type):
-    values = {field.name: getattr(FLAGS, field.name) for field in dataclasses.fields(kind)}
+def define_model() -> None:
+    """Defines `--model` and one flag for each setting that any model has."""
+    about = "; ".join(f"{name}: {entry.about}" for name, entry in registry.MODELS.items())
+    text = f"{about}; default: {registry.DEFAULT_MODEL}"
+    flags.DEFINE_enum("model", None, list(registry.MODELS), text)
+    for name, fields in model_fields().items():
+        _define_setting(name, list(fields.values()), _text_of_models(fields))
+
+
+def _define_setting(name: str, fields: list[dataclasses.Field], text: str) -> None:
+    """A flag without a default of its own; `fields` are of one type."""
+    kind = type(fields[0].default)
+    choices = list(dict.fromkeys(c for field in fields for c in field.metadata["choices"]))
+    if choices:
+        flags.DEFINE_enum(name, None, choices, text)
+    elif kind is bool:
+        flags.DEFINE_bool(name, None, text)
+    elif kind is int:
+        flags.DEFINE_integer(name, None, text)
+    elif kind is float:
+        flags.DEFINE_float(name, None, text)
+    elif kind is tuple:
+        flags.DEFINE_list(name, None, text)
+    else:
+        raise TypeError(f"no kind of flag for the setting {name}")
+
+
+def _text_of_models(fields: Mapping[str, dataclasses.Field]) -> str:
+    """The text of a setting, which models have it unless all do, and its default for each."""
+    models: dict[tuple[str, str], list[str]] = {}
+    for model, field in fields.items():
+        models.setdefault((field.metadata["help"], _default(field)), []).append(model)
+    if len(models) == 1 and len(fields) == len(registry.MODELS):
+        ((text, default),) = models
+        return f"{text}; {default}"
+    return "; ".join(
+        f"of {', '.join(names)}: {text}; {default}" for (text, default), names in models.items()
+    )
+
+
+def _default(field: dataclasses.Field) -> str:
+    text = _as_flag(field.default)
+    return f"default: {text if text != '' else 'empty'}"
+
+
+def _as_flag(value: Any) -> str:
+    """A setting's value as a flag gives it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def flag_lines(config: Config) -> list[str]:
+    """The lines of a flagfile that give these settings; the model, and what is no default."""
+    lines = []
+    for part in (config.model, config.training, config.run):
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            if value != field.default:
+                lines.append(f"--{field.name}={_as_flag(value)}")
+    return lines
+
+
+def config() -> Config:
+    """The settings that the parsed flags give.
+
+    Raises:
+        UserError: a value is not accepted, or a flag is given that the model has no setting for.
+    """
+    model = FLAGS.model or registry.DEFAULT_MODEL
+    given = _given(model_fields())
+    for name in given:
+        registry.check_has(model, name, "--")
+    for name in dict(FLAGS.released or ()):
+        if name in model_fields():
+            registry.check_has(model, name, "--released=")
+    try:
+        return Config(
+            registry.make_settings(model, **given),
+            TrainingSettings(**_given(TrainingSettings.names())),
+            RunSettings(**_given(RunSettings.names())),
+        )
+    except UserError as error:
+        raise UserError(f"--{error}") from error
+
+
+def _given(names: Iterable[str]) -> dict[str, Any]:
+    """The values of the flags that have one."""
+    values = {name: FLAGS[name].value for name in names if FLAGS[name].value is not None}
     for name, value in values.items():
         if isinstance(value, list):
             try:
@@ -48,19 +140,7 @@ def _settings(kind: type):
                 raise UserError(
                     f"--{name}={text}: whole numbers are accepted, as in 32,16,8"
                 ) from error
-    try:
-        return kind(**values)
-    except UserError as error:
-        raise UserError(f"--{error}") from error
-
-
-def config() -> Config:
-    """The settings that the parsed flags give.
-
-    Raises:
-        UserError: a value is not accepted.
-    """
-    return Config(model=_settings(ModelConfig), training=_settings(TrainingConfig))
+    return values
 
 
 def define_train() -> None:
@@ -69,8 +149,9 @@ def define_train() -> None:
     flags.DEFINE_string(
         "run_dir", None, "folder for the run; one that holds this run is continued", required=True
     )
-    define_settings(ModelConfig)
-    define_settings(TrainingConfig)
+    define_model()
+    define_settings(TrainingSettings)
+    define_settings(RunSettings)
     _define_released()
 
 
@@ -103,7 +184,7 @@ def define_evaluate() -> None:
         "that was trained, of stcn another approximate posterior); default: as trained",
     )
     flags.DEFINE_enum(
-        "posterior_precision",
+        "posterior_scale",
         None,
         ["std", "variance"],
         "score the weights with this reading of Eq. 11, another approximate posterior for the same "

@@ -2,7 +2,7 @@
 
     run_dir/
       config.json           all settings (`stcn_tf.config`)
-      imported.flags        of an imported run: the same settings as flags of stcn_tf.train
+      imported.flags        of an imported run: the settings that it began with as flags
       dataset.json          a copy of the card of the records (of an imported run whose records are
                             not known: a placeholder, until it is trained on)
       checkpoints/latest/   weights, optimizer and position in the data: to continue training
@@ -22,7 +22,8 @@ import tensorflow as tf
 
 from stcn_tf.config import Config
 from stcn_tf.data.records import CARD_NAME, DatasetCard, read_card
-from stcn_tf.models import SequenceModel, build_model
+from stcn_tf.models.base import SequenceModel
+from stcn_tf.models.registry import build_model
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import replacing_file
 
@@ -58,36 +59,16 @@ class RunDirectory:
     def prepare(cls, path: str | os.PathLike, config: Config, card: DatasetCard) -> "RunDirectory":
         """Opens the run to continue it, or makes a new one.
 
-        A run that was imported without its records takes over the card.
+        How a run goes on (`RunSettings`) may change: then config.json is replaced. A run that was
+        imported without its records takes over the card.
 
         Raises:
-            UserError: the folder holds something else, or a run with other settings or records.
+            UserError: the folder holds something else, or a run of another model, with other
+                settings of training, or on other records.
         """
         path = Path(path)
         if (path / CONFIG_NAME).exists():
-            run = cls.open(path)
-            differences = config.differences(run.config)
-            if differences:
-                raise UserError(
-                    f"{path}: holds a run of another configuration "
-                    f"({'; '.join(differences)}): give its settings, or another --run_dir"
-                )
-            if run.card.is_placeholder:
-                run._check_same_kinds(card)
-                _write(path / CARD_NAME, card.to_json())
-                return cls(path, config, card)
-            # The shards' checksums say what the records are, however they were made.
-            if (card.features, card.splits, card.normalization) != (
-                run.card.features,
-                run.card.splits,
-                run.card.normalization,
-            ):
-                raise UserError(
-                    f"{path}: holds a run on other records ({run.card.name}, source "
-                    f"{run.card.source_sha256[:12]}; given: {card.name}, source "
-                    f"{card.source_sha256[:12]}): give its --data, or another --run_dir"
-                )
-            return run
+            return cls.open(path)._continued(config, card)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path}: neither empty nor a run directory: give another --run_dir")
         path.mkdir(parents=True, exist_ok=True)
@@ -95,6 +76,33 @@ class RunDirectory:
         _write(path / CARD_NAME, card.to_json())
         _write(path / CONFIG_NAME, config.to_json())
         return cls(path, config, card)
+
+    def _continued(self, config: Config, card: DatasetCard) -> "RunDirectory":
+        differences = config.differences(self.config, ("model", "training"))
+        if differences:
+            raise UserError(
+                f"{self.path}: holds a run of another configuration "
+                f"({'; '.join(differences)}): give its settings, or another --run_dir"
+            )
+        if self.card.is_placeholder:
+            self._check_same_kinds(card)
+            _write(self.path / CARD_NAME, card.to_json())
+        # The shards' checksums say what the records are, however they were made.
+        elif (card.features, card.splits, card.normalization) != (
+            self.card.features,
+            self.card.splits,
+            self.card.normalization,
+        ):
+            raise UserError(
+                f"{self.path}: holds a run on other records ({self.card.name}, source "
+                f"{self.card.source_sha256[:12]}; given: {card.name}, source "
+                f"{card.source_sha256[:12]}): give its --data, or another --run_dir"
+            )
+        else:
+            card = self.card
+        if config.run != self.config.run:
+            _write(self.path / CONFIG_NAME, config.to_json())
+        return RunDirectory(self.path, config, card)
 
     def check_same_units(self, card: DatasetCard) -> None:
         """Checks that likelihoods of other records compare with the run's.

@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from stcn_tf.config import Config, ModelConfig, TrainingConfig
+from stcn_tf.config import Config, RunSettings, TrainingSettings
 from stcn_tf.data.records import Feature, Modality, Normalization, write_dataset
+from stcn_tf.models.registry import make_settings, settings_of
 
 # Two logical devices, for tests of tf.distribute; must be set before TensorFlow first computes.
 tf.config.set_logical_device_configuration(
@@ -109,7 +110,8 @@ def tiny_audio(tmp_path_factory) -> str:
 def tiny_config() -> Config:
     """Settings of a model that trains in no time; every size differs."""
     return Config(
-        ModelConfig(
+        make_settings(
+            "stcn_dense",
             num_components=4,
             num_filters=6,
             blocks_per_layer=1,
@@ -118,31 +120,41 @@ def tiny_config() -> Config:
             output_layers=1,
             output_filters=7,
         ),
-        TrainingConfig(
-            batch_size=4,
-            shuffle_window=8,
-            learning_rate=1e-2,
-            kl_weight_increment=0.1,
-            max_steps=8,
-            evaluate_every=4,
-            checkpoint_every=5,
-            log_every=1,
-            sample_every=0,
+        TrainingSettings(
+            batch_size=4, shuffle_window=8, learning_rate=1e-2, kl_weight_increment=0.1
         ),
+        RunSettings(max_steps=8, evaluate_every=4, checkpoint_every=5, log_every=1, sample_every=0),
     )
 
 
 @pytest.fixture
 def tiny_config_with(tiny_config):
-    """Function (model=..., training=...) -> `tiny_config` with some settings replaced."""
+    """Function (model=..., training=..., run=...) -> `tiny_config` with some settings replaced.
 
-    def replaced(model: dict | None = None, training: dict | None = None) -> Config:
+    Another model ({"model": "wavenet"}) takes over the settings that it has, too.
+    """
+
+    def replaced(
+        model: dict | None = None, training: dict | None = None, run: dict | None = None
+    ) -> Config:
         return Config(
-            dataclasses.replace(tiny_config.model, **(model or {})),
+            _switched(tiny_config.model, model or {}),
             dataclasses.replace(tiny_config.training, **(training or {})),
+            dataclasses.replace(tiny_config.run, **(run or {})),
         )
 
     return replaced
+
+
+def _switched(settings, changes: dict):
+    values = dataclasses.asdict(settings) | changes
+    name = values.pop("model")
+    if name != settings.model:
+        kept = {*settings_of(name).names(), *changes}
+        values = {key: value for key, value in values.items() if key in kept}
+        # Of STCN: no dilations of its own, a pattern for each layer.
+        values["dilations"] = values["dilations"] or (1,)
+    return make_settings(name, **values)
 
 
 @pytest.fixture(scope="session")
@@ -175,13 +187,11 @@ def tiny_run(tiny_records, tiny_config, tmp_path_factory) -> str:
 @pytest.fixture(scope="session", params=["wavenet", "wavenet_dense"])
 def tiny_wavenet_run(request, tiny_records, tiny_config, tmp_path_factory) -> str:
     """`tiny_run` of a Wavenet whose first frame is given, and of a Wavenet-dense without one."""
-    model = dataclasses.replace(
-        tiny_config.model,
-        model=request.param,
-        first_frame="given" if request.param == "wavenet" else "scored",
-        wavenet_blocks=3,
-        wavenet_dense_blocks=(1, 3),
-    )
+    changes = {
+        "wavenet": {"first_frame": "given"},
+        "wavenet_dense": {"wavenet_dense_blocks": (1, 3)},
+    }[request.param]
+    model = _switched(tiny_config.model, {"model": request.param, "wavenet_blocks": 3, **changes})
     config = dataclasses.replace(tiny_config, model=model)
     return _write_run(tmp_path_factory.mktemp("runs") / request.param, tiny_records, config)
 
@@ -201,7 +211,7 @@ def tiny_audio_run(tiny_audio, tiny_config, tmp_path_factory) -> str:
 def _write_run(folder, records: str, config: Config) -> str:
     from stcn_tf.data.batches import train_batches
     from stcn_tf.data.records import read_card
-    from stcn_tf.models import build_model
+    from stcn_tf.models.registry import build_model
     from stcn_tf.runs import RunDirectory
     from stcn_tf.training.checkpoints import Checkpoints
     from stcn_tf.training.step import make_optimizer

@@ -10,20 +10,20 @@ from stcn_tf.bounds import (
     score_samples,
     sum_over_time,
 )
-from stcn_tf.config import TrainingConfig
+from stcn_tf.config import TrainingSettings
 from stcn_tf.data.batches import Batch
 from stcn_tf.layers import output
-from stcn_tf.models import STCN, ScoreTerms, Wavenet
+from stcn_tf.layers.observation import Observation
+from stcn_tf.models import ScoreTerms, Wavenet
+from stcn_tf.released.stcn import ReleasedSTCN
 from stcn_tf.training.step import TrainStep, make_optimizer
 
 FLIPS = 8
 
 
 def _model(dense, draws, latent_sizes):
-    return STCN(
-        num_real=0,
-        num_binary=1,
-        num_components=1,
+    return ReleasedSTCN(
+        observation=Observation(0, 1, name="observation"),
         num_filters=16,
         kernel_size=2,
         blocks_per_layer=1,
@@ -84,10 +84,8 @@ def tiny_model(randomize, dense=True, draws="shared", output_type="conv1x1", **c
     weights from those have a variance too large to test against.
     """
     settings = {
-        "posterior_precision": "variance",
-        "num_real": 1,
-        "num_binary": 1,
-        "num_components": 2,
+        "posterior_scale": "variance",
+        "observation": Observation(1, 1, 2, name="observation"),
         "num_filters": 5,
         "kernel_size": 2,
         "blocks_per_layer": 1,
@@ -96,7 +94,7 @@ def tiny_model(randomize, dense=True, draws="shared", output_type="conv1x1", **c
         "output_layers": 1,
         "output_filters": 4,
     }
-    model = STCN(
+    model = ReleasedSTCN(
         **{**settings, **changes}, dense=dense, posterior_draws=draws, output_type=output_type
     )
     model.build()
@@ -280,12 +278,11 @@ def test_draws_come_one_after_the_other(randomize, x, monkeypatch):
 
 def test_a_model_without_latents_is_scored_exactly(randomize, x):
     model = Wavenet(
-        num_real=1,
-        num_binary=1,
-        num_components=2,
+        observation=Observation(1, 1, 2, name="observation"),
         num_filters=5,
         kernel_size=2,
         dilations=(1, 2),
+        wavenet_blocks=2,
         output_layers=1,
         output_filters=4,
     )
@@ -329,7 +326,7 @@ def _trained_on_flips(dense, draws):
     keras.utils.set_random_seed(0)
     model = _model(dense, draws, latent_sizes=(3, 2))
     model.build()
-    config = TrainingConfig(
+    config = TrainingSettings(
         learning_rate=2e-2, learning_rate_decay=1.0, kl_weight_increment=2e-2, batch_size=128
     )
     optimizer = make_optimizer(config)

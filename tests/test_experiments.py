@@ -5,7 +5,9 @@ what is known of the authors' released configurations, and their sizes against a
 """
 
 import dataclasses
+import functools
 import importlib.util
+import operator
 from pathlib import Path
 
 import keras
@@ -17,7 +19,8 @@ from stcn_tf import flags
 from stcn_tf.config import Config
 from stcn_tf.data.batches import Batch
 from stcn_tf.data.records import DatasetCard, Feature, Normalization
-from stcn_tf.models import SequenceModel, build_model
+from stcn_tf.models import SequenceModel
+from stcn_tf.models.registry import build_model, make_settings
 from stcn_tf.training.step import TrainStep, make_optimizer
 
 ROOT = Path(__file__).parents[1]
@@ -108,10 +111,12 @@ _NUM_PARAMETERS = {
 NUM_PARAMETERS = {
     "iamondb": 12_626_781,
     "iamondb_compare": 1_585_021,
+    "iamondb_compare_wavenet": 1_188_293,
     "iamondb_cpu": 1_585_021,
     "quickstart": 414_243,
     "deepwriting_cpu": 711_137,
     "mnist_cpu": 400_449,
+    "mnist_cpu_wavenet": 334_097,
     "fsdd_cpu": 5_523_860,
     "smoke/iamondb": 2_952,
     "smoke/deepwriting": 2_952,
@@ -154,7 +159,7 @@ class Row:
 
     @property
     def family(self) -> str:
-        return "wavenet" if self.model.startswith("wavenet") else "stcn"
+        return self.model.split("_")[0]
 
     @property
     def kind(self) -> str:
@@ -221,10 +226,9 @@ def paper_settings(row: Row) -> dict[str, object]:
         "num_filters": filters,
         "output_filters": filters,
         "kernel_size": 2,
-        "posterior_draws": "shared",
-        "posterior_precision": "std",
-        "first_frame": "scored",
+        "output_kernel_size": 2,
         "released_floors": False,
+        "objective": "elbo",
         "batch_size": 128 if row.dataset == "blizzard" else 20,
         "max_length": 0,
         "learning_rate": 1e-3 if row.kind == "speech" else 5e-4,
@@ -245,18 +249,23 @@ def paper_settings(row: Row) -> dict[str, object]:
         settings["observation"] = row.observation
     if row.family == "wavenet":
         settings |= {
+            "first_frame": "scored",
             "output_type": "conv1x1",
             "output_layers": 2,
             "dilations": (1, 2, 4, 8, 16, 32, 64) if row.kind == "mnist" else (1, 2, 4, 8, 16),
             "wavenet_blocks": 42 if row.kind == "mnist" else 25,
-            "wavenet_dense_blocks": (7, 28, 42) if row.kind == "mnist" else (5, 15, 25),
         }
+        if row.model == "wavenet_dense":
+            blocks = (7, 28, 42) if row.kind == "mnist" else (5, 15, 25)
+            settings["wavenet_dense_blocks"] = blocks
         if row.dataset == "timit":
             settings["evaluate_every"] = 500
     else:
         settings |= {
+            "posterior_draws": "shared",
+            "posterior_scale": "std",
+            "dilations": (),  # 1, 2, ... for each layer
             "output_type": "wavenet" if row.kind == "speech" else "conv1x1",
-            "output_kernel_size": 2,
             "output_layers": 2 if row.kind == "mnist" else 5,
             "latent_hidden_layers": 2,
             "latent_filters": 0,  # as many as the blocks
@@ -370,7 +379,13 @@ def make_model():
 
 
 def as_dict(config: Config) -> dict[str, object]:
-    return dataclasses.asdict(config.model) | dataclasses.asdict(config.training)
+    parts = (config.model, config.training, config.run)
+    return functools.reduce(operator.or_, map(dataclasses.asdict, parts))
+
+
+def defaults_of(row: Row) -> dict[str, object]:
+    """Those of its model, of training and of runs."""
+    return as_dict(Config(make_settings(row.model.removesuffix("_large"))))
 
 
 def settings_in(flagfile: Path) -> list[tuple[str, str]]:
@@ -439,7 +454,7 @@ def test_the_receptive_field(key, frames, settings_of, make_model):
 
 @rows
 def test_a_row_has_the_papers_settings(row, settings_of):
-    assert as_dict(settings_of(row.key)) == as_dict(Config()) | paper_settings(row)
+    assert as_dict(settings_of(row.key)) == defaults_of(row) | paper_settings(row)
 
 
 @rows
@@ -452,7 +467,7 @@ def test_a_row_reads_the_records_of_its_data_set(row):
 
 @rows
 def test_as_released_changes_what_the_release_has_otherwise(row, settings_of):
-    expected = as_dict(Config()) | paper_settings(row) | released_settings(row)
+    expected = defaults_of(row) | paper_settings(row) | released_settings(row)
     assert as_dict(settings_of(row.key, AS_RELEASED)) == expected
 
 
@@ -476,8 +491,10 @@ def test_a_row_sets_nothing_twice(row):
 @pytest.mark.parametrize("path", sorted(BASE.glob("*.flags")), ids=lambda path: path.stem)
 def test_base_files_repeat_a_default_only_beside_the_released_value(path, settings_of):
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    own = as_dict(settings_of(path.relative_to(EXPERIMENTS).with_suffix("")))
-    defaults = as_dict(Config())
+    key = path.relative_to(EXPERIMENTS).with_suffix("")
+    family = "wavenet_dense" if "wavenet" in path.stem else "stcn"
+    own = as_dict(settings_of(key, f"--model={family}"))
+    defaults = as_dict(Config(make_settings(family)))
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         name = line.removeprefix("--").split("=")[0]
         # Which model and which observation is what their files are there to say.
@@ -501,7 +518,8 @@ def test_the_table_of_the_readme():
 
 
 # Of every kind one, with few filters, blocks and latents.
-SMALL = ("--num_filters=18", "--output_filters=24", "--num_components=3", "--latent_sizes=4,2")
+SMALL_WAVENET = ("--num_filters=18", "--output_filters=24", "--num_components=3")
+SMALL = (*SMALL_WAVENET, "--latent_sizes=4,2")
 STEPS = [
     ("quickstart", *SMALL, "--blocks_per_layer=1"),
     ("iamondb", *SMALL, "--blocks_per_layer=2"),
@@ -509,8 +527,13 @@ STEPS = [
     ("iamondb_compare", *SMALL, "--blocks_per_layer=1", "--model=stcn"),
     ("paper/deepwriting_stcn_gmm", AS_RELEASED, *SMALL, "--blocks_per_layer=1"),
     ("paper/timit_stcn_dense_large_normal", *SMALL, "--blocks_per_layer=1"),
-    ("paper/blizzard_wavenet_gmm", AS_RELEASED, *SMALL, "--wavenet_blocks=3"),
-    ("paper/mnist_wavenet_dense", *SMALL, "--wavenet_blocks=3", "--wavenet_dense_blocks=1,3"),
+    ("paper/blizzard_wavenet_gmm", AS_RELEASED, *SMALL_WAVENET, "--wavenet_blocks=3"),
+    (
+        "paper/mnist_wavenet_dense",
+        *SMALL_WAVENET,
+        "--wavenet_blocks=3",
+        "--wavenet_dense_blocks=1,3",
+    ),
 ]
 
 

@@ -1,5 +1,4 @@
 import dataclasses
-import inspect
 import re
 from pathlib import Path
 
@@ -8,11 +7,23 @@ from absl import flags
 
 import stcn_tf
 from stcn_tf import flags as stcn_flags
-from stcn_tf.config import Config, ModelConfig, TrainingConfig
+from stcn_tf.config import Config, RunSettings, TrainingSettings
+from stcn_tf.models.registry import MODELS, make_settings
+from stcn_tf.settings import Settings, setting
 from stcn_tf.support.errors import UserError
 
 FLAGS = flags.FLAGS
-SETTINGS = [(kind, f) for kind in (ModelConfig, TrainingConfig) for f in dataclasses.fields(kind)]
+# By model or part, each with a field of its settings.
+SETTINGS = [
+    (name, field)
+    for name, kind in [
+        *((name, entry.settings) for name, entry in MODELS.items()),
+        ("training", TrainingSettings),
+        ("run", RunSettings),
+    ]
+    for field in dataclasses.fields(kind)
+    if field.name != "model"
+]
 REQUIRED = ("--data=records", "--run_dir=run")
 DEFINERS = {
     stcn_flags.define_train: {"data": "d", "run_dir": "r"},
@@ -29,18 +40,47 @@ def parse_train(parse_flags):
     return lambda *arguments: parse_flags(stcn_flags.define_train, *REQUIRED, *arguments)
 
 
-def test_every_setting_is_a_flag_with_its_default_text_and_type(parse_train):
+def test_every_setting_is_a_flag_with_its_text_default_and_type(parse_train):
     parse_train()
     for _, field in SETTINGS:
         flag = FLAGS[field.name]
         text, choices = field.metadata["help"], field.metadata["choices"]
-        assert text
-        assert flag.help == (f"<{'|'.join(choices)}>: {text}" if choices else text)
+        assert text and text in flag.help
+        assert flag.default is None
+        default = stcn_flags._default(field)
+        assert default in flag.help
         if choices:
             assert flag.parser.enum_values == list(choices)
         expected = {bool: "bool", int: "int", float: "float", tuple: "comma separated list"}
         if type(field.default) in expected:
             assert flag.flag_type().startswith(expected[type(field.default)])
+
+
+def test_settings_of_one_name_are_of_one_type():
+    for fields in stcn_flags.model_fields().values():
+        assert len({type(field.default) for field in fields.values()}) == 1
+    # Nor may a model's setting have the name of another part's.
+    others = {*TrainingSettings.names(), *RunSettings.names()}
+    assert others.isdisjoint(stcn_flags.model_fields())
+    assert set(TrainingSettings.names()).isdisjoint(RunSettings.names())
+
+
+def test_the_help_says_which_models_have_a_setting_and_its_default_for_each(parse_train):
+    parse_train()
+    assert FLAGS["num_filters"].help == "filters of the Wavenet blocks; default: 256"
+    assert FLAGS["wavenet_dense_blocks"].help == (
+        "of wavenet_dense: blocks whose residual outputs are read; 1 is the lowest; "
+        "default: 5,15,25"
+    )
+    assert FLAGS["dilations"].help == (
+        "of stcn, stcn_dense: dilations of the Wavenet blocks, over and over; empty: "
+        "1,2,...,2^(K-1); default: empty; of wavenet, wavenet_dense: dilations of the Wavenet "
+        "blocks, over and over (released: 1,2,4,8,16); default: 1,2,4,8,16,32"
+    )
+    assert FLAGS["jit_compile"].help.endswith("; default: false")
+    for name, entry in MODELS.items():
+        assert f"{name}: {entry.about}" in FLAGS["model"].help
+    assert FLAGS["model"].help.endswith("; default: stcn_dense")
 
 
 def test_without_flags_the_settings_are_the_defaults(parse_train):
@@ -62,15 +102,22 @@ def _other_value(field):
     return field.default + 3
 
 
-@pytest.mark.parametrize("field", [f for _, f in SETTINGS], ids=lambda field: field.name)
-def test_each_flag_changes_its_setting_and_no_other(parse_train, field):
+@pytest.mark.parametrize(("part", "field"), SETTINGS, ids=lambda part: getattr(part, "name", part))
+def test_each_flag_changes_its_setting_and_no_other(parse_train, part, field):
     value = _other_value(field)
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    parse_train(f"--{field.name}={text}")
+    model = part if part in MODELS else "stcn"
+    # An objective of several draws needs them.
+    more = ["--num_samples=2"] if field.name == "objective" else []
+    parse_train(f"--model={model}", f"--{field.name}={text}", *more)
     config = stcn_flags.config()
-    part = "model" if field in dataclasses.fields(ModelConfig) else "training"
-    changed = f"{part}.{field.name}: {value!r}, not {field.default!r}"
-    assert config.differences(Config()) == [changed]
+    default = Config(make_settings(model))
+    changed = (
+        f"{'model' if part in MODELS else part}.{field.name}: {value!r}, not {field.default!r}"
+    )
+    assert [line for line in config.differences(default) if "num_samples: 2," not in line] == [
+        changed
+    ]
     assert Config.from_json(config.to_json(), "config.json") == config
 
 
@@ -79,15 +126,48 @@ def test_each_flag_changes_its_setting_and_no_other(parse_train, field):
     [
         ("--latent_sizes=32,x", "--latent_sizes=32,x: whole numbers are accepted, as in 32,16,8"),
         ("--latent_sizes=8,2.5", "--latent_sizes=8,2.5: whole numbers are accepted"),
-        ("--latent_sizes=", "--latent_sizes: (); accepted: one or more sizes"),
-        ("--latent_sizes=8,0", "--latent_sizes: (8, 0); accepted: one or more sizes"),
+        ("--latent_sizes=", "--latent_sizes: (); accepted: one or more whole"),
+        ("--latent_sizes=8,0", "--latent_sizes: (8, 0); accepted: one or more whole"),
         ("--kernel_size=1", "--kernel_size: 1; accepted: 2 or more"),
         ("--learning_rate=-1", "--learning_rate: -1.0; accepted: more than 0"),
-        ("--seed=-3", "--seed: -3; accepted: 0 or more"),
+        ("--seed=-3", "--seed: -3; accepted: 0 to 2147483647"),
     ],
 )
 def test_unacceptable_values_are_refused_by_the_flags_name(parse_train, argument, message):
     parse_train(argument)
+    with pytest.raises(UserError) as error:
+        stcn_flags.config()
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--wavenet_blocks=3"],
+            "--wavenet_blocks: stcn_dense has no such setting; nearest: --blocks_per_layer",
+        ),
+        (["--wavenet_blocks=25"], "--wavenet_blocks: stcn_dense has no such setting; nearest: --"),
+        (
+            ["--latent_filters=3", "--model=wavenet"],
+            "--latent_filters: wavenet has no such setting; nearest: --num_filters",
+        ),
+        (
+            ["--model=wavenet", "--wavenet_dense_blocks=1"],
+            "--wavenet_dense_blocks: wavenet has no such setting; nearest: --wavenet_blocks",
+        ),
+        (
+            ["--released=first_frame=given", "--as_released"],
+            "--first_frame: stcn_dense has no such setting",
+        ),
+        (
+            ["--released=wavenet_blocks=3"],
+            "--released=wavenet_blocks: stcn_dense has no such setting; nearest: --released=blocks",
+        ),
+    ],
+)
+def test_a_setting_of_another_model_is_refused(parse_train, arguments, message):
+    parse_train(*arguments)
     with pytest.raises(UserError) as error:
         stcn_flags.config()
     assert str(error.value).startswith(message)
@@ -113,7 +193,7 @@ def test_later_flags_win_also_over_a_flagfile(parse_train, tmp_path):
     own.write_text(f"--flagfile={base}\n--num_filters=16\n")
     parse_train(f"--flagfile={own}", "--seed=5")
     assert stcn_flags.config() == Config(
-        ModelConfig(num_filters=16, latent_sizes=(4, 2)), TrainingConfig(seed=5)
+        make_settings(num_filters=16, latent_sizes=(4, 2)), TrainingSettings(seed=5)
     )
 
 
@@ -167,8 +247,8 @@ def test_as_released_sets_what_was_released_at_its_place(parse_train, tmp_path):
     files = (f"--flagfile={base}", f"--flagfile={released}")
     parse_train("--num_filters=5", "--seed=7", *files, "--posterior_draws=shared")
     assert stcn_flags.config() == Config(
-        ModelConfig(num_filters=32, latent_sizes=(4, 2), released_floors=True),
-        TrainingConfig(seed=7),
+        make_settings(num_filters=32, latent_sizes=(4, 2), released_floors=True),
+        TrainingSettings(seed=7),
     )
     assert FLAGS["num_filters"].present
     assert not FLAGS["latent_sizes"].using_default_value
@@ -189,12 +269,12 @@ def test_noas_released_does_nothing(parse_train, argument):
 def test_the_last_released_value_wins_and_one_after_as_released_is_not_used(parse_train):
     given = [f"--released=seed={seed}" for seed in (3, 11)]
     parse_train(*given, "--as_released", "--released=seed=5", "--released=batch_size=4")
-    assert stcn_flags.config() == Config(training=TrainingConfig(seed=11))
+    assert stcn_flags.config() == Config(training=TrainingSettings(seed=11))
 
 
 def test_as_released_may_be_given_again(parse_train):
     parse_train("--released=seed=3", "--as_released", "--released=seed=5", "--as_released")
-    assert stcn_flags.config() == Config(training=TrainingConfig(seed=5))
+    assert stcn_flags.config() == Config(training=TrainingSettings(seed=5))
 
 
 @pytest.mark.parametrize(
@@ -220,22 +300,32 @@ def test_only_training_knows_released_values(parse_flags):
 
 
 def test_a_setting_without_a_kind_of_flag_is_a_defect():
-    @dataclasses.dataclass
-    class Odd:
-        when: bytes = dataclasses.field(default=b"", metadata={"help": "some text", "choices": ()})
+    @dataclasses.dataclass(frozen=True)
+    class Odd(Settings):
+        when: bytes = setting(b"", "some text")
 
     with pytest.raises(TypeError, match="no kind of flag for the setting when"):
         stcn_flags.define_settings(Odd)
 
 
-def test_every_setting_is_read_somewhere():
+def test_the_lines_of_a_flagfile_give_the_settings(parse_train, tmp_path):
+    config = Config(
+        make_settings("wavenet", dilations=(1, 3), released_floors=True, first_frame="given"),
+        TrainingSettings(learning_rate=1e-3, objective="iwae", num_samples=5),
+        RunSettings(jit_compile=True, max_steps=7),
+    )
+    (tmp_path / "own.flags").write_text("\n".join(stcn_flags.flag_lines(config)))
+    parse_train(f"--flagfile={tmp_path}/own.flags")
+    assert stcn_flags.config() == config
+    assert stcn_flags.flag_lines(Config()) == ["--model=stcn_dense"]
+
+
+def test_every_setting_of_training_and_runs_is_read_somewhere():
     folder = Path(stcn_tf.__file__).parent
     sources = [p.read_text() for p in folder.rglob("*.py") if p.name != "config.py"]
-    # What other settings are put together to; checks alone are no use of a setting.
-    sources.append(inspect.getsource(ModelConfig.stack_dilations.fget))
     unread = [
-        field.name
-        for _, field in SETTINGS
-        if not any(re.search(rf"\.{field.name}\b", source) for source in sources)
+        name
+        for name in (*TrainingSettings.names(), *RunSettings.names())
+        if not any(re.search(rf"\.{name}\b", source) for source in sources)
     ]
-    assert unread == []
+    assert unread == ["select"]

@@ -36,9 +36,48 @@ def test_broken_configuration(run):
     file.write_text("{")
     with pytest.raises(UserError, match=r"config\.json: not JSON"):
         RunDirectory.open(run.path)
-    file.write_text(json.dumps({"model": {"hue": 3}, "training": {}}))
+    raw = json.loads(run.config.to_json())
+    file.write_text(json.dumps(raw | {"model": {"model": "stcn", "hue": 3}}))
     with pytest.raises(UserError, match=r"config\.json: model: unknown settings: hue"):
         RunDirectory.open(run.path)
+
+
+def test_how_a_run_goes_on_may_change(run, tiny_config_with):
+    other = tiny_config_with(run={"max_steps": 20, "log_every": 7, "jit_compile": True})
+    continued = RunDirectory.prepare(run.path, other, run.card)
+    assert continued == RunDirectory(run.path, other, run.card)
+    assert RunDirectory.open(run.path) == continued
+    # Nothing else is left, and what is as it was is not written again.
+    assert sorted(p.name for p in run.path.iterdir()) == ["config.json", "dataset.json"]
+    before = (run.path / "config.json").stat()
+    RunDirectory.prepare(run.path, other, run.card)
+    assert (run.path / "config.json").stat() == before
+
+
+def test_a_run_of_another_model_or_training_is_left_as_it_is(run, tiny_config_with):
+    text = (run.path / "config.json").read_text()
+    for changes in ({"model": {"num_filters": 8}}, {"training": {"seed": 5}}):
+        other = tiny_config_with(**changes, run={"max_steps": 20})
+        with pytest.raises(UserError, match="run of another configuration"):
+            RunDirectory.prepare(run.path, other, run.card)
+    card = dataclasses.replace(run.card, normalization=Normalization("x", (0,) * 3, (2, 2, 1)))
+    with pytest.raises(UserError, match="run on other records"):
+        RunDirectory.prepare(run.path, tiny_config_with(run={"max_steps": 20}), card)
+    assert (run.path / "config.json").read_text() == text
+
+
+def test_a_run_of_an_earlier_version_is_continued(run, tiny_config):
+    model, training, how = map(
+        dataclasses.asdict, (tiny_config.model, tiny_config.training, tiny_config.run)
+    )
+    for name in ("objective", "num_samples", "select"):
+        del training[name]
+    model["posterior_precision"] = model.pop("posterior_scale")
+    model["wavenet_blocks"] = 25
+    file = run.path / "config.json"
+    file.write_text(json.dumps({"model": model, "training": training | how}))
+    assert RunDirectory.open(run.path) == run
+    assert RunDirectory.prepare(run.path, tiny_config, run.card) == run
 
 
 def test_no_checkpoint_yet(run):

@@ -36,9 +36,9 @@ def summary(
         evaluation: of one split.
         model: the model that was evaluated.
         card: of the records.
-        about: what was evaluated and how: run, model, posterior_draws, posterior_precision,
-            released_floors, trained_with (those of the three that were others in training),
-            checkpoint, update, split, seed, bound.
+        about: what was evaluated and how: run, model, posterior_draws, posterior_scale (None
+            where the model has no such setting), released_floors, trained_with (those of the three
+            that were others in training), checkpoint, update, split, seed, bound.
 
     Returns:
         A JSON object: `about`, units and normalisation, counts, and for each row of the table its

@@ -59,8 +59,8 @@ class Terms(NamedTuple):
 class SequenceModel(keras.Model):
     """Base of the models. A subclass defines the five operations.
 
-    Models are made from a run's config.json (`stcn_tf.models.build_model`), not from a Keras
-    config, so they have no `get_config`.
+    Models are made from a run's config.json (`stcn_tf.models.registry`), not from a Keras config,
+    so they have no `get_config`.
 
     Attributes:
         observation: the observation model, whose `sample` and `log_prob` read what the model

@@ -4,7 +4,6 @@ The options, what the program takes where one is missing, and what each has an e
 they are read. An option that cannot be imported is refused by name; so is one that is not known.
 """
 
-import dataclasses
 import json
 import os
 import sys
@@ -12,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stcn_tf.config import Config, ModelConfig, TrainingConfig
+from stcn_tf.config import Config, RunSettings, TrainingSettings
+from stcn_tf.models.registry import make_settings
 from stcn_tf.support.errors import UserError
 
 # Where data and results are, how data were prepared, what is printed: no part of a model.
@@ -198,7 +198,7 @@ def read_configuration(path: str | os.PathLike) -> Configuration:
     sections = [options, cnn, output, loss, options.object("input_layer", {})]
     model, has_real, has_binary = _read_loss(loss)
     model |= _read_convolutions(cnn)
-    training = _read_training(options)
+    training, run = _read_training(options), _read_run(options)
     if is_stcn:
         latent = options.object("latent_layer")
         sections.append(latent)
@@ -209,7 +209,6 @@ def read_configuration(path: str | os.PathLike) -> Configuration:
     # Of a decoder with convolutions, which the program has but no model of the paper.
     cnn.only(0, "num_decoder_layers")
     options.only(False, "decoder_use_enc_skip", "decoder_use_raw_inputs", "decoder_use_enc_last")
-    output.only("relu", "activation_fn")
     # The program fills these lists itself, from the loss.
     output.only([], "out_activation_fn", "out_dims", "out_keys")
     options.ignore(*_WITHOUT_EFFECT, prefixes=_WITHOUT_EFFECT_PREFIXES)
@@ -217,10 +216,11 @@ def read_configuration(path: str | os.PathLike) -> Configuration:
         section.only(0, "dropout_rate")
         section.check_all_known()
     try:
-        settings = ModelConfig(released_floors=True, **model)
-        if _with_pattern(settings).stack_dilations == settings.stack_dilations:
-            settings = _with_pattern(settings)
-        config = Config(settings, TrainingConfig(**training))
+        config = Config(
+            make_settings(model.pop("model"), released_floors=True, **model),
+            TrainingSettings(**training),
+            RunSettings(**run),
+        )
     except UserError as error:
         raise UserError(f"{where}: as our setting {error}") from error
     return Configuration(config, has_real, has_binary)
@@ -251,6 +251,7 @@ def _read_loss(loss: _Options) -> tuple[dict[str, Any], bool, bool]:
             model["observation"] = kind.removeprefix("nll_")
         if kind == "nll_gmm":
             model["num_components"] = term.whole("num_components", 2)
+        term.ignore("num_components")  # of the others
         term.check_all_known()
     return model, has_real, has_binary
 
@@ -283,7 +284,6 @@ def _read_stcn(cnn: _Options, latent: _Options, output: _Options) -> dict[str, A
     latent.only(True, "recursive_q", "top_down_latents", "precision_weighted_update")
     latent.only(False, "use_fixed_pz1", "kld_p0_z0", "kld_q0_z0")
     latent.only(5.0, "latent_sigma_threshold", default=0)
-    latent.only("relu", "hidden_activation_fn")
     blocks_per_layer = latent.whole("vertical_dilation", 1, default=1)
     num_layers, rest = divmod(num_blocks, blocks_per_layer)
     if rest:
@@ -298,25 +298,54 @@ def _read_stcn(cnn: _Options, latent: _Options, output: _Options) -> dict[str, A
             raise latent.refused("latent_size", f"{num_layers} numbers, one for each layer")
     else:
         sizes = [latent.whole("latent_size", 1)] * num_layers
-    hidden_units = latent.whole("num_hidden_units", 1)
-    num_filters = cnn.whole("num_filters", 1)
-    output_type = output.choice("type", ("conv1", "tcn"), default="tcn")
-    model = {
+    # The dilations 1, 2, 4, ... need not be written out.
+    dilations = _read_dilations(cnn, num_blocks, "cnn_layer.num_encoder_layers")
+    pattern = tuple(2**k for k in range(blocks_per_layer))
+    return {
         "model": "stcn_dense" if latent.switch("dense_z", False) else "stcn",
         "blocks_per_layer": blocks_per_layer,
-        "dilations": _read_dilations(cnn, num_blocks, "cnn_layer.num_encoder_layers"),
+        "dilations": () if dilations == pattern * num_layers else dilations,
         "latent_sizes": tuple(sizes),
-        "latent_hidden_layers": latent.whole("num_hidden_layers", 0),
-        "latent_filters": hidden_units if hidden_units != num_filters else 0,
+        **_read_hidden_layers(cnn, latent),
         "posterior_draws": (
             "shared" if latent.switch("use_same_q_sample", False) else "independent"
         ),
-        "output_type": {"conv1": "conv1x1", "tcn": "wavenet"}[output_type],
-        "output_layers": output.whole("num_layers", 0, default=1),
-        "output_filters": _positive(output, "size", num_filters),
+        **_read_output_layers(cnn, output),
     }
-    kernel_size = _positive(output, "filter_size", cnn.whole("filter_size", 2))
+
+
+def _read_hidden_layers(cnn: _Options, latent: _Options) -> dict[str, Any]:
+    """Of the latent networks."""
+    num_layers = latent.whole("num_hidden_layers", 0)
+    if not num_layers:
+        latent.ignore("num_hidden_units", "hidden_activation_fn")
+        return {"latent_hidden_layers": 0}
+    latent.only("relu", "hidden_activation_fn")
+    units = latent.whole("num_hidden_units", 1)
+    is_as_the_stack = units == cnn.whole("num_filters", 1)
+    return {
+        "latent_hidden_layers": num_layers,
+        "latent_filters": 0 if is_as_the_stack else units,
+    }
+
+
+def _read_output_layers(cnn: _Options, output: _Options) -> dict[str, Any]:
+    """Of STCN."""
+    output_type = output.choice("type", ("conv1", "tcn"), default="tcn")
+    num_layers = output.whole("num_layers", 0, default=1)
+    num_filters = cnn.whole("num_filters", 1)
+    model = {
+        "output_type": {"conv1": "conv1x1", "tcn": "wavenet"}[output_type],
+        "output_layers": num_layers,
+        "output_filters": num_filters,
+    }
+    output.ignore("size", "filter_size", "activation_fn")
+    if not num_layers:
+        return model
+    output.only("relu", "activation_fn")
+    model["output_filters"] = _positive(output, "size", num_filters)
     if output_type == "tcn":  # conv1: of width 1, whatever this option says
+        kernel_size = _positive(output, "filter_size", cnn.whole("filter_size", 2))
         if kernel_size < 2:
             raise output.refused("filter_size", "2 or more, or less than 1")
         model["output_kernel_size"] = kernel_size
@@ -326,6 +355,7 @@ def _read_stcn(cnn: _Options, latent: _Options, output: _Options) -> dict[str, A
 def _read_wavenet(cnn: _Options, output: _Options) -> dict[str, Any]:
     num_blocks = cnn.whole("num_layers", 1)
     output.ignore("size", "type", "filter_size")  # always 1x1, with the stack's filters
+    output.only("relu", "activation_fn")
     model = {
         "model": "wavenet",
         "first_frame": "given",
@@ -370,22 +400,26 @@ def _read_training(options: _Options) -> dict[str, Any]:
         "learning_rate_decay": decay if steps == _DECAY_STEPS else decay ** (_DECAY_STEPS / steps),
         "clip_norm": options.number("grad_clip_by_norm", 0),
         "loss_reduction": reductions[options.choice("reduce_loss", tuple(reductions))],
-        "max_epochs": options.whole("num_epochs", 1),
     }
     options.only(0, "grad_clip_by_value")
     if training["learning_rate"] <= 0:
         raise options.refused("learning_rate", "more than 0")
     if training["clip_norm"] < 0:
         raise options.refused("grad_clip_by_norm", "0 (none) or more")
-    # Not of the model: where they are missing our defaults serve.
-    for key, name, least in (
-        ("evaluate_every_step", "evaluate_every", 1),
-        ("checkpoint_every_step", "checkpoint_every", 1),
-        ("seed", "seed", 0),
+    if "seed" in options:  # else our default serves, as below
+        training["seed"] = options.whole("seed", 0)
+    return training
+
+
+def _read_run(options: _Options) -> dict[str, Any]:
+    run = {"max_epochs": options.whole("num_epochs", 1)}
+    for key, name in (
+        ("evaluate_every_step", "evaluate_every"),
+        ("checkpoint_every_step", "checkpoint_every"),
     ):
         if key in options:
-            training[name] = options.whole(key, least)
-    return training
+            run[name] = options.whole(key, 1)
+    return run
 
 
 def _read_kl_weight(latent: _Options) -> dict[str, Any]:
@@ -406,11 +440,6 @@ def _read_kl_weight(latent: _Options) -> dict[str, Any]:
     if not _is_number(start) or not 0 <= start <= 1 or increment < 0:
         raise latent.refused("kld_weight", accepted)
     return {"kl_weight_start": float(start), "kl_weight_increment": float(increment)}
-
-
-def _with_pattern(config: ModelConfig) -> ModelConfig:
-    """The same with the dilations 1, 2, 4, ... that need not be written out."""
-    return dataclasses.replace(config, dilations=())
 
 
 def _is_whole(value: Any) -> bool:

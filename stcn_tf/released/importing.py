@@ -11,11 +11,11 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from stcn_tf.config import Config, ModelConfig
 from stcn_tf.data.records import (
     FORMAT_VERSION,
     HANDWRITING_FEATURES,
@@ -24,7 +24,15 @@ from stcn_tf.data.records import (
     Normalization,
     read_card,
 )
-from stcn_tf.models import SequenceModel, build_model
+from stcn_tf.flags import flag_lines
+from stcn_tf.models.base import SequenceModel
+from stcn_tf.models.registry import build_model
+from stcn_tf.models.settings import (
+    ModelSettings,
+    STCNSettings,
+    WavenetDenseSettings,
+    WavenetSettings,
+)
 from stcn_tf.released.configuration import Configuration, read_configuration
 from stcn_tf.runs import RunDirectory
 from stcn_tf.support.errors import UserError
@@ -40,6 +48,27 @@ _NO_WEIGHTS = {_GLOBAL_STEP, "beta1_power", "beta2_power"}
 # Slots of TensorFlow 1's Adam -> what Keras' Adam calls them.
 _SLOTS = {"Adam": "momentum", "Adam_1": "velocity"}
 
+
+class _Scopes(NamedTuple):
+    """Where a kind of model has its variables in the released program; {} is a number."""
+
+    block: str
+    output: str  # of 1x1 output layers
+    head: str
+
+
+_SCOPES = {
+    STCNSettings: _Scopes(
+        block="encoder/temporal_block_{}",
+        output="output_layer/out_conv1d_{}/conv1d",
+        head="output_layer/out_out",
+    ),
+    WavenetSettings: _Scopes(
+        block="temporal_block_{}",
+        output="output_layer_hidden/conv1d_{}/conv1d",
+        head="output_layer_out",
+    ),
+}
 _BLOCK_CONVS = {"filter": 0, "gate": 1, "output": 2, "residual": 3}
 _HEADS = {"mean": "mu", "sigma": "sigma", "component": "coefficient", "binary": "binary"}
 _MOST_NAMED = 30  # variables of one kind in an error
@@ -74,8 +103,8 @@ def import_run(
     run_dir = Path(run_dir)
     _check_empty(run_dir)
     configuration = read_configuration(config_file)
-    training = dataclasses.replace(configuration.config.training, max_steps=max_steps)
-    config = Config(configuration.config.model, training)
+    read = configuration.config
+    config = dataclasses.replace(read, run=dataclasses.replace(read.run, max_steps=max_steps))
     reader = _Reader(checkpoint)
     card = _card(reader, configuration, data)
     model = build_model(config.model, card)
@@ -102,28 +131,29 @@ def import_run(
         checkpoints = Checkpoints(run, model, optimizer, batches=None)
         checkpoints.save_best()
         checkpoints.save()
-        (partial / FLAGS_NAME).write_text(flag_lines(config, str(checkpoint)), encoding="utf-8")
+        about = f"# The settings of {checkpoint}, imported from the released program."
+        flagfile = "\n".join([about, *flag_lines(config)]) + "\n"
+        (partial / FLAGS_NAME).write_text(flagfile, encoding="utf-8")
         _check_empty(run_dir)
     run = RunDirectory.open(run_dir)
     _describe(run, model, update, has_slots, report)
     return run
 
 
-def released_name(path: str, config: ModelConfig) -> str:
+def released_name(path: str, config: ModelSettings) -> str:
     """The released program's name of a variable of a model.
 
     Args:
         path: of our variable, as in "stcn/stack/block_00/filter/kernel".
         config: of the model.
     """
-    is_wavenet = config.model.startswith("wavenet")
+    scopes = _scopes(config)
     _, layer, *rest, leaf = path.split("/")
     if layer == "causal":
         scope = "causal_conv_layer_0/conv1d"
     elif layer == "stack":
         block, conv = rest
-        number = int(block.removeprefix("block_")) + 1
-        scope = f"{'' if is_wavenet else 'encoder/'}temporal_block_{number}"
+        scope = scopes.block.format(int(block.removeprefix("block_")) + 1)
         scope = f"{scope}/{_numbered(_BLOCK_CONVS[conv])}"
     elif layer.startswith("latent_"):
         network, conv = rest
@@ -136,35 +166,12 @@ def released_name(path: str, config: ModelConfig) -> str:
         if config.output_type == "wavenet":
             (conv,) = rest
             scope = f"output_layer/out_convCCN_{number}/{_numbered(_BLOCK_CONVS[conv])}"
-        elif is_wavenet:
-            scope = f"output_layer_hidden/conv1d_{number}/conv1d"
         else:
-            scope = f"output_layer/out_conv1d_{number}/conv1d"
+            scope = scopes.output.format(number)
     else:
         (head,) = rest
         scope = _head(head, config)
     return f"{scope}/{leaf}"
-
-
-def flag_lines(config: Config, source: str) -> str:
-    """The text of a flagfile that gives these settings.
-
-    Args:
-        config: the settings.
-        source: what they are of, for its comment.
-    """
-    lines = [f"# The settings of {source}, imported from the released program."]
-    for part in (config.model, config.training):
-        for field in dataclasses.fields(part):
-            value = getattr(part, field.name)
-            if value == field.default:
-                continue
-            if isinstance(value, tuple):
-                value = ",".join(map(str, value))
-            elif isinstance(value, bool):
-                value = str(value).lower()
-            lines.append(f"--{field.name}={value}")
-    return "\n".join(lines) + "\n"
 
 
 class _Reader:
@@ -219,9 +226,12 @@ def _numbered(number: int) -> str:
     return f"conv1d_{number}" if number else "conv1d"
 
 
-def _head(head: str, config: ModelConfig) -> str:
-    scope = "output_layer_out" if config.model.startswith("wavenet") else "output_layer/out_out"
-    return f"{scope}_{_HEADS[head]}/conv1d"
+def _scopes(config: ModelSettings) -> _Scopes:
+    return next(scopes for kind, scopes in _SCOPES.items() if isinstance(config, kind))
+
+
+def _head(head: str, config: ModelSettings) -> str:
+    return f"{_scopes(config).head}_{_HEADS[head]}/conv1d"
 
 
 def _card(
@@ -269,7 +279,7 @@ def _card(
 
 
 def _check_variables(
-    reader: _Reader, model: SequenceModel, config: ModelConfig, config_file: str
+    reader: _Reader, model: SequenceModel, config: ModelSettings, config_file: str
 ) -> bool:
     """Compares what the checkpoint holds with what the model needs.
 
@@ -314,9 +324,9 @@ def _check_variables(
     return has_slots
 
 
-def _unread(model: SequenceModel, config: ModelConfig) -> set[str]:
+def _unread(model: SequenceModel, config: ModelSettings) -> set[str]:
     """Released names of the variables that the output does not depend on."""
-    if config.model != "wavenet_dense":
+    if not isinstance(config, WavenetDenseSettings):
         return set()
     blocks = model.stack.blocks[max(config.wavenet_dense_blocks) :]
     return {released_name(v.path, config) for block in blocks for v in block.variables}

@@ -7,6 +7,7 @@ from stcn_tf.models.base import SequenceModel
 from stcn_tf.runs import RunDirectory, restore, weights_by_path
 
 _IMPORTED = "imported"
+_FINISHED = "finished"  # of earlier versions; whether a run has ended follows from the rest
 
 
 class Checkpoints:
@@ -17,7 +18,6 @@ class Checkpoints:
         best_step: variable, the update after which it was reached.
         evaluated_step: variable, the update after which the last evaluation was made.
         stale_evaluations: variable, evaluations in a row that improved too little.
-        finished: variable, whether the run has come to its end.
         imported: whether what was restored had been imported.
 
     Args:
@@ -41,24 +41,21 @@ class Checkpoints:
         self.best_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.evaluated_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.stale_evaluations = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.finished = tf.Variable(False, trainable=False)
         weights = weights_by_path(model)
-        common = {
+        state = {
             "weights": weights,
             "optimizer": {variable.path: variable for variable in optimizer.variables},
             "best_elbo": self.best_elbo,
             "best_step": self.best_step,
             "evaluated_step": self.evaluated_step,
             "stale_evaluations": self.stale_evaluations,
-            "finished": self.finished,
         }
         # In the place of the position: a checkpoint that has lost its own is damaged.
         mark = tf.Variable(True, trainable=False)
-        self._imported = tf.train.Checkpoint(**common, **{_IMPORTED: mark})
+        self._state_imported = {**state, _IMPORTED: mark}
+        self._state = self._state_imported if batches is None else {**state, "batches": batches}
         self._latest = tf.train.CheckpointManager(
-            self._imported if batches is None else tf.train.Checkpoint(**common, batches=batches),
-            str(run.latest),
-            max_to_keep=2,
+            tf.train.Checkpoint(**self._state), str(run.latest), max_to_keep=2
         )
         self._best = tf.train.CheckpointManager(
             tf.train.Checkpoint(weights=weights), str(run.best), max_to_keep=1
@@ -81,9 +78,12 @@ class Checkpoints:
         prefix = self._latest.latest_checkpoint
         if prefix is None:
             return False
-        self.imported = _is_imported(prefix)
-        checkpoint = self._imported if self.imported else self._latest.checkpoint
-        restore(checkpoint, prefix, whole=True)
+        parts = _parts(prefix)
+        self.imported = _IMPORTED in parts
+        state = self._state_imported if self.imported else self._state
+        if _FINISHED in parts:
+            state = {**state, _FINISHED: tf.Variable(False, trainable=False)}
+        restore(tf.train.Checkpoint(**state), prefix, whole=True)
         return True
 
     def save(self) -> None:
@@ -95,9 +95,10 @@ class Checkpoints:
         self._best.save(checkpoint_number=self.step)
 
 
-def _is_imported(prefix: str) -> bool:
+def _parts(prefix: str) -> set[str]:
+    """What the checkpoint has by the names of its parts."""
     try:
         names = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
     except (tf.errors.OpError, ValueError):
-        return False  # damaged: restoring it tells
-    return any(name.startswith(f"{_IMPORTED}/") for name in names)
+        return set()  # damaged: restoring it tells
+    return {name.split("/")[0] for name in names}

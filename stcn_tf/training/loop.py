@@ -53,7 +53,7 @@ class Trainer:
         run_dir: str | os.PathLike,
         report: Callable[[str], None] = _print_now,
     ):
-        self.config = config.training
+        self.config, self._run_settings = config.training, config.run
         self._report = report
         # Of the initial weights. Before the batches, because TensorFlow mixes its global seed into
         # the seeds of tf.data.
@@ -65,7 +65,7 @@ class Trainer:
                     f"{data_dir}: has no split {split!r}, only {', '.join(card.splits)}"
                 )
         strategy = tf.distribute.get_strategy()
-        if self.config.mirrored:
+        if self._run_settings.mirrored:
             strategy = tf.distribute.MirroredStrategy()
         self._strategy = strategy
         if self.config.batch_size < strategy.num_replicas_in_sync:
@@ -90,7 +90,7 @@ class Trainer:
         )
         self._medium = medium_of(card)
         self._pictured = None
-        if self.config.sample_every and self._medium.most_pictured:
+        if self._run_settings.sample_every and self._medium.most_pictured:
             # The first sequences of the split, not of the batches, which begin with the shortest.
             num_pictured = self._medium.num_in_training
             self._pictured = eval_batches(
@@ -102,8 +102,10 @@ class Trainer:
             self._optimizer = make_optimizer(self.config)
             self._optimizer.build(self.model.trainable_variables)
         self._batches = iter(batches)
-        self._train_step = TrainStep(self.config, self.model, self._optimizer, strategy)
-        self._evaluator = Evaluator(self.model, self.config.jit_compile)
+        self._train_step = TrainStep(
+            self.config, self.model, self._optimizer, strategy, self._run_settings.jit_compile
+        )
+        self._evaluator = Evaluator(self.model, self._run_settings.jit_compile)
         self.checkpoints = Checkpoints(self.run, self.model, self._optimizer, self._batches)
         self.checkpoints.restore()
         self.step = self.checkpoints.step
@@ -113,9 +115,9 @@ class Trainer:
         self._bound_name = f"{self.model.bound_name}{scale}"
         self._generate = compile_generate(self.model)
         num_train = card.splits["train"].num_sequences
-        self.last_step = max(1, self.config.max_epochs * num_train // self.config.batch_size)
-        if self.config.max_steps:
-            self.last_step = min(self.last_step, self.config.max_steps)
+        self.last_step = max(1, self._run_settings.max_epochs * num_train // self.config.batch_size)
+        if self._run_settings.max_steps:
+            self.last_step = min(self.last_step, self._run_settings.max_steps)
         # An imported run may have made more updates than that: it is evaluated and ends.
         self.last_step = max(self.last_step, self.step)
         self._stop_requested = False
@@ -127,7 +129,7 @@ class Trainer:
             True when the run has come to its end; False when it was interrupted and can be
             continued.
         """
-        if self.checkpoints.finished:
+        if self._is_finished():
             self._report(
                 f"{self.run.path}: finished already, after {self.step:,} updates; {self._best()}"
             )
@@ -177,7 +179,7 @@ class Trainer:
 
     def _updates(self) -> bool:
         window = _Window()
-        while not self.checkpoints.finished:
+        while not self._is_finished():
             if self._stop_requested:
                 self._log(window)
                 self.checkpoints.save()
@@ -188,17 +190,29 @@ class Trainer:
                 continue
             window.add(self._train_step(self._distribute(next(self._batches))))
             self.step = step = self.step + 1
-            is_checkpoint_due = step % self.config.checkpoint_every == 0
-            if step % self.config.log_every == 0 or is_checkpoint_due or step == self.last_step:
+            is_checkpoint_due = step % self._run_settings.checkpoint_every == 0
+            if (
+                step % self._run_settings.log_every == 0
+                or is_checkpoint_due
+                or step == self.last_step
+            ):
                 self._log(window)
                 window = _Window()
             with window.paused():
-                if self.config.sample_every and step % self.config.sample_every == 0:
+                if self._run_settings.sample_every and step % self._run_settings.sample_every == 0:
                     self._draw_pictures()
                 if is_checkpoint_due:
                     self.checkpoints.save()
         self.checkpoints.save()
         return True
+
+    def _is_finished(self) -> bool:
+        """Whether the run has come to its end, which it has not for good: it may be extended."""
+        is_evaluated = int(self.checkpoints.evaluated_step) == self.step
+        return self._is_stopped_early() or (self.step >= self.last_step and is_evaluated)
+
+    def _is_stopped_early(self) -> bool:
+        return 0 < self.config.patience <= int(self.checkpoints.stale_evaluations)
 
     def _is_evaluation_due(self) -> bool:
         # The step of the last evaluation is part of the checkpoint, so that a run which was stopped
@@ -207,7 +221,7 @@ class Trainer:
         # What was imported is the best so far, but how good it is nobody knows yet.
         if self.checkpoints.imported and math.isinf(float(self.checkpoints.best_elbo)):
             return True
-        due = step > 0 and (step % self.config.evaluate_every == 0 or step == self.last_step)
+        due = step > 0 and (step % self._run_settings.evaluate_every == 0 or step == self.last_step)
         return due and int(self.checkpoints.evaluated_step) != step
 
     def _distribute(self, batch: Batch):
@@ -262,8 +276,6 @@ class Trainer:
             state.save_best()
         state.stale_evaluations.assign(stale)
         state.evaluated_step.assign(step)
-        stop_early = 0 < self.config.patience <= stale
-        state.finished.assign(stop_early or step == self.last_step)
         self._summaries.valid(step, evaluation)
         kl = ", ".join(f"{value:.1f}" for value in np.mean(evaluation.kl, axis=0))
         kl = f", KL of layer 1, 2, ...: {kl}" if kl else ""
@@ -272,7 +284,7 @@ class Trainer:
             f"({evaluation.per_step(evaluation.elbo):.4f}/step){kl}"
             + ("  best so far" if elbo > best else f"  best {best:.1f}")
         )
-        if stop_early:
+        if self._is_stopped_early():
             self._report(
                 f"stopping early: {stale} evaluations in a row improved by less than "
                 f"{self.config.min_improvement:.2%}"

@@ -2,16 +2,16 @@
 
 import tensorflow as tf
 
-from stcn_tf.config import TrainingConfig
+from stcn_tf.config import TrainingSettings
 
 
-def learning_rate(config: TrainingConfig, update: tf.Tensor) -> tf.Tensor:
+def learning_rate(config: TrainingSettings, update: tf.Tensor) -> tf.Tensor:
     """Rate * decay^(n / 1000) for update n (Appendix 7.2), continuous, as released."""
     n = tf.cast(update, tf.float32)
     return config.learning_rate * tf.pow(config.learning_rate_decay, n / 1000.0)
 
 
-def kl_weight(config: TrainingConfig, update: tf.Tensor) -> tf.Tensor:
+def kl_weight(config: TrainingSettings, update: tf.Tensor) -> tf.Tensor:
     """min(1, start + increment * n) for update n (Appendix 7.2)."""
     n = tf.cast(update, tf.float32)
     return tf.minimum(1.0, config.kl_weight_start + config.kl_weight_increment * n)

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from stcn_tf import bounds, noise
-from stcn_tf.config import TrainingConfig
+from stcn_tf.config import TrainingSettings
 from stcn_tf.data.batches import Batch
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.seeds import Stream
@@ -29,7 +29,7 @@ class StepResult(NamedTuple):
     learning_rate: tf.Tensor  # []
 
 
-def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
+def make_optimizer(config: TrainingSettings) -> keras.optimizers.Optimizer:
     """Adam, whose learning rate each update sets anew.
 
     Its name is part of the names in checkpoints; left to Keras it would be numbered.
@@ -48,14 +48,16 @@ class TrainStep:
         model: built, in the strategy's scope.
         optimizer: from `make_optimizer`, in the strategy's scope.
         strategy: the distribution strategy; the default one for a single device.
+        jit_compile: compile the update with XLA.
     """
 
     def __init__(
         self,
-        config: TrainingConfig,
+        config: TrainingSettings,
         model: SequenceModel,
         optimizer: keras.optimizers.Optimizer,
         strategy: tf.distribute.Strategy,
+        jit_compile: bool = False,
     ):
         self.config = config
         self.model = model
@@ -67,7 +69,7 @@ class TrainStep:
         )
         self._gradients = tf.function(
             self._scored_gradients,
-            jit_compile=config.jit_compile,
+            jit_compile=jit_compile,
             autograph=False,  # no Python here depends on tensors; without it tracing is faster
             input_signature=[
                 batch,

@@ -22,7 +22,7 @@ ABOUT = {
     "update": 1234,
     "split": "valid",
     "posterior_draws": "shared",
-    "posterior_precision": "std",
+    "posterior_scale": "std",
     "released_floors": False,
     "trained_with": {},
 }

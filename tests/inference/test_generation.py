@@ -7,7 +7,9 @@ import tensorflow as tf
 from stcn_tf.data.records import Normalization
 from stcn_tf.inference import generation
 from stcn_tf.inference.generation import generate_raw
-from stcn_tf.models import STCN, Wavenet
+from stcn_tf.layers.observation import Observation
+from stcn_tf.models import Wavenet
+from stcn_tf.released.stcn import ReleasedSTCN
 
 NUM, GIVEN, LENGTH, FEATURES = 3, 4, 7, 3
 CERTAIN = {"temperature": 0.0, "latent_temperature": 0.0, "binary_temperature": 0.0}
@@ -17,10 +19,8 @@ NORMALIZATION = Normalization("channel", (3.0, -1.0, 0.0), (40.0, 30.0, 1.0))
 # One model for each case, that is also traced once only.
 @functools.cache
 def _model(dense=True, draws="shared", **changes):
-    model = STCN(
-        num_real=2,
-        num_binary=1,
-        num_components=5,
+    model = ReleasedSTCN(
+        observation=Observation(2, 1, 5, name="observation"),
         num_filters=6,
         kernel_size=2,
         blocks_per_layer=2,
@@ -62,16 +62,16 @@ generate = _Generate()
 @functools.cache
 def _wavenet(first_frame="given", dense_blocks=(3, 1), **changes):
     settings = {
-        "num_real": 2,
-        "num_binary": 1,
-        "num_components": 5,
+        "observation": Observation(2, 1, 5, name="observation"),
         "num_filters": 6,
         "kernel_size": 2,
         "dilations": (1, 2, 4),
+        "wavenet_blocks": 3,
         "output_layers": 2,
         "output_filters": 8,
     }
-    model = Wavenet(first_frame=first_frame, dense_blocks=dense_blocks, **settings | changes)
+    settings |= {"first_frame": first_frame, "wavenet_dense_blocks": dense_blocks}
+    model = Wavenet(**settings | changes)
     model.build()
     rng = np.random.default_rng(6)
     for variable in model.variables:

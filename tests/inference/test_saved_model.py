@@ -13,6 +13,7 @@ from stcn_tf import export, flags
 from stcn_tf.data.records import Feature, Modality, Normalization, read_card
 from stcn_tf.inference import saved_model
 from stcn_tf.inference.generation import generate_raw
+from stcn_tf.layers.observation import Observation
 from stcn_tf.models import STCN
 from stcn_tf.runs import RunDirectory
 from stcn_tf.support.errors import UserError
@@ -144,9 +145,7 @@ def test_foreign_folders_are_left_alone(run, model, tmp_path, parse_flags):
 def test_features_that_are_no_handwriting(run):
     keras.utils.set_random_seed(0)  # some initial weights let the samples run away
     model = STCN(
-        num_real=4,
-        num_binary=0,
-        num_components=1,
+        observation=Observation(4, 0, name="observation"),
         num_filters=3,
         kernel_size=2,
         blocks_per_layer=1,

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf.bounds import sum_over_time
+from stcn_tf.layers.observation import Observation
 from stcn_tf.models import Wavenet
 
 BATCH, TIME, REAL, BINARY, COMPONENTS = 3, 11, 2, 1, 4
@@ -30,10 +31,21 @@ OBSERVATIONS = {
 }
 
 
+def _wavenet(**settings):
+    sizes = [settings.pop(name) for name in ("num_real", "num_binary", "num_components")]
+    floors = settings.pop("released_floors", False)
+    settings["wavenet_dense_blocks"] = settings.pop("dense_blocks", ())
+    return Wavenet(
+        observation=Observation(*sizes, floors, name="observation"),
+        wavenet_blocks=len(settings["dilations"]),
+        **settings,
+    )
+
+
 @pytest.fixture(scope="module")
 def make(randomize):
     def make(seed=0, **changes):
-        model = Wavenet(**(SIZES | changes))
+        model = _wavenet(**(SIZES | changes))
         model.build()
         return randomize(model, seed)
 
@@ -167,7 +179,7 @@ def test_parameters_of_the_released_handwriting_models():
     heads = (2 * 2 * components + components + 1) * (filters + 1)
     shared = 2 * 3 * filters + filters + 25 * block + conv + heads
     for blocks, first in (((), conv), ((5, 15, 25), 3 * filters * filters + filters)):
-        model = Wavenet(
+        model = _wavenet(
             num_real=2,
             num_binary=1,
             num_components=components,
@@ -519,12 +531,12 @@ def test_bfloat16_changes_little_and_leaves_weights_and_distributions_in_float32
     ("changes", "message"),
     [
         ({"first_frame": "zero"}, "first_frame must be 'scored' or 'given', got 'zero'"),
-        ({"dense_blocks": (0, 5)}, r"dense_blocks must be from 1 to 5, got \(0, 5\)"),
-        ({"dense_blocks": (5, 6)}, r"dense_blocks must be from 1 to 5, got \(5, 6\)"),
+        ({"dense_blocks": (0, 5)}, r"wavenet_dense_blocks must be from 1 to 5, got \(0, 5\)"),
+        ({"dense_blocks": (5, 6)}, r"wavenet_dense_blocks must be from 1 to 5, got \(5, 6\)"),
         ({"output_type": "lstm"}, "kind must be 'conv1x1' or 'wavenet', got 'lstm'"),
         ({"num_real": 0, "num_binary": 0}, "need a feature; got 0 real and 0 binary ones"),
     ],
 )
 def test_unknown_options_are_refused(changes, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        Wavenet(**(SIZES | changes))
+        _wavenet(**(SIZES | changes))

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from stcn_tf import flags as stcn_flags
 from stcn_tf import import_tf1
-from stcn_tf.config import Config, ModelConfig, TrainingConfig
+from stcn_tf.config import Config, RunSettings, TrainingSettings
 from stcn_tf.data.batches import train_batches
 from stcn_tf.data.records import Feature, Modality, Normalization, read_card
 from stcn_tf.released.configuration import read_configuration
@@ -410,7 +410,7 @@ def test_stcn_of_other_sizes(case, imported):
     run = imported(weights, options)
     assert {name: getattr(run.config.model, name) for name in settings} == settings
     assert run.config.model.released_floors
-    assert run.config.model.posterior_precision == "std"
+    assert run.config.model.posterior_scale == "std"
     real, components, binary = sizes["features"]
     assert (run.card.num_real, run.card.num_binary) == (real, binary)
     x = sequences(real, binary)
@@ -468,7 +468,7 @@ def test_wavenets_of_other_sizes(case, imported):
     run = imported(weights, options)
     assert {name: getattr(run.config.model, name) for name in settings} == settings
     assert run.config.model.first_frame == "given"
-    assert run.config.model.stack_dilations == (1, 3, 2)
+    assert run.config.model.dilations == (1, 3, 2)
     real, components, binary = sizes["features"]
     x = sequences(real, binary)
     lengths = np.array([9, 6, 2])
@@ -518,15 +518,14 @@ def test_training_settings(tmp_path):
         seed=13,
         latent_layer__kld_weight={"type": "linear_decay", "values": [0.25, 1.0, 0.01]},
     )
-    assert settings_of(tmp_path, options).training == TrainingConfig(
+    config = settings_of(tmp_path, options)
+    assert config.run == RunSettings(max_epochs=9, evaluate_every=11, checkpoint_every=12)
+    assert config.training == TrainingSettings(
         batch_size=5,
-        max_epochs=9,
         learning_rate=0.002,
         learning_rate_decay=0.9**2,
         loss_reduction="sum_step",
         clip_norm=3.0,
-        evaluate_every=11,
-        checkpoint_every=12,
         seed=13,
         kl_weight_start=0.25,
         kl_weight_increment=0.01,
@@ -548,6 +547,33 @@ def test_dilations_that_are_the_pattern_are_not_written_out(tmp_path):
     assert settings_of(tmp_path, STCN).model.dilations == ()
     options = changed(STCN, cnn_layer__dilation_size=[1, 2, 2, 1])
     assert settings_of(tmp_path, options).model.dilations == (1, 2, 2, 1)
+
+
+NORMAL_AND_PEN = changed(STCN, loss={"stroke": NORMAL, "pen": PEN})
+NO_OUTPUT_LAYERS = changed(STCN, output_layer={"type": "conv1", "num_layers": 0})
+NO_HIDDEN_LAYERS = changed(STCN, latent_layer__num_hidden_layers=0)
+
+
+@pytest.mark.parametrize(
+    ("base", "option", "value"),
+    [
+        (NORMAL_AND_PEN, "loss__stroke__num_components", 20),
+        (STCN, "loss__pen__num_components", 20),
+        (STCN, "output_layer__filter_size", None),  # of 1x1 convolutions
+        (NO_OUTPUT_LAYERS, "output_layer__size", None),
+        (NO_OUTPUT_LAYERS, "output_layer__activation_fn", "elu"),
+        (NO_HIDDEN_LAYERS, "latent_layer__num_hidden_units", _MISSING),
+        (NO_HIDDEN_LAYERS, "latent_layer__num_hidden_units", 0),
+        (NO_HIDDEN_LAYERS, "latent_layer__num_hidden_units", 9),
+        (NO_HIDDEN_LAYERS, "latent_layer__hidden_activation_fn", "elu"),
+        (TCN, "output_layer__type", "lstm"),
+        (TCN, "output_layer__size", "many"),
+        (TCN, "cnn_layer__tcn_output_layer_idx", "all"),  # with skip outputs
+    ],
+)
+def test_what_has_no_effect_where_it_stands_is_not_refused(tmp_path, base, option, value):
+    given = settings_of(tmp_path, changed(base, **{option: value}))
+    assert given == settings_of(tmp_path, base)
 
 
 def test_options_without_effect(tmp_path):
@@ -929,11 +955,11 @@ EVERYTHING = changed(
 )
 def test_the_flagfile_gives_the_settings_exactly(imported, parse_flags, options, names):
     run = imported(weights_of(names), options, max_steps=20)
-    assert run.config.training.max_steps == 20
+    assert run.config.run.max_steps == 20
     flagfile = f"--flagfile={run.path}/imported.flags"
     parse_flags(stcn_flags.define_train, flagfile, "--data=records", "--run_dir=run")
     assert stcn_flags.config() == run.config
-    assert run.config != Config(ModelConfig(), TrainingConfig())
+    assert run.config != Config()
 
 
 def test_training_continues(imported, tiny_records):
@@ -999,7 +1025,7 @@ def test_command(tmp_path, monkeypatch, capsys, parse_flags, tiny_records):
     assert code in (None, 0)
     out = capsys.readouterr().out
     assert f"--flagfile={tmp_path}/run/imported.flags --data=RECORDS --run_dir={tmp_path}" in out
-    assert RunDirectory.open(tmp_path / "run").config.training.max_steps == 10
+    assert RunDirectory.open(tmp_path / "run").config.run.max_steps == 10
     assert load_run(tmp_path / "run").count_params() > 0
 
 

@@ -69,7 +69,7 @@ def test_continuing_equals_never_having_stopped(
     continued = Trainer(tiny_config, tiny_records, tmp_path / "parts", report=lambda line: None)
     assert continued.step == kept
     assert continued.train()
-    assert continued.step == whole.step == tiny_config.training.max_steps
+    assert continued.step == whole.step == tiny_config.run.max_steps
     for a, b in zip(weights(whole.model), weights(continued.model), strict=True):
         np.testing.assert_array_equal(a, b)
     for name in ("best_elbo", "best_step", "evaluated_step", "stale_evaluations"):
@@ -81,7 +81,7 @@ def test_continuing_equals_never_having_stopped(
 
 
 def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with):
-    config = tiny_config_with(training={"sample_every": 8})
+    config = tiny_config_with(run={"sample_every": 8})
     lines = []
     trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
     initial = float(trainer.checkpoints.best_elbo)
@@ -132,8 +132,8 @@ def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with)
     ids=["wavenet", "wavenet_dense"],
 )
 def test_runs_of_wavenets(tmp_path, tiny_records, tiny_config_with, settings):
-    training = {"max_steps": 3, "evaluate_every": 3, "checkpoint_every": 2, "sample_every": 3}
-    config = tiny_config_with(model=settings, training=training)
+    run = {"max_steps": 3, "evaluate_every": 3, "checkpoint_every": 2, "sample_every": 3}
+    config = tiny_config_with(model=settings, run=run)
     lines = []
     trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
     assert trainer.train()
@@ -173,8 +173,7 @@ def _pictures(trainer) -> dict[str, np.ndarray]:
 
 def _drawn(tmp_path, records, config) -> Trainer:
     """A new run that has drawn its pictures once."""
-    training = dataclasses.replace(config.training, sample_every=1)
-    config = dataclasses.replace(config, training=training)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, sample_every=1))
     trainer = Trainer(config, records, tmp_path / "run", report=lambda line: None)
     trainer._draw_pictures()
     return trainer
@@ -225,13 +224,8 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path, tiny_audio, tiny_config):
 
 def test_early_stopping(tmp_path, tiny_records, tiny_config_with):
     config = tiny_config_with(
-        training={
-            "learning_rate": 1e-30,
-            "evaluate_every": 1,
-            "patience": 2,
-            "max_steps": 0,
-            "max_epochs": 5,
-        }
+        training={"learning_rate": 1e-30, "patience": 2},
+        run={"evaluate_every": 1, "max_steps": 0, "max_epochs": 5},
     )
     lines = []
     trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
@@ -241,6 +235,79 @@ def test_early_stopping(tmp_path, tiny_records, tiny_config_with):
     assert trainer.step == 3
     assert int(trainer.checkpoints.best_step) == 1
     assert any("stopping early: 2 evaluations in a row" in line for line in lines)
+    # More updates at most are none to a run that was stopped early.
+    more = dataclasses.replace(config, run=dataclasses.replace(config.run, max_epochs=50))
+    again = Trainer(more, tiny_records, tmp_path / "run", lines.append)
+    assert again.train()
+    assert (again.last_step, again.step) == (50 * 23 // 4, 3)
+    assert "finished already, after 3 updates" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("run", "more"),
+    [
+        pytest.param({"max_steps": 4}, {"max_steps": 8}, id="max_steps"),
+        pytest.param(
+            {"max_steps": 0, "max_epochs": 1, "checkpoint_every": 2},
+            {"max_steps": 8, "max_epochs": 3},
+            id="max_epochs",
+        ),
+        pytest.param(
+            {"max_steps": 6, "evaluate_every": 2, "log_every": 5, "checkpoint_every": 3},
+            {},
+            id="other intervals",
+        ),
+    ],
+)
+def test_a_run_that_is_extended_equals_a_longer_one(
+    tmp_path, tiny_records, tiny_config_with, whole, run, more
+):
+    short = Trainer(tiny_config_with(run=run), tiny_records, tmp_path / "run", lambda line: None)
+    assert short.train()
+    assert short.step < 8
+    config = tiny_config_with(run=more)
+    lines = []
+    extended = Trainer(config, tiny_records, tmp_path / "run", lines.append)
+    assert extended.train()
+    assert lines[0].startswith(f"continuing after update {short.step}")
+    assert extended.step == whole.step == 8
+    for a, b in zip(weights(whole.model), weights(extended.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert extended.checkpoints.evaluated_step == whole.checkpoints.evaluated_step == 8
+    assert RunDirectory.open(tmp_path / "run").config == config
+    # With fewer again it is what it has become, and has ended.
+    again = Trainer(tiny_config_with(run=run), tiny_records, tmp_path / "run", lines.append)
+    assert again.train()
+    assert "finished already, after 8 updates" in lines[-1]
+
+
+def test_compiled_from_here_on(tmp_path, tiny_records, tiny_config_with):
+    plain = tiny_config_with(run={"max_steps": 2})
+    assert Trainer(plain, tiny_records, tmp_path / "run", lambda line: None).train()
+    compiled = tiny_config_with(run={"max_steps": 3, "jit_compile": True})
+    trainer = Trainer(compiled, tiny_records, tmp_path / "run", lambda line: None)
+    assert trainer.step == 2
+    assert trainer.train()
+    assert trainer.step == 3
+    assert all(np.isfinite(w).all() for w in weights(trainer.model))
+
+
+def test_a_checkpoint_of_a_version_that_stored_the_end_is_read(
+    tmp_path, tiny_records, tiny_config_with
+):
+    config = tiny_config_with(run={"max_steps": 2, "evaluate_every": 2})
+    trainer = Trainer(config, tiny_records, tmp_path / "run", lambda line: None)
+    old = dict(trainer.checkpoints._state, finished=tf.Variable(True, trainable=False))
+    assert trainer.train()
+    manager = tf.train.CheckpointManager(tf.train.Checkpoint(**old), str(trainer.run.latest), 2)
+    manager.save(checkpoint_number=2)
+    lines = []
+    assert Trainer(config, tiny_records, tmp_path / "run", lines.append).train()
+    assert "finished already, after 2 updates" in lines[-1]
+    longer = tiny_config_with(run={"max_steps": 3})
+    again = Trainer(longer, tiny_records, tmp_path / "run", lines.append)
+    assert again.train()
+    assert again.step == 3
 
 
 def test_refuses_a_run_of_another_configuration(tmp_path, tiny_records, tiny_config_with):
@@ -280,7 +347,7 @@ def test_missing_records_leave_no_run_directory(tmp_path, tiny_config):
 
 
 def test_divergence_is_told(tmp_path, tiny_records, tiny_config_with):
-    config = tiny_config_with(training={"learning_rate": 1e30, "evaluate_every": 100})
+    config = tiny_config_with(training={"learning_rate": 1e30}, run={"evaluate_every": 100})
     trainer = Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None)
     with pytest.raises(UserError, match="training diverged"):
         trainer.train()
@@ -296,7 +363,7 @@ def test_a_gradient_that_is_not_finite_is_told(tmp_path, tiny_records, tiny_conf
 
 
 def test_damaged_checkpoint(tmp_path, tiny_records, tiny_config_with):
-    config = tiny_config_with(training={"max_steps": 1})
+    config = tiny_config_with(run={"max_steps": 1})
     Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None).train()
     for folder in ("best", "latest"):
         (data,) = (tmp_path / "run" / "checkpoints" / folder).glob("*.data-*")
@@ -309,11 +376,16 @@ def test_damaged_checkpoint(tmp_path, tiny_records, tiny_config_with):
 
 def test_mirrored_run(tmp_path, tiny_records, tiny_config_with, two_replicas, monkeypatch):
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: two_replicas)
-    config = tiny_config_with(training={"mirrored": True, "max_steps": 2, "evaluate_every": 2})
+    config = tiny_config_with(run={"mirrored": True, "max_steps": 2, "evaluate_every": 2})
     trainer = Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None)
     assert trainer.train()
-    # What it wrote is read without a strategy.
+    # What it wrote is read without a strategy, and goes on on one device.
     for a, b in zip(
         weights(load_run(tmp_path / "run", "latest")), weights(trainer.model), strict=True
     ):
         np.testing.assert_array_equal(a, b)
+    single = tiny_config_with(run={"max_steps": 3})
+    again = Trainer(single, tiny_records, tmp_path / "run", report=lambda line: None)
+    assert again.step == 2
+    assert again.train()
+    assert again.step == 3

@@ -1,12 +1,12 @@
 import pytest
 import tensorflow as tf
 
-from stcn_tf.config import TrainingConfig
+from stcn_tf.config import TrainingSettings
 from stcn_tf.training import schedules
 
 
 def test_paper_defaults():
-    config = TrainingConfig()
+    config = TrainingSettings()
     for update, rate, weight in (
         (1, 5e-4 * 0.94**0.001, 1e-4),
         (500, 5e-4 * 0.94**0.5, 0.05),
@@ -19,6 +19,6 @@ def test_paper_defaults():
 
 
 def test_kl_weight_starts_where_told():
-    config = TrainingConfig(kl_weight_start=0.5, kl_weight_increment=0.2)
+    config = TrainingSettings(kl_weight_start=0.5, kl_weight_increment=0.2)
     weights = [float(schedules.kl_weight(config, tf.constant(n, tf.int64))) for n in (1, 2, 3)]
     assert weights == pytest.approx([0.7, 0.9, 1.0])

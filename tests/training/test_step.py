@@ -31,7 +31,7 @@ def make(tiny_records):
             optimizer = optimizer() if optimizer else make_optimizer(config.training)
             optimizer.build(model.trainable_variables)
         model.score = functools.partial(model.score, noise="zero")
-        return TrainStep(config.training, model, optimizer, strategy)
+        return TrainStep(config.training, model, optimizer, strategy, config.run.jit_compile)
 
     return made
 
@@ -150,7 +150,7 @@ def test_wavenets_compiled_or_mirrored_make_the_same_update(
             )
         )
     else:
-        config = tiny_config_with(model=WAVENETS[0], training={"jit_compile": True})
+        config = tiny_config_with(model=WAVENETS[0], run={"jit_compile": True})
         other, given = make(config, sgd), batch
     expected, result = plain(batch), other(given)
     assert float(result.elbo) == pytest.approx(float(expected.elbo), rel=1e-4)
@@ -191,7 +191,7 @@ def test_two_replicas_make_the_same_update(make, batch, tiny_config_with, two_re
 
 def test_compiled_with_xla(make, batch, tiny_config_with):
     plain = make(tiny_config_with(), sgd)
-    compiled = make(tiny_config_with(training={"jit_compile": True}), sgd)
+    compiled = make(tiny_config_with(run={"jit_compile": True}), sgd)
     expected, result = plain(batch), compiled(batch)
     assert float(result.elbo) == pytest.approx(float(expected.elbo), rel=1e-4)
     np.testing.assert_allclose(weights(compiled), weights(plain), atol=1e-5)

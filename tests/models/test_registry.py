@@ -1,0 +1,237 @@
+import dataclasses
+import inspect
+
+import keras
+import pytest
+
+from stcn_tf.data.records import read_card
+from stcn_tf.layers import Observation, WavenetBlock
+from stcn_tf.models import STCN, Wavenet
+from stcn_tf.models.registry import (
+    MODELS,
+    _class,
+    build_model,
+    check_has,
+    make_observation,
+    make_settings,
+    settings_of,
+)
+from stcn_tf.models.settings import ModelSettings, STCNSettings, WavenetDenseSettings
+from stcn_tf.released.observation import ReleasedObservation
+from stcn_tf.released.stcn import ReleasedSTCN
+from stcn_tf.support.errors import UserError
+
+
+@pytest.fixture
+def card(tiny_records):
+    return read_card(tiny_records)  # two real features and a binary one
+
+
+def test_settings_by_the_name_of_a_model():
+    assert settings_of("stcn") is settings_of("stcn_dense") is STCNSettings
+    made = make_settings("wavenet_dense", num_filters=7)
+    assert made == WavenetDenseSettings(model="wavenet_dense", num_filters=7)
+    assert make_settings().model == "stcn_dense"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: settings_of("vrnn"),
+            "model: 'vrnn'; accepted: stcn, stcn_dense, wavenet, wavenet_dense",
+        ),
+        (
+            lambda: make_settings("stcn", wavenet_blocks=3),
+            "wavenet_blocks: stcn has no such setting; nearest: blocks_per_layer",
+        ),
+        (
+            lambda: check_has("stcn", "first_frame", "--"),
+            "--first_frame: stcn has no such setting",
+        ),
+    ],
+)
+def test_what_is_not_there_is_refused_by_name(make, message):
+    with pytest.raises(UserError) as error:
+        make()
+    assert str(error.value) == message
+
+
+def test_a_name_of_another_settings_class_is_refused(card):
+    for name in ("wavenet", "vrnn"):
+        with pytest.raises(UserError, match=f"'{name}'; accepted with STCNSettings: stcn, stcn_d"):
+            build_model(STCNSettings(model=name), card)
+
+
+def _arguments(path):
+    """Of the constructors of a class and of those that it extends."""
+    made = [kind for kind in _class(path).__mro__ if "__init__" in vars(kind)]
+    return {name for kind in made for name in inspect.signature(kind.__init__).parameters}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_setting_is_an_argument_of_its_class(name):
+    """Of the observation and of the authors' program some are, which only these classes have."""
+    entry = MODELS[name]
+    own = set(entry.settings.names()) - set(ModelSettings.names())
+    released = set(entry.settings.released_options)
+    accepted = _arguments(entry.model)
+    assert own - released <= accepted
+    assert {"observation", "compute_dtype", *entry.fixed} <= accepted
+    if entry.released:
+        assert issubclass(_class(entry.released), _class(entry.model))
+        assert own <= _arguments(entry.released)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_authors_program_is_asked_for(card, tiny_config_with, name):
+    settings = tiny_config_with(model={"model": name}).model
+    plain = build_model(settings, card)
+    assert type(plain.observation) is Observation
+    assert not isinstance(plain, ReleasedSTCN)
+    floors = build_model(dataclasses.replace(settings, released_floors=True), card)
+    assert type(floors.observation) is ReleasedObservation
+    assert isinstance(floors, ReleasedSTCN) == isinstance(plain, STCN)
+    if isinstance(plain, STCN):
+        draws = build_model(dataclasses.replace(settings, posterior_draws="independent"), card)
+        assert isinstance(draws, ReleasedSTCN)
+        assert type(draws.observation) is Observation
+
+
+def test_the_observation_of_each_kind(card):
+    for settings, components in (
+        (make_settings(observation="normal", num_components=7), 1),
+        (make_settings(observation="gmm", num_components=7), 7),
+    ):
+        layer = make_observation(settings, card)
+        assert (layer.num_real, layer.num_binary, layer.num_components) == (2, 1, components)
+        assert layer.name == "observation"
+
+
+def test_each_setting_reaches_the_model(card, tiny_config):
+    settings = dataclasses.replace(
+        tiny_config.model, blocks_per_layer=2, latent_hidden_layers=1, output_layers=2
+    )
+    model = build_model(settings, card)
+    assert isinstance(model, STCN)
+    assert model.built
+    assert model.name == "stcn_dense"
+    assert model.dense
+    assert model.stack.filters == settings.num_filters
+    assert model.stack.dilations == (1, 2) * 3
+    assert model.stack.blocks[0].kernel_size == settings.kernel_size
+    assert [layer.units for layer in model.latent_layers] == [5, 3, 2]
+    assert {layer.hidden_layers for layer in model.latent_layers} == {1}
+    assert {layer.hidden_units for layer in model.latent_layers} == {6}
+    assert {layer.precision for layer in model.latent_layers} == {"std"}
+    assert [layer.filters for layer in model.output_layers] == [7, 7]
+    assert (model.observation.num_real, model.observation.num_binary) == (2, 1)
+    assert model.observation.num_components == 4
+    assert model.posterior_draws == "shared"
+    assert not model.observation.released_floors
+
+
+@pytest.mark.parametrize("kind", ["wavenet", "wavenet_dense"])
+def test_each_setting_reaches_the_wavenets(card, tiny_config_with, kind):
+    dense = {"wavenet_dense_blocks": (2, 1, 5)} if kind == "wavenet_dense" else {}
+    changes = {"kernel_size": 3, "dilations": (1, 2), "output_layers": 2, "wavenet_blocks": 5}
+    settings = tiny_config_with(model={"model": kind, **changes, **dense}).model
+    model = build_model(settings, card)
+    assert isinstance(model, Wavenet)
+    assert model.built
+    assert model.name == kind
+    assert model.dense_blocks == ((2, 1, 5) if kind == "wavenet_dense" else ())
+    assert model.causal.filters == model.stack.filters == 6
+    assert model.causal.kernel_size == model.stack.kernel_size == 3
+    assert model.stack.dilations == (1, 2, 1, 2, 1)
+    assert [layer.filters for layer in model.output_layers] == [7, 7]
+    assert (model.observation.num_real, model.observation.num_binary) == (2, 1)
+    assert model.observation.num_components == 4
+    assert model.num_given_frames == 0
+
+
+FLOORS = {
+    "observation": lambda model: model.observation.released_floors,
+    "latents": lambda model: model.latent_layers[1].released_floors,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("model", "stcn", lambda model: "stcn_dense" if model.dense else model.name),
+        ("kernel_size", 3, lambda model: model.stack.blocks[0].kernel_size),
+        ("dilations", (3, 1, 4), lambda model: model.stack.dilations),
+        ("latent_filters", 9, lambda model: model.latent_layers[1].hidden_units),
+        ("observation", "normal", lambda m: {1: "normal"}.get(m.observation.num_components)),
+        ("output_type", "wavenet", lambda m: m.do_latents_reach_across_steps and "wavenet"),
+        ("posterior_draws", "independent", lambda model: model.posterior_draws),
+        ("posterior_scale", "variance", lambda model: model.latent_layers[1].precision),
+        ("released_floors", True, FLOORS["observation"]),
+        ("released_floors", True, FLOORS["latents"]),
+    ],
+)
+def test_other_choices_reach_the_model(card, tiny_config, name, value, read):
+    model = build_model(dataclasses.replace(tiny_config.model, **{name: value}), card)
+    assert read(model) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("first_frame", "given", lambda model: {1: "given"}.get(model.num_given_frames)),
+        ("dilations", (2, 3), lambda model: tuple(sorted(set(model.stack.dilations)))),
+        ("observation", "normal", lambda m: {1: "normal"}.get(m.observation.num_components)),
+        ("wavenet_blocks", 3, lambda model: len(model.stack.blocks)),
+        ("released_floors", True, FLOORS["observation"]),
+    ],
+)
+def test_other_choices_reach_the_wavenets(card, tiny_config_with, name, value, read):
+    changes = {"model": "wavenet", "wavenet_blocks": 4, name: value}
+    assert read(build_model(tiny_config_with(model=changes).model, card)) == value
+
+
+@pytest.mark.parametrize("kind", ["stcn", "wavenet"])
+def test_wavenet_output_layers(card, tiny_config_with, kind):
+    changes = {"output_type": "wavenet", "output_layers": 3, "output_kernel_size": 4}
+    settings = tiny_config_with(model={"model": kind, **changes}).model
+    layers = build_model(settings, card).output_layers
+    assert {type(layer) for layer in layers} == {WavenetBlock}
+    assert [(layer.filters, layer.kernel_size, layer.dilation) for layer in layers] == [
+        (7, 4, 1)
+    ] * 3
+
+
+def test_every_setting_is_one_of_those_tested_here():
+    tested = {"num_components", "num_filters", "blocks_per_layer", "latent_sizes"}
+    tested |= {"latent_hidden_layers", "output_layers", "output_filters"}
+    tested |= {"model", "kernel_size", "observation", "posterior_draws", "posterior_scale"}
+    tested |= {"dilations", "wavenet_blocks", "wavenet_dense_blocks", "first_frame"}
+    tested |= {"latent_filters", "output_type", "output_kernel_size", "released_floors"}
+    assert tested == {name for entry in MODELS.values() for name in entry.settings.names()}
+
+
+@pytest.mark.parametrize("kind", ["stcn_dense", "wavenet_dense"])
+def test_weights_come_from_the_global_seed(card, tiny_config_with, kind):
+    dense = {"wavenet_blocks": 3, "wavenet_dense_blocks": (1, 3)} if "wavenet" in kind else {}
+    settings = tiny_config_with(model={"model": kind, **dense}).model
+    made = []
+    for seed in (1, 1, 2):
+        keras.utils.set_random_seed(seed)
+        model = build_model(settings, card)
+        made.append({v.path: v.numpy() for v in model.variables})
+    first, again, other = made
+    assert all((first[path] == again[path]).all() for path in first)
+    kernels = [path for path in first if path.endswith("/kernel")]
+    assert all((first[path] != other[path]).any() for path in kernels)
+    # Glorot's kernels, zero biases, as released.
+    assert not any(first[path].any() for path in first if path.endswith("/bias"))
+
+
+@pytest.mark.parametrize("kind", ["stcn_dense", "wavenet"])
+def test_compute_dtype_reaches_the_convolutions(card, tiny_config_with, kind):
+    settings = tiny_config_with(model={"model": kind}).model
+    model = build_model(settings, card, "mixed_bfloat16")
+    assert model.stack.blocks[0].output_conv.compute_dtype == "bfloat16"
+    assert model.output_layers[0].compute_dtype == "bfloat16"
+    assert {v.dtype for v in model.variables} == {"float32"}
