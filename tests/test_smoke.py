@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from stcn_tf import evaluate, export, flags, sample, train
 from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
 COMMANDS = {"train": train, "evaluate": evaluate, "sample": sample, "export": export}
@@ -138,6 +139,24 @@ def test_evaluates_wavenets(tiny_wavenet_run, tiny_records, parse_flags, tmp_pat
     result = json.loads(out.read_text())
     assert result["num_sequences"] == 7
     assert not any("layer" in name for name in result["terms"])
+    assert result["posterior_draws"] is result["posterior_scale"] is None
+
+
+def test_evaluates_with_another_posterior_scale(tiny_run, tiny_records, parse_flags, tmp_path):
+    out = tmp_path / "evaluation.json"
+    arguments = (f"--run_dir={tiny_run}", f"--data={tiny_records}", f"--out={out}")
+    parse_flags(flags.define_evaluate, *arguments, "--posterior_scale=variance")
+    evaluate.main()
+    result = json.loads(out.read_text())
+    assert result["posterior_scale"] == "variance"
+    assert result["trained_with"] == {"posterior_scale": "std"}
+
+
+def test_evaluates_no_setting_that_the_model_lacks(tiny_wavenet_run, tiny_records, parse_flags):
+    arguments = (f"--run_dir={tiny_wavenet_run}", f"--data={tiny_records}")
+    parse_flags(flags.define_evaluate, *arguments, "--posterior_scale=std")
+    with pytest.raises(UserError, match="^--posterior_scale: wavenet.* has no such setting"):
+        evaluate.main()
 
 
 @pytest.mark.parametrize(
@@ -149,6 +168,7 @@ def test_evaluates_wavenets(tiny_wavenet_run, tiny_records, parse_flags, tmp_pat
         (["--data=d", "--run_dir=r", "--model=rnn"], "<stcn|stcn_dense|wavenet|wavenet_dense>"),
         (["--data=d", "--run_dir=r", "--batch_size=0"], "--batch_size: 0; accepted: 1 or more"),
         (["--data=d", "--run_dir=r", "--fitlers=3"], "fitlers"),
+        (["--data=d", "--run_dir=r", "--wavenet_blocks=3"], "nearest: --blocks_per_layer"),
     ],
 )
 def test_wrong_flags_of_train(arguments, message):

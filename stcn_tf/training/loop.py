@@ -31,7 +31,7 @@ _print_now = functools.partial(print, flush=True)
 
 
 class Trainer:
-    """One run: made from its settings, continued from its latest checkpoint.
+    """One run: made from its settings, continued from its latest checkpoint, or extended.
 
     Args:
         config: all settings.
