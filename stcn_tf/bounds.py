@@ -24,6 +24,7 @@ from stcn_tf import noise
 from stcn_tf.models.base import Encoded, SequenceModel, Terms
 from stcn_tf.noise import Seed
 from stcn_tf.seeds import Stream
+from stcn_tf.support.errors import UserError
 
 BOUNDS = ("elbo", "iwae", "fivo")
 
@@ -211,6 +212,24 @@ def filter_particles(
         parallel_iterations=1,
     )
     return Scored(mean, tuple(kl / count for kl in kl_of_units), bound)
+
+
+def check(bound: str, model: SequenceModel, where: str) -> None:
+    """Checks that a bound makes sense for a model.
+
+    Args:
+        bound: one of `BOUNDS`.
+        model: whose.
+        where: the flag that asked for it, for the message.
+
+    Raises:
+        UserError: it does not; the message says what is accepted.
+    """
+    if bound == "fivo" and not model.do_latents_reach_across_steps:
+        raise UserError(
+            f"{where}=fivo: for a model without latents, or whose prediction of x_t reads the "
+            "latents of step t alone, elbo and iwae are accepted (iwae weights each step)"
+        )
 
 
 def score(

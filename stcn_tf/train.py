@@ -14,7 +14,7 @@ def main() -> int:
     config = flags.config()
     cli.import_tensorflow()
 
-    from stcn_tf.training.loop import Trainer
+    from stcn_tf.training.trainer import Trainer
 
     finished = Trainer(config, flags.FLAGS.data, flags.FLAGS.run_dir).train()
     return 0 if finished else cli.INTERRUPTED

@@ -214,6 +214,7 @@ def _write_run(folder, records: str, config: Config) -> str:
     from stcn_tf.models.registry import build_model
     from stcn_tf.runs import RunDirectory
     from stcn_tf.training.checkpoints import Checkpoints
+    from stcn_tf.training.early_stopping import EarlyStopping
     from stcn_tf.training.step import make_optimizer
 
     card = read_card(records)
@@ -225,7 +226,8 @@ def _write_run(folder, records: str, config: Config) -> str:
     optimizer = make_optimizer(config.training)
     optimizer.build(model.trainable_variables)
     batches = iter(train_batches(records, batch_size=4, window=8, seed=0))
-    checkpoints = Checkpoints(run, model, optimizer, batches)
+    early_stopping = EarlyStopping(config.training, bool(model.latent_sizes))
+    checkpoints = Checkpoints(run, model, optimizer, early_stopping, batches)
     checkpoints.save_best()
     checkpoints.save()
     return str(run.path)

@@ -20,7 +20,7 @@ from data_prep import (
 )
 from stcn_tf import flags
 from stcn_tf.data.records import read_card
-from stcn_tf.training.loop import Trainer
+from stcn_tf.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 HANDWRITING = synthetic_handwriting.HandwritingSettings(num_forms=6, lines_per_form=2)
@@ -110,7 +110,7 @@ def test_from_raw_files_to_a_trained_model(name, parse_flags, monkeypatch, tmp_p
     )
     trainer = Trainer(flags.config(), flags.FLAGS.data, flags.FLAGS.run_dir, lambda line: None)
     assert trainer.train()
-    assert float(trainer.checkpoints.best_elbo) > -float("inf")
+    assert float(trainer.early_stopping.best) > -float("inf")
     events = EventAccumulator(str(tmp_path / "run/events/valid"))
     events.Reload()
     tags = set(events.Tags()["tensors"])

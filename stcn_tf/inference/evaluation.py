@@ -11,7 +11,6 @@ import tensorflow as tf
 from stcn_tf import bounds, noise
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.seeds import Stream
-from stcn_tf.support.errors import UserError
 
 # A latent unit counts as active where its KL, averaged over the steps, exceeds this many nats.
 # (Burda et al., 2015, threshold the variance of the posterior mean instead; with a prior that
@@ -32,6 +31,17 @@ class Evaluation:
     num_steps: np.ndarray  # [sequences], scored steps
     num_samples: int  # draws of the latents, or particles
     active_units: tuple[int, ...]  # for each layer
+
+    def decisive(self, objective: str, select: str) -> np.ndarray:
+        """[sequences]: what decides early stopping and the best weights.
+
+        Args:
+            objective: that is trained, one of `bounds.BOUNDS`; as asked of the `Evaluator`.
+            select: "bound": a valid lower bound; "objective": what is trained, with KL weight 1.
+        """
+        if objective == "elbo":
+            return self.objective if select == "objective" else self.elbo
+        return self.fivo if objective == "fivo" else self.importance_weighted
 
     def per_sequence(self, values: np.ndarray) -> float:
         """Mean over sequences."""
@@ -78,11 +88,7 @@ class Evaluator:
         bound: str = "elbo",
         num_samples: int = 1,
     ):
-        if bound == "fivo" and not model.do_latents_reach_across_steps:
-            raise UserError(
-                "--bound=fivo: for a model without latents, or whose prediction of x_t reads the "
-                "latents of step t alone, elbo and iwae are accepted (iwae weights each step)"
-            )
+        bounds.check(bound, model, "--bound")
         self._model = model
         self._num_samples = num_samples if model.latent_sizes else 1
 

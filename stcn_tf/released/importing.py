@@ -38,6 +38,7 @@ from stcn_tf.runs import RunDirectory
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import replacing_folder
 from stcn_tf.training.checkpoints import Checkpoints
+from stcn_tf.training.early_stopping import EarlyStopping
 from stcn_tf.training.step import make_optimizer
 
 FLAGS_NAME = "imported.flags"
@@ -128,7 +129,8 @@ def import_run(
                 slots[path].assign(reader.read(f"{name}/{suffix}"))
     with replacing_folder(run_dir) as partial:
         run = RunDirectory.prepare(partial, config, card)
-        checkpoints = Checkpoints(run, model, optimizer, batches=None)
+        early_stopping = EarlyStopping(config.training, bool(model.latent_sizes))
+        checkpoints = Checkpoints(run, model, optimizer, early_stopping, batches=None)
         checkpoints.save_best()
         checkpoints.save()
         about = f"# The settings of {checkpoint}, imported from the released program."

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.runs import RunDirectory, restore, weights_by_path
+from stcn_tf.training.early_stopping import EarlyStopping
 
 _IMPORTED = "imported"
 _FINISHED = "finished"  # of earlier versions; whether a run has ended follows from the rest
@@ -14,16 +15,13 @@ class Checkpoints:
     """The latest state of a run and the weights that evaluated best.
 
     Attributes:
-        best_elbo: variable, nats per sequence; -inf before the first evaluation.
-        best_step: variable, the update after which it was reached.
-        evaluated_step: variable, the update after which the last evaluation was made.
-        stale_evaluations: variable, evaluations in a row that improved too little.
         imported: whether what was restored had been imported.
 
     Args:
         run: the run directory.
         model: built.
         optimizer: built; its counter of updates is the step.
+        early_stopping: whose state is saved, too.
         batches: the iterator of the training batches; None: the run is being imported and has no
             position in any data, so that who restores what is saved begins with the first batch.
     """
@@ -33,22 +31,16 @@ class Checkpoints:
         run: RunDirectory,
         model: SequenceModel,
         optimizer: keras.optimizers.Optimizer,
+        early_stopping: EarlyStopping,
         batches: tf.data.Iterator | None,
     ):
         self._optimizer = optimizer
         self.imported = False
-        self.best_elbo = tf.Variable(-float("inf"), dtype=tf.float64, trainable=False)
-        self.best_step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.evaluated_step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.stale_evaluations = tf.Variable(0, dtype=tf.int64, trainable=False)
         weights = weights_by_path(model)
         state = {
             "weights": weights,
             "optimizer": {variable.path: variable for variable in optimizer.variables},
-            "best_elbo": self.best_elbo,
-            "best_step": self.best_step,
-            "evaluated_step": self.evaluated_step,
-            "stale_evaluations": self.stale_evaluations,
+            **early_stopping.state,
         }
         # In the place of the position: a checkpoint that has lost its own is damaged.
         mark = tf.Variable(True, trainable=False)

@@ -15,3 +15,9 @@ def kl_weight(config: TrainingSettings, update: tf.Tensor) -> tf.Tensor:
     """min(1, start + increment * n) for update n (Appendix 7.2)."""
     n = tf.cast(update, tf.float32)
     return tf.minimum(1.0, config.kl_weight_start + config.kl_weight_increment * n)
+
+
+def is_kl_weight_rising(config: TrainingSettings, update: int) -> bool:
+    """Whether later updates than this one have a larger KL weight."""
+    weight = config.kl_weight_start + config.kl_weight_increment * update
+    return config.kl_weight_increment > 0 and weight < 1

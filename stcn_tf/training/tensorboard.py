@@ -5,16 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from stcn_tf import media
+from stcn_tf import media, noise
+from stcn_tf.data.batches import eval_batches
 from stcn_tf.data.units import likelihood_unit
 from stcn_tf.inference.evaluation import Evaluation
+from stcn_tf.inference.generation import compile_generate, reconstruct_raw
 from stcn_tf.media.page import medium_of
 from stcn_tf.media.reconstructions import Reconstructions
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.runs import RunDirectory
+from stcn_tf.seeds import Stream
+from stcn_tf.training.early_stopping import Verdict
+from stcn_tf.training.hooks import Hook, Updates
 
 
-class Summaries:
+class TensorBoard(Hook):
     """Writes scalars, pictures and sounds to the run's two event folders, train and valid.
 
     Both folders use the same tags, so that TensorBoard draws the two splits in one chart. Where
@@ -25,25 +30,30 @@ class Summaries:
     Args:
         run: the run directory.
         model: of the run.
+        names: what is under the tags of the ELBO, in train and in valid.
+        decisive_name: what decides on the validation split.
     """
 
-    def __init__(self, run: RunDirectory, model: SequenceModel):
+    def __init__(
+        self,
+        run: RunDirectory,
+        model: SequenceModel,
+        names: tuple[str, str],
+        decisive_name: str,
+    ):
         self._card = run.card
         self._medium = medium_of(run.card)
-        self._bound_name = model.bound_name
+        self._names = names
+        self._decisive_name = decisive_name
         self._train = tf.summary.create_file_writer(run.events("train"))
         self._valid = tf.summary.create_file_writer(run.events("valid"))
 
-    def train(self, step: int, totals: dict[str, np.ndarray], steps_per_second: float) -> None:
-        """Means over the updates since the last point.
-
-        Args:
-            step: the number of the last update.
-            totals: sums of the `StepResult` fields over those updates, `updates` their number.
-            steps_per_second: updates per second.
-        """
-        with self._train.as_default(step):
+    def reported(self, updates: Updates) -> None:
+        """See `Hook.reported`: means over the updates since the last point."""
+        totals = updates.totals
+        with self._train.as_default(updates.last):
             self._terms(
+                self._names[0],
                 totals["elbo"],
                 totals["log_likelihood"],
                 totals["kl"],
@@ -51,22 +61,38 @@ class Summaries:
                 totals["num_steps"],
             )
             for name in ("gradient_norm", "kl_weight", "learning_rate"):
-                tf.summary.scalar(f"training/{name}", totals[name] / totals["updates"])
-            tf.summary.scalar("training/steps_per_second", steps_per_second)
+                tf.summary.scalar(f"training/{name}", totals[name] / updates.count)
+            tf.summary.scalar("training/steps_per_second", updates.per_second)
+            tf.summary.scalar(
+                "training/objective_per_step",
+                totals["objective"] / totals["num_steps"],
+                description=f"what is maximised, {likelihood_unit(self._card)}",
+            )
 
-    def valid(self, step: int, evaluation: Evaluation) -> None:
-        """An evaluation of the validation split after update `step`."""
+    def evaluated(self, step: int, evaluation: Evaluation, verdict: Verdict) -> None:
+        """See `Hook.evaluated`."""
         with self._valid.as_default(step):
             self._terms(
+                self._names[1],
                 np.sum(evaluation.elbo),
                 np.sum(evaluation.log_likelihood),
                 np.sum(evaluation.kl, axis=0),
                 len(evaluation.elbo),
                 np.sum(evaluation.num_steps),
             )
+            tf.summary.scalar(
+                "selected/per_sequence",
+                verdict.value,
+                description=f"{self._decisive_name}, {likelihood_unit(self._card)}: decides early "
+                "stopping and the best weights",
+            )
             for layer, active in enumerate(evaluation.active_units, start=1):
                 tf.summary.scalar(f"active_units/layer_{layer}", active)
         self._valid.flush()
+
+    def ended(self, step: int, finished: bool) -> None:
+        """See `Hook.ended`."""
+        self.flush()
 
     def pictures(self, step: int, samples: Sequence[np.ndarray], rebuilt: Reconstructions) -> None:
         """Generated sequences, and others beside their reconstructions; audio to be heard, too.
@@ -103,12 +129,10 @@ class Summaries:
         self._train.flush()
         self._valid.flush()
 
-    def _terms(self, elbo, log_likelihood, kl, num_sequences, num_steps) -> None:
+    def _terms(self, name, elbo, log_likelihood, kl, num_sequences, num_steps) -> None:
         unit = likelihood_unit(self._card)
         for per, count in (("per_sequence", num_sequences), ("per_step", num_steps)):
-            tf.summary.scalar(
-                f"elbo/{per}", elbo / count, description=f"{self._bound_name}, {unit}"
-            )
+            tf.summary.scalar(f"elbo/{per}", elbo / count, description=f"{name}, {unit}")
             tf.summary.scalar(f"reconstruction/{per}", log_likelihood / count, description=unit)
             if not len(kl):
                 continue
@@ -117,3 +141,59 @@ class Summaries:
                 tf.summary.scalar(
                     f"kl_{per}/layer_{layer}", kl_of_layer / count, description="nats"
                 )
+
+
+class Pictures(Hook):
+    """Draws samples and reconstructions from time to time.
+
+    Args:
+        tensorboard: shows them.
+        run: the run directory.
+        model: of the run.
+        data_dir: folder of the records.
+        every: updates between pictures; 0: none.
+    """
+
+    def __init__(
+        self,
+        tensorboard: TensorBoard,
+        run: RunDirectory,
+        model: SequenceModel,
+        data_dir: str,
+        every: int,
+    ):
+        self._tensorboard = tensorboard
+        self._run = run
+        self._model = model
+        self._medium = medium_of(run.card)
+        self._every = every if self._medium.most_pictured else 0
+        if self._every:
+            # The first sequences of the split, not of the batches, which begin with the shortest.
+            num = self._medium.num_in_training
+            self._batches = eval_batches(data_dir, split="valid", batch_size=num, limit=num)
+            self._generate = compile_generate(model)
+
+    def updated(self, step: int) -> None:
+        """See `Hook.updated`."""
+        if self._every and step % self._every == 0:
+            self.draw(step)
+
+    def draw(self, step: int) -> None:
+        """Draws what the model makes after update `step`."""
+        normalization = self._run.card.normalization
+        num, seed = self._medium.num_in_training, self._run.config.training.seed
+        samples = self._generate(
+            tf.zeros([num, 0, self._model.num_features]),
+            self._medium.length,
+            noise.fold_in((seed, 0), Stream.TRAINING_SAMPLES),
+            1.0,
+            1.0,
+            1.0,
+            tf.zeros([num], tf.int32),
+        )
+        seed = noise.fold_in((seed, 0), Stream.TRAINING_RECONSTRUCTIONS)
+        self._tensorboard.pictures(
+            step,
+            list(normalization.denormalize(samples.numpy())),
+            reconstruct_raw(self._model, normalization, self._batches, seed),
+        )

@@ -26,8 +26,9 @@ from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
 from stcn_tf.training import checkpoints as checkpoints_module
 from stcn_tf.training.checkpoints import Checkpoints
-from stcn_tf.training.loop import Trainer
+from stcn_tf.training.early_stopping import EarlyStopping
 from stcn_tf.training.step import make_optimizer
+from stcn_tf.training.trainer import Trainer
 
 GMM = {"type": "nll_gmm", "num_components": 3, "weight": 1, "out_key": "out", "target_idx": 0}
 NORMAL = {"type": "nll_normal", "weight": 1}
@@ -813,7 +814,8 @@ def optimizer_of(run, data):
     optimizer = make_optimizer(run.config.training)
     optimizer.build(model.trainable_variables)
     batches = iter(train_batches(data, batch_size=4, window=8, seed=0))
-    checkpoints = Checkpoints(run, model, optimizer, batches)
+    early_stopping = EarlyStopping(run.config.training, bool(model.latent_sizes))
+    checkpoints = Checkpoints(run, model, optimizer, early_stopping, batches)
     assert checkpoints.restore()
     return model, optimizer, checkpoints
 
@@ -992,7 +994,7 @@ def test_a_run_that_has_made_all_its_updates_is_evaluated_and_ends(imported, tin
     trainer = Trainer(run.config, tiny_records, run.path, lambda line: None)
     assert trainer.train()
     assert trainer.step == 1000
-    assert np.isfinite(float(trainer.checkpoints.best_elbo))
+    assert np.isfinite(float(trainer.early_stopping.best))
 
 
 def test_max_steps_that_are_past(tmp_path):

@@ -10,9 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from stcn_tf.data.batches import eval_batches
 from stcn_tf.data.records import Modality, read_card, write_dataset
+from stcn_tf.inference.evaluation import Evaluator
 from stcn_tf.runs import RunDirectory, load_run
 from stcn_tf.support.errors import UserError
-from stcn_tf.training.loop import Trainer
+from stcn_tf.training.trainer import Trainer
 
 
 def weights(model) -> list[np.ndarray]:
@@ -72,8 +73,8 @@ def test_continuing_equals_never_having_stopped(
     assert continued.step == whole.step == tiny_config.run.max_steps
     for a, b in zip(weights(whole.model), weights(continued.model), strict=True):
         np.testing.assert_array_equal(a, b)
-    for name in ("best_elbo", "best_step", "evaluated_step", "stale_evaluations"):
-        assert getattr(whole.checkpoints, name) == getattr(continued.checkpoints, name)
+    for name, variable in whole.early_stopping.state.items():
+        assert variable == continued.early_stopping.state[name]
     for a, b in zip(
         weights(load_run(whole.run.path)), weights(load_run(tmp_path / "parts")), strict=True
     ):
@@ -84,7 +85,7 @@ def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with)
     config = tiny_config_with(run={"sample_every": 8})
     lines = []
     trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
-    initial = float(trainer.checkpoints.best_elbo)
+    initial = trainer.early_stopping.best
     assert initial == -np.inf
     assert trainer.train()
     assert lines[0].startswith("starting: stcn_dense with gmm outputs on tiny")
@@ -103,10 +104,16 @@ def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with)
     ]
     training = [
         f"training/{name}"
-        for name in ("gradient_norm", "kl_weight", "learning_rate", "steps_per_second")
+        for name in (
+            "gradient_norm",
+            "kl_weight",
+            "learning_rate",
+            "objective_per_step",
+            "steps_per_second",
+        )
     ]
-    active = [f"active_units/layer_{layer}" for layer in (1, 2, 3)]
-    for split, tags, count in (("train", terms + training, 8), ("valid", terms + active, 2)):
+    valid = [f"active_units/layer_{layer}" for layer in (1, 2, 3)] + ["selected/per_sequence"]
+    for split, tags, count in (("train", terms + training, 8), ("valid", terms + valid, 2)):
         events = EventAccumulator(trainer.run.events(split))
         events.Reload()
         assert set(tags) == set(events.Tags()["tensors"]) - {"samples", "reconstructions"}
@@ -115,7 +122,7 @@ def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with)
         if split == "valid":
             assert {"samples", "reconstructions"} <= set(events.Tags()["tensors"])
             elbos = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors("elbo/per_sequence")]
-    assert max(elbos) == pytest.approx(float(trainer.checkpoints.best_elbo), rel=1e-5)
+    assert max(elbos) == pytest.approx(trainer.early_stopping.best, rel=1e-5)
     # Ended is ended: the same command says so and does nothing.
     again = Trainer(config, tiny_records, tmp_path / "run", lines.append)
     assert again.train()
@@ -175,7 +182,7 @@ def _drawn(tmp_path, records, config) -> Trainer:
     """A new run that has drawn its pictures once."""
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, sample_every=1))
     trainer = Trainer(config, records, tmp_path / "run", report=lambda line: None)
-    trainer._draw_pictures()
+    trainer._pictures.updated(1)
     return trainer
 
 
@@ -224,7 +231,7 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path, tiny_audio, tiny_config):
 
 def test_early_stopping(tmp_path, tiny_records, tiny_config_with):
     config = tiny_config_with(
-        training={"learning_rate": 1e-30, "patience": 2},
+        training={"learning_rate": 1e-30, "patience": 2, "kl_weight_start": 1.0},
         run={"evaluate_every": 1, "max_steps": 0, "max_epochs": 5},
     )
     lines = []
@@ -233,7 +240,7 @@ def test_early_stopping(tmp_path, tiny_records, tiny_config_with):
     assert trainer.train()
     # The first evaluation is the best so far, the next two do not improve on it.
     assert trainer.step == 3
-    assert int(trainer.checkpoints.best_step) == 1
+    assert trainer.early_stopping.best_step == 1
     assert any("stopping early: 2 evaluations in a row" in line for line in lines)
     # More updates at most are none to a run that was stopped early.
     more = dataclasses.replace(config, run=dataclasses.replace(config.run, max_epochs=50))
@@ -273,7 +280,7 @@ def test_a_run_that_is_extended_equals_a_longer_one(
     assert extended.step == whole.step == 8
     for a, b in zip(weights(whole.model), weights(extended.model), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert extended.checkpoints.evaluated_step == whole.checkpoints.evaluated_step == 8
+    assert extended.early_stopping.evaluated_step == whole.early_stopping.evaluated_step == 8
     assert RunDirectory.open(tmp_path / "run").config == config
     # With fewer again it is what it has become, and has ended.
     again = Trainer(tiny_config_with(run=run), tiny_records, tmp_path / "run", lines.append)
@@ -308,6 +315,70 @@ def test_a_checkpoint_of_a_version_that_stored_the_end_is_read(
     again = Trainer(longer, tiny_records, tmp_path / "run", lines.append)
     assert again.train()
     assert again.step == 3
+
+
+@pytest.mark.parametrize("objective", ["iwae", "fivo"])
+def test_a_tighter_bound_is_trained_and_decides(
+    tmp_path, tiny_records, tiny_config_with, objective
+):
+    config = tiny_config_with(
+        model={"output_type": "wavenet"},
+        training={"objective": objective, "num_samples": 3},
+        run={"max_steps": 4},
+    )
+    lines = []
+    trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
+    assert trainer.train()
+    (line,) = [line for line in lines if "validation" in line]
+    name = {"iwae": "importance-weighted bound of 3", "fivo": "FIVO bound of 3"}[objective]
+    assert f"validation: {name} (channel-normalised) {trainer.early_stopping.best:.1f}" in line
+    evaluator = Evaluator(trainer.model, bound=objective, num_samples=3)
+    evaluation = evaluator(eval_batches(tiny_records, split="valid", batch_size=4))
+    (values,) = [v for v in (evaluation.fivo, evaluation.importance_weighted) if v is not None]
+    assert trainer.early_stopping.best == pytest.approx(np.mean(values), rel=1e-5)
+    assert trainer.early_stopping.best > np.mean(evaluation.elbo)
+
+
+@pytest.mark.parametrize("select", ["bound", "objective"])
+def test_one_setting_says_which_number_selects(tmp_path, tiny_records, tiny_config_with, select):
+    config = tiny_config_with(
+        model={"posterior_draws": "independent"}, training={"select": select}, run={"max_steps": 4}
+    )
+    lines = []
+    trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
+    assert trainer.train()
+    (line,) = [line for line in lines if "validation" in line]
+    assert ("objective (no lower bound)" in line) == (select == "objective")
+    evaluation = Evaluator(trainer.model)(eval_batches(tiny_records, split="valid", batch_size=4))
+    assert np.mean(evaluation.objective) > np.mean(evaluation.elbo) + 1
+    expected = evaluation.elbo if select == "bound" else evaluation.objective
+    assert trainer.early_stopping.best == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "jit_compile", "message"),
+    [
+        (
+            {"model": "wavenet", "wavenet_blocks": 2},
+            "iwae",
+            False,
+            "--objective=iwae: wavenet has no latents; accepted: elbo",
+        ),
+        ({}, "fivo", False, "--objective=fivo: .* elbo and iwae are accepted"),
+        ({"output_type": "wavenet"}, "fivo", True, "--jit_compile: XLA does not differentiate"),
+    ],
+)
+def test_objectives_that_make_no_sense_are_refused(
+    tmp_path, tiny_records, tiny_config_with, model, objective, jit_compile, message
+):
+    config = tiny_config_with(
+        model=model,
+        training={"objective": objective, "num_samples": 2},
+        run={"jit_compile": jit_compile},
+    )
+    with pytest.raises(UserError, match=message):
+        Trainer(config, tiny_records, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_refuses_a_run_of_another_configuration(tmp_path, tiny_records, tiny_config_with):
@@ -356,8 +427,8 @@ def test_divergence_is_told(tmp_path, tiny_records, tiny_config_with):
 
 def test_a_gradient_that_is_not_finite_is_told(tmp_path, tiny_records, tiny_config):
     trainer = Trainer(tiny_config, tiny_records, tmp_path / "run", report=lambda line: None)
-    step = trainer._train_step
-    trainer._train_step = lambda batch: step(batch)._replace(gradient_norm=tf.constant(np.nan))
+    step = trainer._step
+    trainer._step = lambda batch: step(batch)._replace(gradient_norm=tf.constant(np.nan))
     with pytest.raises(UserError, match="training diverged by update 1 .*gradient norm nan"):
         trainer.train()
 

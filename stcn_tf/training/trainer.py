@@ -1,0 +1,206 @@
+"""One run, put together: records, model, optimizer, checkpoints, and the loop with its hooks."""
+
+import functools
+import os
+from collections.abc import Callable
+
+import keras
+
+from stcn_tf import bounds
+from stcn_tf.config import Config
+from stcn_tf.data.batches import eval_batches, train_batches
+from stcn_tf.data.records import DatasetCard, read_card
+from stcn_tf.data.units import normalized
+from stcn_tf.inference.evaluation import Evaluation, Evaluator
+from stcn_tf.models.base import SequenceModel
+from stcn_tf.models.registry import build_model
+from stcn_tf.runs import RunDirectory
+from stcn_tf.support.errors import UserError
+from stcn_tf.training.checkpoints import Checkpoints
+from stcn_tf.training.distribution import Distribution
+from stcn_tf.training.early_stopping import EarlyStopping
+from stcn_tf.training.loop import TrainingLoop
+from stcn_tf.training.progress import Progress
+from stcn_tf.training.step import StepResult, TrainStep, make_optimizer
+from stcn_tf.training.tensorboard import Pictures, TensorBoard
+
+# Flushed, so that a log file or a pipe shows progress, too.
+_print_now = functools.partial(print, flush=True)
+
+
+class Trainer:
+    """One run: made from its settings, continued from its latest checkpoint.
+
+    Args:
+        config: all settings.
+        data_dir: folder of records with the splits train and valid.
+        run_dir: a new folder, or one that holds this run.
+        report: told every line of progress.
+
+    Attributes:
+        run: the run directory.
+        model: with its latest weights.
+        early_stopping: the judge of evaluations.
+        checkpoints: of the run.
+        loop: what `train` runs.
+
+    Raises:
+        UserError: the records, the run directory or the objective do not fit.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data_dir: str | os.PathLike,
+        run_dir: str | os.PathLike,
+        report: Callable[[str], None] = _print_now,
+    ):
+        training = config.training
+        # Of the initial weights. Before the batches, because TensorFlow mixes its global seed into
+        # the seeds of tf.data.
+        keras.utils.set_random_seed(training.seed)
+        card = read_card(data_dir)
+        _check_splits(card, data_dir)
+        self._distribution = Distribution(config.run.mirrored, training.batch_size)
+        batches = train_batches(
+            data_dir,
+            batch_size=training.batch_size,
+            max_length=training.max_length,
+            window=training.shuffle_window,
+            seed=training.seed,
+            pad_to_multiple=training.pad_to_multiple,
+        )
+        self._valid_batches = eval_batches(
+            data_dir,
+            split="valid",
+            batch_size=training.batch_size,
+            limit=training.evaluate_sequences,
+            pad_to_multiple=training.pad_to_multiple,
+        )
+        with self._distribution.strategy.scope():
+            self.model = build_model(config.model, card, training.precision)
+            optimizer = make_optimizer(training)
+            optimizer.build(self.model.trainable_variables)
+        _check_objective(config, self.model)
+        self.run = RunDirectory.prepare(run_dir, config, card)
+        self._batches = iter(batches)
+        self._step = TrainStep(
+            training,
+            self.model,
+            optimizer,
+            self._distribution.strategy,
+            config.run.jit_compile,
+        )
+        self._evaluator = Evaluator(
+            self.model, config.run.jit_compile, training.objective, training.num_samples
+        )
+        self.early_stopping = EarlyStopping(training, bool(self.model.latent_sizes))
+        self.checkpoints = Checkpoints(
+            self.run, self.model, optimizer, self.early_stopping, self._batches
+        )
+        self.checkpoints.restore()
+        self.loop = self._make_loop(data_dir, report)
+
+    @property
+    def step(self) -> int:
+        """The number of updates made."""
+        return self.loop.step
+
+    @property
+    def last_step(self) -> int:
+        """The number of the last update."""
+        return self.loop.last_step
+
+    def train(self) -> bool:
+        """Trains until the last step, early stopping, or Ctrl-C (SIGINT or SIGTERM).
+
+        Returns:
+            True when the run has come to its end; False when it was interrupted and can be
+            continued.
+
+        Raises:
+            UserError: training diverged.
+        """
+        if self.loop.is_finished:
+            self._progress.finished_already(self.step)
+            return True
+        try:
+            return self.loop.run()
+        finally:
+            self._tensorboard.flush()
+
+    def _make_loop(self, data_dir: str | os.PathLike, report: Callable[[str], None]):
+        config, card, model = self.run.config, self.run.card, self.model
+        num_train = card.splits["train"].num_sequences
+        last_step = max(1, config.run.max_epochs * num_train // config.training.batch_size)
+        if config.run.max_steps:
+            last_step = min(last_step, config.run.max_steps)
+        trained, decisive = _names(config, model)
+        # Every number of a progress line says what it is of: "ELBO (vrnn-normalised)".
+        scale = f" ({normalized(card)})" if card.num_real else ""
+        self._progress = Progress(
+            report,
+            self.run,
+            model,
+            self.early_stopping,
+            (f"{trained}{scale}", f"{decisive}{scale}"),
+            self._distribution.devices,
+        )
+        self._tensorboard = TensorBoard(self.run, model, (trained, model.bound_name), decisive)
+        self._pictures = Pictures(
+            self._tensorboard, self.run, model, data_dir, config.run.sample_every
+        )
+        return TrainingLoop(
+            config.run,
+            self._update,
+            self._evaluate,
+            self._value_of,
+            self.early_stopping,
+            self.checkpoints,
+            last_step,
+            [self._tensorboard, self._progress, self._pictures],
+        )
+
+    def _update(self) -> StepResult:
+        return self._step(self._distribution.split(next(self._batches)))
+
+    def _evaluate(self, stop: Callable[[], bool]) -> Evaluation | None:
+        return self._evaluator(self._valid_batches, self.run.config.training.seed, stop)
+
+    def _value_of(self, evaluation: Evaluation) -> float:
+        training = self.run.config.training
+        return evaluation.per_sequence(evaluation.decisive(training.objective, training.select))
+
+
+def _check_splits(card: DatasetCard, data_dir: str | os.PathLike) -> None:
+    for split in ("train", "valid"):
+        if split not in card.splits:
+            raise UserError(f"{data_dir}: has no split {split!r}, only {', '.join(card.splits)}")
+
+
+def _check_objective(config: Config, model: SequenceModel) -> None:
+    objective = config.training.objective
+    bounds.check(objective, model, "--objective")
+    if objective != "elbo" and not model.latent_sizes:
+        raise UserError(
+            f"--objective={objective}: {config.model.model} has no latents; accepted: elbo"
+        )
+    if objective == "fivo" and config.run.jit_compile:
+        raise UserError(
+            "--jit_compile: XLA does not differentiate the loop of --objective=fivo; accepted: "
+            "without, or --objective=elbo, iwae"
+        )
+
+
+def _names(config: Config, model: SequenceModel) -> tuple[str, str]:
+    """What the ELBO of training is, and what decides on the validation split."""
+    training = config.training
+    if training.objective == "fivo":
+        names = "ELBO of the filter's particles (no bound)", "FIVO bound"
+    elif training.objective == "iwae":
+        names = model.bound_name, "importance-weighted bound"
+    elif training.select == "objective" and not model.is_objective_a_bound:
+        return model.bound_name, "objective (no lower bound)"
+    else:
+        return model.bound_name, model.bound_name
+    return names[0], f"{names[1]} of {training.num_samples}"
