@@ -165,7 +165,7 @@ def _products_of_taps(
                     for part, matrix in zip(flat, matrices, strict=True)
                 ]
             )
-            to_taps = tf.reshape(to_taps, tf.shape(taps))
+            to_taps = tf.ensure_shape(tf.reshape(to_taps, tf.shape(taps)), taps.shape)
             return *_to_sources(to_taps, state, num_taps, dilation), *to_matrices
 
         return [tf.einsum(_PRODUCT, taps, matrix) for matrix in matrices], gradient
@@ -177,13 +177,13 @@ def _to_sources(
     to_taps: tf.Tensor, state: tf.Tensor, num_taps: int, dilation: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The gradient of taps [batch, steps, taps * channels], for the state and for the inputs."""
-    steps, memory, channels = tf.shape(to_taps)[1], state.shape[1], state.shape[2]
+    steps, channels = tf.shape(to_taps)[1], to_taps.shape[-1] // num_taps
     to_inputs = to_taps[..., (num_taps - 1) * channels :]
     to_state = tf.zeros_like(state)
     for i in range(num_taps - 1):
         of_tap = to_taps[..., i * channels : (i + 1) * channels]
         # Of this tap the first `age` steps read the state, the others the inputs.
-        age = memory - i * dilation
+        age = (num_taps - 1 - i) * dilation
         num_from_state = tf.minimum(age, steps)
         to_inputs += tf.pad(of_tap[:, age:], [[0, 0], [0, num_from_state], [0, 0]])
         padding = [[0, 0], [i * dilation, age - num_from_state], [0, 0]]

@@ -329,7 +329,7 @@ def test_a_tighter_bound_is_trained_and_decides(
     lines = []
     trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
     assert trainer.train()
-    (line,) = [line for line in lines if "validation" in line]
+    (line,) = [line for line in lines if "  validation: " in line]
     name = {"iwae": "importance-weighted bound of 3", "fivo": "FIVO bound of 3"}[objective]
     assert f"validation: {name} (channel-normalised) {trainer.early_stopping.best:.1f}" in line
     evaluator = Evaluator(trainer.model, bound=objective, num_samples=3)
@@ -347,7 +347,7 @@ def test_one_setting_says_which_number_selects(tmp_path, tiny_records, tiny_conf
     lines = []
     trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
     assert trainer.train()
-    (line,) = [line for line in lines if "validation" in line]
+    (line,) = [line for line in lines if "  validation: " in line]
     assert ("objective (no lower bound)" in line) == (select == "objective")
     evaluation = Evaluator(trainer.model)(eval_batches(tiny_records, split="valid", batch_size=4))
     assert np.mean(evaluation.objective) > np.mean(evaluation.elbo) + 1
