@@ -172,22 +172,15 @@ def filter_particles(
         inputs = _repeated((Encoded(steps, encoded.state), frame, ones), num_particles)
         terms, state = model.observe(*inputs, state, seed)
         log_weights += tf.reshape(_tempered(terms, kl_weight), [-1, num_particles])
-        # The weights came in with the sum 1: what they sum to now is the estimate of p(x_t | past).
-        log_sum = tf.reduce_logsumexp(log_weights, axis=1, keepdims=True)
-        log_weights -= log_sum
-        weights = tf.exp(log_weights)
-        is_degenerate = 1.0 / tf.reduce_sum(weights**2, axis=1, keepdims=True) < count / 2.0
-        ancestors = _resample(tf.stop_gradient(weights), uniform[:, t : t + 1])
-        ancestors = tf.where(is_degenerate, ancestors, tf.range(num_particles))
+        log_sum, log_weights, ancestors = _weighed(log_weights, uniform[:, t : t + 1])
         chosen = tf.reshape(rows + ancestors, [-1])
         state = tf.nest.map_structure(lambda s: tf.gather(s, chosen), state)
-        log_weights = tf.where(is_degenerate, -tf.math.log(count), log_weights)
         mean = tf.nest.map_structure(
             lambda v: tf.reduce_mean(_by_draw(v, num_particles), axis=1), sum_over_time(terms)
         )
         more = (mean, _kl_of_units(terms))
         sums = tf.nest.map_structure(tf.add, sums, more)
-        return t + 1, state, log_weights, total + log_sum[:, 0], sums
+        return t + 1, state, log_weights, total + log_sum, sums
 
     layers = len(model.latent_sizes)
     start = (
@@ -275,6 +268,28 @@ def _by_draw(values: tf.Tensor, count: int) -> tf.Tensor:
 
 def _kl_of_units(terms: Terms) -> tuple[tf.Tensor, ...]:
     return tuple(tf.reduce_sum(kl, axis=(0, 1)) for kl in terms.kl_per_unit)
+
+
+def _weighed(log_weights: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Sums the weights of particles, and resamples where they have degenerated.
+
+    Args:
+        log_weights: [batch, particles]; the weights came into the step with the sum 1.
+        offset: [batch, 1], see `_resample`.
+
+    Returns:
+        [batch], log of the estimate of p(x_t | past), which they sum to now; the log weights with
+        which the particles go on, and their ancestors, both [batch, particles].
+    """
+    num_particles = tf.shape(log_weights)[1]
+    count = tf.cast(num_particles, tf.float32)
+    log_sum = tf.reduce_logsumexp(log_weights, axis=1, keepdims=True)
+    log_weights -= log_sum
+    weights = tf.exp(log_weights)
+    is_degenerate = 1.0 / tf.reduce_sum(weights**2, axis=1, keepdims=True) < count / 2.0
+    ancestors = _resample(tf.stop_gradient(weights), offset)
+    ancestors = tf.where(is_degenerate, ancestors, tf.range(num_particles))
+    return log_sum[:, 0], tf.where(is_degenerate, -tf.math.log(count), log_weights), ancestors
 
 
 def _resample(weights: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:

@@ -12,9 +12,17 @@ importance-weighted bound.
 import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from stcn_tf import flags
 from stcn_tf.support import cli
+
+if TYPE_CHECKING:
+    from stcn_tf.models.settings import ModelSettings
+    from stcn_tf.runs import RunDirectory
+
+# Settings of the model with other values of which weights may be scored.
+_OVERRIDES = ("posterior_draws", "posterior_scale", "released_floors")
 
 
 def main() -> None:
@@ -27,7 +35,6 @@ def main() -> None:
     from stcn_tf.data.records import read_card
     from stcn_tf.inference import table
     from stcn_tf.inference.evaluation import Evaluator
-    from stcn_tf.models.registry import check_has
     from stcn_tf.runs import RunDirectory
 
     run = RunDirectory.open(args.run_dir)
@@ -40,17 +47,9 @@ def main() -> None:
         args.data, split=args.split, batch_size=args.batch_size, limit=args.limit
     )
     trained = run.config.model
-    overrides = {
-        name: value
-        for name in ("posterior_draws", "posterior_scale", "released_floors")
-        if (value := getattr(args, name)) is not None
-    }
-    for name in overrides:
-        check_has(trained.model, name, "--")
-    settings = dataclasses.replace(trained, **overrides)
-    run = dataclasses.replace(run, config=dataclasses.replace(run.config, model=settings))
+    run = _scored_with(run, args)
     model = run.load_model(args.checkpoint)
-    is_elbo_alone = args.bound == "elbo" and model.is_released_objective_a_bound
+    is_elbo_alone = args.bound == "elbo" and model.is_objective_a_bound
     num_samples = args.num_samples or (1 if is_elbo_alone else 16)
     evaluator = Evaluator(model, bound=args.bound, num_samples=num_samples)
     total = card.splits[args.split].num_sequences
@@ -61,31 +60,44 @@ def main() -> None:
         leave=False,
     ) as bar:
         evaluation = evaluator(batches, args.seed, progress=lambda done: bar.update(done - bar.n))
-    content = table.summary(
-        evaluation,
-        model,
-        card,
-        {
-            "run": str(run.path),
-            "model": settings.model,
-            "posterior_draws": getattr(settings, "posterior_draws", None),
-            "posterior_scale": getattr(settings, "posterior_scale", None),
-            "released_floors": getattr(settings, "released_floors", False),
-            "trained_with": {
-                name: getattr(trained, name)
-                for name, value in overrides.items()
-                if value != getattr(trained, name)
-            },
-            "checkpoint": args.checkpoint,
-            "update": run.checkpoint_update(args.checkpoint),
-            "split": args.split,
-            "seed": args.seed,
-            "bound": args.bound,
-        },
-    )
+    content = table.summary(evaluation, model, card, _about(run, trained, args))
     print(table.table(content))
     table.write(content, out)
     print(f"written: {out}")
+
+
+def _scored_with(run: "RunDirectory", args) -> "RunDirectory":
+    """The run with the settings that its weights are to be scored with."""
+    from stcn_tf.models.registry import check_has
+
+    settings = run.config.model
+    for name in _OVERRIDES:
+        if (value := getattr(args, name)) is not None:
+            check_has(settings.model, name, "--")
+            settings = dataclasses.replace(settings, **{name: value})
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, model=settings))
+
+
+def _about(run: "RunDirectory", trained: "ModelSettings", args) -> dict[str, Any]:
+    """What was evaluated, and how; see `table.summary`."""
+    settings = run.config.model
+    return {
+        "run": str(run.path),
+        "model": settings.model,
+        "posterior_draws": getattr(settings, "posterior_draws", None),
+        "posterior_scale": getattr(settings, "posterior_scale", None),
+        "released_floors": getattr(settings, "released_floors", False),
+        "trained_with": {
+            name: getattr(trained, name)
+            for name in _OVERRIDES
+            if getattr(settings, name, None) != getattr(trained, name, None)
+        },
+        "checkpoint": args.checkpoint,
+        "update": run.checkpoint_update(args.checkpoint),
+        "split": args.split,
+        "seed": args.seed,
+        "bound": args.bound,
+    }
 
 
 if __name__ == "__main__":

@@ -40,6 +40,11 @@ def fold_in(seed: Seed, number: tf.Tensor | int | Stream) -> tf.Tensor:
     return tf.bitcast(tf.stack(_threefry(_key(seed), (number, tf.zeros_like(number)))), tf.int32)
 
 
+def stream_of(seed: int, stream: Stream) -> tf.Tensor:
+    """The seed of one purpose, [2] int32, from the one number that a user gives."""
+    return fold_in((seed, 0), stream)
+
+
 def standard_normal(seed: Seed, steps: tf.Tensor, units: int) -> tf.Tensor:
     """Independent standard normal numbers (Box and Muller).
 

@@ -11,13 +11,11 @@ import enum
 class Stream(enum.IntEnum):
     """What a stream of random numbers is for. The values are folded into a seed."""
 
-    # The second half of a command's seed.
+    # Of a run.
     TRAINING = 0
     VALIDATION = 1
     TRAINING_RECONSTRUCTIONS = 2
     TRAINING_SAMPLES = 3
-    SAMPLING = 4
-    RECONSTRUCTION = 5
     # Within one call of a model or of a bound.
     LATENTS = 16
     OBSERVATION = 17

@@ -288,7 +288,7 @@ def released_settings(row: Row) -> dict[str, object]:
         elif row.kind == "speech":
             settings |= {"learning_rate_decay": 0.92}
     else:
-        settings = {"posterior_draws": "independent"}
+        settings = {"posterior_draws": "independent", "select": "objective"}
         if row.kind == "handwriting":
             settings |= {"learning_rate_decay": 0.92, "latent_sizes": (32, 16, 8, 4, 2)}
     return settings | {"released_floors": True}

@@ -139,7 +139,7 @@ class Evaluator:
         """
         # Nothing waits for a value before all batches are on their way.
         scored, units, done = [], [], 0
-        seed = noise.fold_in((seed, 0), Stream.VALIDATION)
+        seed = noise.stream_of(seed, Stream.VALIDATION)
         for index, batch in enumerate(batches):
             if stop():
                 return None

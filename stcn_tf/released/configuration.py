@@ -203,7 +203,8 @@ def read_configuration(path: str | os.PathLike) -> Configuration:
         latent = options.object("latent_layer")
         sections.append(latent)
         model |= _read_stcn(cnn, latent, output)
-        training |= _read_kl_weight(latent)
+        # The program's early stopping looks at the objective that it trains.
+        training |= _read_kl_weight(latent) | {"select": "objective"}
     else:
         model |= _read_wavenet(cnn, output)
     # Of a decoder with convolutions, which the program has but no model of the paper.

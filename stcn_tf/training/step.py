@@ -102,7 +102,7 @@ class TrainStep:
         update = tf.cast(self.optimizer.iterations, tf.int64) + 1
         rate = schedules.learning_rate(self.config, update)
         weight = schedules.kl_weight(self.config, update)
-        seed = noise.fold_in((self.config.seed, 0), Stream.TRAINING)
+        seed = noise.stream_of(self.config.seed, Stream.TRAINING)
         seed = noise.fold_in(noise.fold_in(seed, update), replica.replica_id_in_sync_group)
 
         sums, gradients = self._gradients(batch, weight, seed)

@@ -185,13 +185,13 @@ class Pictures(Hook):
         samples = self._generate(
             tf.zeros([num, 0, self._model.num_features]),
             self._medium.length,
-            noise.fold_in((seed, 0), Stream.TRAINING_SAMPLES),
+            noise.stream_of(seed, Stream.TRAINING_SAMPLES),
             1.0,
             1.0,
             1.0,
             tf.zeros([num], tf.int32),
         )
-        seed = noise.fold_in((seed, 0), Stream.TRAINING_RECONSTRUCTIONS)
+        seed = noise.stream_of(seed, Stream.TRAINING_RECONSTRUCTIONS)
         self._tensorboard.pictures(
             step,
             list(normalization.denormalize(samples.numpy())),

@@ -427,7 +427,7 @@ def test_stcn_of_other_sizes(case, imported):
     )
     for checkpoint in ("best", "latest"):
         model = load_run(run.path, checkpoint)
-        terms = model.score(x, lengths, noise="zero")
+        terms = model.score(x, lengths, temperature=0.0)
         expected = np.where(np.arange(9) < lengths[:, np.newaxis], expected, 0)
         error = np.abs(terms.log_likelihood - expected) / (1 + np.abs(expected))
         assert np.max(error) < 1e-5
@@ -476,7 +476,7 @@ def test_wavenets_of_other_sizes(case, imported):
     blocks = settings.get("wavenet_dense_blocks", ())
     expected = Numpy(weights).wavenet(x, (1, 3, 2), blocks, components)
     expected = np.where(np.arange(1, 9) < lengths[:, np.newaxis], expected, 0)
-    terms = load_run(run.path).score(x, lengths, noise="zero")
+    terms = load_run(run.path).score(x, lengths, temperature=0.0)
     error = np.abs(terms.log_likelihood[:, 1:] - expected) / (1 + np.abs(expected))
     assert np.max(error) < 1e-5
 
@@ -530,6 +530,7 @@ def test_training_settings(tmp_path):
         seed=13,
         kl_weight_start=0.25,
         kl_weight_increment=0.01,
+        select="objective",
     )
 
 
