@@ -167,12 +167,12 @@ def filter_particles(
     )[..., 0]
 
     def body(t, state, log_weights, total, sums):
-        steps, frame = tf.nest.map_structure(lambda v: v[:, t : t + 1], (encoded.steps, x))
+        steps, frame = tf.nest.map_structure(lambda v: _at(v, t), (encoded.steps, x))
         ones = tf.clip_by_value(lengths - t, 0, 1)
         inputs = _repeated((Encoded(steps, encoded.state), frame, ones), num_particles)
         terms, state = model.observe(*inputs, state, seed)
         log_weights += tf.reshape(_tempered(terms, kl_weight), [-1, num_particles])
-        log_sum, log_weights, ancestors = _weighed(log_weights, uniform[:, t : t + 1])
+        log_sum, log_weights, ancestors = _weighed(log_weights, _at(uniform, t))
         chosen = tf.reshape(rows + ancestors, [-1])
         state = tf.nest.map_structure(lambda s: tf.gather(s, chosen), state)
         mean = tf.nest.map_structure(
@@ -259,6 +259,11 @@ def _repeated(values: Any, count: int) -> Any:
     if count == 1:
         return values
     return tf.nest.map_structure(lambda v: tf.repeat(v, count, axis=0), values)
+
+
+def _at(values: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+    """[batch, steps, ...] -> [batch, 1, ...] at step t; a slice has no size that XLA knows."""
+    return tf.expand_dims(tf.gather(values, t, axis=1), 1)
 
 
 def _by_draw(values: tf.Tensor, count: int) -> tf.Tensor:

@@ -382,8 +382,8 @@ def _check_weights(model, x) -> None:
     """Every number of a model's weights is float32, under names that no two of them share."""
     paths = [v.path for v in model.variables]
     assert len(set(paths)) == len(paths)
-    assert {v.dtype for v in model.variables} == {"float32"}
-    assert all(path.startswith(f"{model.name}/") for path in paths)
+    assert {v.dtype for v in model.trainable_variables} == {"float32"}
+    assert all(v.path.startswith(f"{model.name}/") for v in model.trainable_variables)
 
 
 def _check_reconstruction(model, x, terms) -> None:

@@ -235,16 +235,18 @@ class STCN(SequenceModel):
         above = None
         for index in reversed(range(len(self.latent_layers))):
             layer = self.latent_layers[index]
+            # Eq. 8: p(z^l | z^{l+1}, d_{t-1}^l).
             source = layer.prior(d_prior[index], above and above.prior_below)
             priors.append(source)
             if d_posterior is not None:
+                # Eq. 10 and 11: q(z^l | z^{l+1}, d_t^l).
                 source = layer.posterior(
                     d_posterior[index], above and above.posterior_below, priors[-1]
                 )
                 posteriors.append(source)
             above = self._draw(source, noise_of_layers[index], is_lowest=index == 0)
             draws.append(above)
-        # Concatenated from the topmost down, as released.
+        # Eq. 9: p(x_t | z_t) reads z^1 or, dense, all of them, from the topmost down as released.
         read = [draw.output for draw in (draws if self.dense else draws[-1:])]
         return Latents(
             priors=priors[::-1],
