@@ -104,6 +104,12 @@ class Excerpt(NamedTuple):
 def define_flags() -> None:
     """Defines this command's flags."""
     flags.DEFINE_string("records", None, "Folder of records.")
+    flags.DEFINE_bool(
+        "verify",
+        False,
+        "First compute the checksums of all files and compare them with the card's; else that is "
+        "done when a file is first read, or has changed.",
+    )
     flags.DEFINE_string("split", "train", "Split whose examples and values are shown.")
     flags.DEFINE_integer(
         "num",
@@ -582,6 +588,21 @@ def show(folder: Path, out: Path, split: str, num: int | None, seed: int) -> Non
     print(f"\nwrote {out}: examples, and histograms of {_of_how_many(shown, card, split)}")
 
 
+def verify(folder: Path) -> None:
+    """Compares the checksum of every file with the card's.
+
+    Raises:
+        UserError: naming the first file that is not as it was written.
+    """
+    from stcn_tf.data import records
+
+    splits = records.read_card(folder).splits
+    for split in splits:
+        records.verify(folder, split, again=True)
+    num = sum(len(split.shards) for split in splits.values())
+    print(f"{folder}: all {num} files are as they were written\n")
+
+
 def _check_out(out: Path, folder: Path) -> None:
     if out.is_dir():
         raise UserError(f"--out={out}: is a folder; accepted: the name of a file")
@@ -596,6 +617,8 @@ def _check_out(out: Path, folder: Path) -> None:
 def main() -> None:
     """Shows the dataset that the flags name."""
     values = flags.FLAGS
+    if values.verify:
+        verify(Path(values.records))
     out = values.out or f"{os.path.abspath(values.records)}.png"
     show(Path(values.records), Path(out), values.split, values.num, values.seed)
 

@@ -8,8 +8,18 @@ The numbers are part of what makes a run's results: none is ever reused or chang
 import enum
 
 
+class DataStream(enum.IntEnum):
+    """What a stream of random numbers of the batches is for."""
+
+    SHARD_ORDER = 0
+    RECORD_ORDER = 1
+    BATCH_ORDER = 2
+    CROP = 3
+    BINARIZATION = 4
+
+
 class Stream(enum.IntEnum):
-    """What a stream of random numbers is for. The values are folded into a seed."""
+    """What a stream of random numbers of a model is for. The values are folded into a seed."""
 
     # Of a run.
     TRAINING = 0

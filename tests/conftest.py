@@ -2,8 +2,11 @@
 
 import dataclasses
 import os
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# What is remembered of one test's files is nothing to another, nor to whoever runs them.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="stcn_tf_cache_")
 
 import numpy as np
 import pytest

@@ -20,13 +20,11 @@ import numpy as np
 import tensorflow as tf
 
 from stcn_tf.data import records
+from stcn_tf.seeds import DataStream
 from stcn_tf.support.errors import UserError
 
 # Shards that are read alternately in training, so that neighbours in a file do not stay neighbours.
 _SHARDS_AT_ONCE = 8
-
-# What random numbers are for: each purpose has a stream of its own.
-_SHARD_ORDER, _RECORD_ORDER, _BATCH_ORDER, _CROP, _BINARIZATION = range(5)
 
 
 class Batch(NamedTuple):
@@ -54,7 +52,9 @@ def train_batches(
     """Endless stream of full batches, in an order that differs from epoch to epoch.
 
     Where the split holds probabilities in place of binary values, these are drawn anew for every
-    batch. What does not fill a window at the end of an epoch goes into the next epoch's first one.
+    batch. Windows do not reach over the end of an epoch, so no window and no batch holds a sequence
+    twice; what does not fill a batch at the end of an epoch, each time other sequences, is left out
+    of that epoch (`batches_per_epoch`).
     The same arguments give the same batches. Two caveats of `tf.data.Dataset.shuffle`: a second
     iterator over one and the same dataset object goes on with the order of later epochs, and a
     checkpoint is to be restored into an iterator that gave no batch yet.
@@ -63,7 +63,8 @@ def train_batches(
         directory: a dataset folder.
         split: the split to read.
         batch_size: number of sequences in each batch.
-        max_length: steps; of longer sequences a random piece of this length is taken. 0: whole.
+        max_length: steps; of longer sequences a random piece of this length is taken. 0: whole,
+            which is all that is accepted of images.
         window: number of sequences that are shuffled and sorted by length together. More mix
             better and pad less, and take memory: twice the window, as stored.
         seed: any integer; another one gives another order and other pieces.
@@ -79,20 +80,34 @@ def train_batches(
     _check_positive(batch_size=batch_size, window=window, pad_to_multiple=pad_to_multiple)
     if max_length < 0:
         raise UserError(f"max_length must be 0 (whole sequences) or more, got {max_length}")
-    paths = records.verify(directory, split)
     card = records.read_card(directory)
+    if max_length and card.modality.kind == "image":
+        raise UserError(
+            f"--max_length={max_length}: {directory} holds images, of which a piece is none; "
+            "accepted: 0, whole images"
+        )
+    paths = records.verify(directory, split)
+    if not batches_per_epoch(card, batch_size, split):
+        raise UserError(
+            f"--batch_size={batch_size}: the split {split} of {directory} has "
+            f"{card.splits[split].num_sequences} sequences; accepted: as many at most"
+        )
     holds_probabilities = card.splits[split].holds_probabilities
-    # In a window of more than an epoch, sequences would meet themselves. Whole batches only.
+    # Windows of whole batches.
     window = min(window, card.splits[split].num_sequences)
     window = max(window // batch_size, 1) * batch_size
 
     def cut(number: tf.Tensor, serialized: tf.Tensor) -> tf.data.Dataset:
+        # The last window of an epoch is smaller. Its surplus is cut off before it is sorted, so
+        # that it is not always the longest.
+        num_batches = tf.shape(serialized)[0] // batch_size
+        serialized = serialized[: num_batches * batch_size]
         # Within equal lengths the sort keeps the shuffled order.
         lengths = _cropped(records.parse_lengths(serialized), max_length)
         serialized = tf.gather(serialized, tf.argsort(lengths, stable=True))
         batches = tf.reshape(serialized, [-1, batch_size])  # [window / batch, batch]
         noise = tf.random.stateless_uniform(
-            [window // batch_size], tf.random.fold_in(_stream(seed, _BATCH_ORDER), number)
+            [num_batches], tf.random.fold_in(_stream(seed, DataStream.BATCH_ORDER), number)
         )
         return tf.data.Dataset.from_tensor_slices(tf.gather(batches, tf.argsort(noise)))
 
@@ -102,20 +117,30 @@ def train_batches(
         # Between 0 and length - cropped, both included: 0 for sequences that stay whole. float64
         # keeps the product below length - cropped + 1.
         uniform = tf.random.stateless_uniform(
-            [batch_size], tf.random.fold_in(_stream(seed, _CROP), number), dtype=tf.float64
+            [batch_size],
+            tf.random.fold_in(_stream(seed, DataStream.CROP), number),
+            dtype=tf.float64,
         )
         offsets = tf.cast(uniform * tf.cast(lengths - cropped + 1, tf.float64), tf.int32)
         batch = _batch(values, offsets, cropped, pad_to_multiple, card.num_features)
         if not holds_probabilities:
             return batch
-        return _binarized(batch, tf.random.fold_in(_stream(seed, _BINARIZATION), number), card)
+        return _binarized(
+            batch, tf.random.fold_in(_stream(seed, DataStream.BINARIZATION), number), card
+        )
 
     dataset = tf.data.Dataset.from_tensor_slices(paths)
-    dataset = dataset.shuffle(len(paths), seed=int(_stream(seed, _SHARD_ORDER)[0]))
+    dataset = dataset.shuffle(len(paths), seed=int(_stream(seed, DataStream.SHARD_ORDER)[0]))
     dataset = dataset.interleave(tf.data.TFRecordDataset, cycle_length=_SHARDS_AT_ONCE)
-    dataset = dataset.shuffle(window, seed=int(_stream(seed, _RECORD_ORDER)[0])).repeat()
-    dataset = dataset.batch(window, drop_remainder=True).enumerate().flat_map(cut)
+    dataset = dataset.shuffle(window, seed=int(_stream(seed, DataStream.RECORD_ORDER)[0])).repeat()
+    dataset = _windows(dataset, card.splits[split].num_sequences, window)
+    dataset = dataset.enumerate().flat_map(cut)
     return _finish(dataset.enumerate(), decode)
+
+
+def batches_per_epoch(card: records.DatasetCard, batch_size: int, split: str = "train") -> int:
+    """Batches that `train_batches` makes of one pass over a split."""
+    return card.splits[split].num_sequences // batch_size
 
 
 def eval_batches(
@@ -164,12 +189,37 @@ def eval_batches(
         batch = _batch(values, starts, lengths, pad_to_multiple, card.num_features)
         if not holds_probabilities:
             return batch
-        return _binarized(batch, tf.random.fold_in(_stream(0, _BINARIZATION), number), card)
+        return _binarized(
+            batch, tf.random.fold_in(_stream(0, DataStream.BINARIZATION), number), card
+        )
 
     dataset = tf.data.TFRecordDataset(paths)
     if limit:
         dataset = dataset.take(limit)
     return _finish(dataset.batch(window).flat_map(cut).enumerate(), decode)
+
+
+def _windows(dataset: tf.data.Dataset, num_sequences: int, window: int) -> tf.data.Dataset:
+    """An endless stream of epochs, cut into windows of which none reaches into the next epoch.
+
+    By the numbers of its elements, not by the end of a dataset within `repeat`: only a shuffle that
+    `repeat` follows at once is resumed exactly by a checkpoint.
+    """
+    per_epoch = -(-num_sequences // window)
+    last = num_sequences - (per_epoch - 1) * window
+
+    def number(index: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        epoch, position = index // num_sequences, index % num_sequences
+        return epoch * per_epoch + position // window
+
+    def size(number: tf.Tensor) -> tf.Tensor:
+        is_last = number % per_epoch == per_epoch - 1
+        return tf.where(is_last, tf.constant(last, tf.int64), tf.constant(window, tf.int64))
+
+    def gathered(_: tf.Tensor, elements: tf.data.Dataset) -> tf.data.Dataset:
+        return elements.map(lambda _, element: element).batch(window)
+
+    return dataset.enumerate().group_by_window(number, gathered, window_size_func=size)
 
 
 def _batch(
@@ -196,7 +246,7 @@ def _cropped(lengths: tf.Tensor, max_length: int) -> tf.Tensor:
     return tf.minimum(lengths, tf.cast(max_length, lengths.dtype)) if max_length else lengths
 
 
-def _stream(seed: int, purpose: int) -> np.ndarray:
+def _stream(seed: int, purpose: DataStream) -> np.ndarray:
     """Returns the stateless seed, [2] int64, of the random numbers for one purpose."""
     return np.random.SeedSequence([seed % 2**64, purpose]).generate_state(2).astype(np.int64)
 

@@ -21,7 +21,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from stcn_tf.data.verified import sha256_of
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import replacing_folder
 
@@ -426,12 +426,16 @@ def read_card(path_or_dir: str | os.PathLike) -> DatasetCard:
     return DatasetCard.from_json(text, where=str(path))
 
 
-def verify(directory: str | os.PathLike, split: str) -> list[str]:
+def verify(directory: str | os.PathLike, split: str, again: bool = False) -> list[str]:
     """Checks the files of one split against the card: existence, size, checksum, dimension.
+
+    Checksums of files that have not changed since they were last computed are remembered
+    (`stcn_tf.data.verified`).
 
     Args:
         directory: a dataset folder.
         split: the name of a split.
+        again: compute all checksums anew.
 
     Returns:
         The paths of the shards, in order.
@@ -450,14 +454,12 @@ def verify(directory: str | os.PathLike, split: str) -> list[str]:
     paths = [directory / shard.file for shard in shards]
     for path, shard in zip(paths, shards, strict=True):
         check_size(path, shard)
-    # Hashing releases the interpreter lock.
-    with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:
-        for path, shard, sha256 in zip(paths, shards, pool.map(_sha256, paths), strict=True):
-            if sha256 != shard.sha256:
-                raise UserError(
-                    f"{path}: shard is corrupted: its sha256 is {sha256[:12]}... instead of "
-                    f"{shard.sha256[:12]}...; prepare the dataset again"
-                )
+    for path, shard, sha256 in zip(paths, shards, sha256_of(paths, again), strict=True):
+        if sha256 != shard.sha256:
+            raise UserError(
+                f"{path}: shard is corrupted: its sha256 is {sha256[:12]}... instead of "
+                f"{shard.sha256[:12]}...; prepare the dataset again"
+            )
     for path in paths:
         # Shards that are as they were written have records of one kind: the first tells.
         first = tf.data.TFRecordDataset(str(path)).batch(1).take(1)

@@ -93,6 +93,15 @@ def run(
         if error.filename is None:
             raise
         fail(f"{error.filename}: {error.strerror}")
+    except Exception as error:
+        # Its class is TensorFlow's, which this module does not import.
+        if type(error).__name__ != "DataLossError":
+            raise
+        reason = str(error).splitlines()[0]
+        fail(
+            f"damaged data ({reason}); `python -m data_prep.show RECORDS --verify` names the file "
+            "of records"
+        )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -8,7 +8,7 @@ import keras
 
 from stcn_tf import bounds
 from stcn_tf.config import Config
-from stcn_tf.data.batches import eval_batches, train_batches
+from stcn_tf.data.batches import batches_per_epoch, eval_batches, train_batches
 from stcn_tf.data.records import DatasetCard, read_card
 from stcn_tf.data.units import normalized
 from stcn_tf.inference.evaluation import Evaluation, Evaluator
@@ -131,8 +131,7 @@ class Trainer:
 
     def _make_loop(self, data_dir: str | os.PathLike, report: Callable[[str], None]):
         config, card, model = self.run.config, self.run.card, self.model
-        num_train = card.splits["train"].num_sequences
-        last_step = max(1, config.run.max_epochs * num_train // config.training.batch_size)
+        last_step = config.run.max_epochs * batches_per_epoch(card, config.training.batch_size)
         if config.run.max_steps:
             last_step = min(last_step, config.run.max_steps)
         trained, decisive = _names(config, model)

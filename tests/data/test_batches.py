@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stcn_tf.data.batches import Batch, eval_batches, records, train_batches
+from stcn_tf.data import records
+from stcn_tf.data.batches import Batch, batches_per_epoch, eval_batches, train_batches
+from stcn_tf.data.records import read_card
 from stcn_tf.support.errors import UserError
 
 # The value of feature 0 is the number of the sequence, of feature 1 the step (both from 1: padding
@@ -113,29 +115,40 @@ def test_training_rows_are_true_pieces(dataset, max_length):
         assert_true_pieces(batch, TRAIN_LENGTHS, max_length)
 
 
-@pytest.mark.parametrize(("batch_size", "window"), [(5, 15), (5, 17), (4, 2000), (47, 50), (1, 1)])
-def test_each_epoch_has_every_sequence_once(dataset, batch_size, window):
+@pytest.mark.parametrize(
+    ("batch_size", "window"), [(5, 15), (5, 17), (4, 2000), (47, 50), (1, 1), (10, 20)]
+)
+def test_no_window_and_no_epoch_has_a_sequence_twice(dataset, batch_size, window):
     size = len(TRAIN_LENGTHS)
-    step = max(min(window, size) // batch_size, 1)
-    batches = take(
-        train_batches(dataset, batch_size=batch_size, window=window, seed=0),
-        step * (4 * size // (step * batch_size) + 1),
-    )
-    assert all(len(batch.lengths) == batch_size for batch in batches)
-    # Windows of whole batches run on from epoch to epoch: at the end of each window every sequence
-    # was seen equally often, and those of the epoch under way once more.
-    seen = Counter(range(1, size + 1))
-    for index, order in enumerate(orders(batches), start=1):
-        seen.update(order)
-        if index % step == 0:
-            epochs, rest = divmod(index * batch_size, size)
-            assert Counter(seen.values()) == +Counter({epochs + 1: size - rest, epochs + 2: rest})
-    assert epochs >= 4
+    per_epoch = batches_per_epoch(read_card(dataset), batch_size)
+    assert per_epoch == size // batch_size
+    num_epochs = 40
+    train = train_batches(dataset, batch_size=batch_size, window=window, seed=0)
+    numbered = orders(take(train, num_epochs * per_epoch))
+    assert {len(order) for order in numbered} == {batch_size}
+    left_out = Counter()
+    for epoch in range(num_epochs):
+        seen = Counter(itertools.chain(*numbered[epoch * per_epoch : (epoch + 1) * per_epoch]))
+        assert set(seen.values()) == {1}
+        left_out.update(set(range(1, size + 1)) - set(seen))
+    # What fills no batch is another part of the split in each epoch, long or short.
+    assert sum(left_out.values()) == num_epochs * (size % batch_size)
+    if size % batch_size:
+        assert len(left_out) > size / 2
+        assert max(left_out.values()) < num_epochs / 2
 
 
-def test_a_batch_larger_than_the_split_repeats_it(dataset):
-    (batch,) = take(train_batches(dataset, batch_size=2 * 47, seed=0), 1)
-    assert Counter(numbers(batch)) == dict.fromkeys(range(1, 48), 2)
+def test_a_split_that_fills_no_batch_is_told(dataset):
+    with pytest.raises(
+        UserError, match=r"^--batch_size=48: the split train of .* has 47 sequences"
+    ):
+        train_batches(dataset, batch_size=48, seed=0)
+
+
+def test_pieces_of_images_are_refused(tiny_images):
+    train_batches(tiny_images, batch_size=3, seed=0)
+    with pytest.raises(UserError, match=r"^--max_length=7: .* holds images, .* accepted: 0"):
+        train_batches(tiny_images, batch_size=3, max_length=7, seed=0)
 
 
 def test_same_seed_same_batches_and_other_seeds_others(dataset):
@@ -222,7 +235,7 @@ def test_resumed_training_continues_with_the_same_batches(dataset, tmp_path):
 
     never_stopped, expected, paths = make(), [], {}
     for position in range(60):
-        if position in (0, 1, 7, 9, 10, 33):  # an epoch is 9.4 batches, a window 4
+        if position in (0, 1, 7, 9, 10, 33):  # an epoch is 9 batches, a window 4
             checkpoint = tf.train.Checkpoint(iterator=never_stopped)
             paths[position] = checkpoint.write(str(tmp_path / f"{position}"))
         expected.append(next(never_stopped))

@@ -236,7 +236,7 @@ def test_early_stopping(tmp_path, tiny_records, tiny_config_with):
     )
     lines = []
     trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
-    assert trainer.last_step == 5 * 23 // 4
+    assert trainer.last_step == 5 * (23 // 4)
     assert trainer.train()
     # The first evaluation is the best so far, the next two do not improve on it.
     assert trainer.step == 3
