@@ -107,7 +107,7 @@ def train_batches(
         serialized = tf.gather(serialized, tf.argsort(lengths, stable=True))
         batches = tf.reshape(serialized, [-1, batch_size])  # [window / batch, batch]
         noise = tf.random.stateless_uniform(
-            [num_batches], tf.random.fold_in(_stream(seed, DataStream.BATCH_ORDER), number)
+            [num_batches], _fold_in(seed, DataStream.BATCH_ORDER, number)
         )
         return tf.data.Dataset.from_tensor_slices(tf.gather(batches, tf.argsort(noise)))
 
@@ -118,16 +118,14 @@ def train_batches(
         # keeps the product below length - cropped + 1.
         uniform = tf.random.stateless_uniform(
             [batch_size],
-            tf.random.fold_in(_stream(seed, DataStream.CROP), number),
+            _fold_in(seed, DataStream.CROP, number),
             dtype=tf.float64,
         )
         offsets = tf.cast(uniform * tf.cast(lengths - cropped + 1, tf.float64), tf.int32)
         batch = _batch(values, offsets, cropped, pad_to_multiple, card.num_features)
         if not holds_probabilities:
             return batch
-        return _binarized(
-            batch, tf.random.fold_in(_stream(seed, DataStream.BINARIZATION), number), card
-        )
+        return _binarized(batch, _fold_in(seed, DataStream.BINARIZATION, number), card)
 
     dataset = tf.data.Dataset.from_tensor_slices(paths)
     dataset = dataset.shuffle(len(paths), seed=int(_stream(seed, DataStream.SHARD_ORDER)[0]))
@@ -189,9 +187,7 @@ def eval_batches(
         batch = _batch(values, starts, lengths, pad_to_multiple, card.num_features)
         if not holds_probabilities:
             return batch
-        return _binarized(
-            batch, tf.random.fold_in(_stream(0, DataStream.BINARIZATION), number), card
-        )
+        return _binarized(batch, _fold_in(0, DataStream.BINARIZATION, number), card)
 
     dataset = tf.data.TFRecordDataset(paths)
     if limit:
@@ -249,6 +245,11 @@ def _cropped(lengths: tf.Tensor, max_length: int) -> tf.Tensor:
 def _stream(seed: int, purpose: DataStream) -> np.ndarray:
     """Returns the stateless seed, [2] int64, of the random numbers for one purpose."""
     return np.random.SeedSequence([seed % 2**64, purpose]).generate_state(2).astype(np.int64)
+
+
+def _fold_in(seed: int, purpose: DataStream, number: tf.Tensor) -> tf.Tensor:
+    """The stateless seed for one of the elements that a purpose has."""
+    return tf.random.fold_in(_stream(seed, purpose), number)
 
 
 def _finish(dataset: tf.data.Dataset, decode: Callable[..., Batch]) -> tf.data.Dataset:

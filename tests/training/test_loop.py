@@ -246,7 +246,7 @@ def test_early_stopping(tmp_path, tiny_records, tiny_config_with):
     more = dataclasses.replace(config, run=dataclasses.replace(config.run, max_epochs=50))
     again = Trainer(more, tiny_records, tmp_path / "run", lines.append)
     assert again.train()
-    assert (again.last_step, again.step) == (50 * 23 // 4, 3)
+    assert (again.last_step, again.step) == (50 * (23 // 4), 3)
     assert "finished already, after 3 updates" in lines[-1]
 
 
@@ -394,7 +394,10 @@ def test_refuses_a_run_on_other_records(tmp_path, tiny_records, tiny_config):
         tmp_path / "other",
         name="other",
         features=card.features,
-        splits={split: [(split, np.zeros((4, 3), np.float32))] for split in ("train", "valid")},
+        splits={
+            split: [(f"{split}{i}", np.zeros((4, 3), np.float32)) for i in range(4)]
+            for split in ("train", "valid")
+        },
         normalization=card.normalization,
         source_sha256="1" * 64,
         command="a test",
