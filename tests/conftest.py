@@ -13,6 +13,8 @@ from absl import flags
 from stcn_tf.config import Config, ModelConfig, TrainingConfig
 from stcn_tf.data.records import Feature, Modality, Normalization, write_dataset
 
+pytest.register_assert_rewrite("tests.contract")
+
 # Two logical devices, for tests of tf.distribute; must be set before TensorFlow first computes.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
