@@ -17,6 +17,8 @@ from stcn_tf.config import Config, RunSettings, TrainingSettings
 from stcn_tf.data.records import Feature, Modality, Normalization, write_dataset
 from stcn_tf.models.registry import make_settings, settings_of
 
+pytest.register_assert_rewrite("tests.contract")
+
 # Two logical devices, for tests of tf.distribute; must be set before TensorFlow first computes.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

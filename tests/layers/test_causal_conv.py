@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from stcn_tf.layers import CausalConv
+from tests.contract import check_layer, outputs_of
 
 BATCH, TIME, CHANNELS, FILTERS = 2, 11, 3, 7
 
@@ -37,7 +37,7 @@ SHAPES = pytest.mark.parametrize(
 def test_call_is_the_sum_over_taps(randomize, kernel_size, dilation):
     layer, x = _made(randomize, kernel_size, dilation), _inputs()
     expected = _by_loop(x, layer.kernel.numpy(), layer.bias.numpy(), dilation)
-    result = layer(x)
+    result = outputs_of(layer, x)
     assert result.shape == (BATCH, TIME, FILTERS)
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
@@ -45,39 +45,22 @@ def test_call_is_the_sum_over_taps(randomize, kernel_size, dilation):
 def test_the_activation_comes_after_the_bias(randomize):
     layer, x = _made(randomize, 2, 4, activation="relu"), _inputs()
     linear = _by_loop(x, layer.kernel.numpy(), layer.bias.numpy(), 4)
-    np.testing.assert_allclose(layer(x), np.maximum(linear, 0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(outputs_of(layer, x), np.maximum(linear, 0), rtol=1e-5, atol=1e-5)
 
 
 @SHAPES
-def test_step_by_step_gives_what_call_gives(randomize, kernel_size, dilation):
-    layer, x = _made(randomize, kernel_size, dilation, activation="tanh"), _inputs()
-    state, frames = layer.initial_state(BATCH), []
-    for t in range(TIME):
-        frame, state = layer.step(x[:, t], state)
-        assert frame.shape == (BATCH, FILTERS)
-        frames.append(frame)
-    np.testing.assert_allclose(np.stack(frames, axis=1), layer(x), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("kernel_size", [1, 2, 3])
-def test_nothing_before_a_changed_frame_changes(randomize, kernel_size):
-    layer, x = _made(randomize, kernel_size, 2), _inputs()
-    before = layer(x).numpy()
-    changed_at = 5
-    x[:, changed_at] += 1.0
-    after = layer(x).numpy()
-    np.testing.assert_array_equal(after[:, :changed_at], before[:, :changed_at])
-    # It changes where a tap reads the frame, and nowhere else.
-    changed = np.flatnonzero(np.any(after != before, axis=(0, 2)))
-    np.testing.assert_array_equal(changed, changed_at + 2 * np.arange(kernel_size))
+def test_it_is_a_layer(kernel_size, dilation):
+    layer = CausalConv(FILTERS, kernel_size, dilation, activation="tanh", name="a")
+    reach = 1 + (kernel_size - 1) * dilation
+    check_layer(layer, CHANNELS, receptive_field=reach, dilation=dilation)
 
 
 def test_tap_0_multiplies_the_oldest_frame():
     layer = CausalConv(1, kernel_size=3, dilation=2)
     layer.build((None, None, 1))
     layer.kernel.assign(np.reshape([100.0, 10.0, 1.0], (3, 1, 1)))
-    x = np.reshape([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], (1, 6, 1))
-    np.testing.assert_array_equal(layer(x)[0, :, 0], [1, 2, 13, 24, 135, 246])
+    x = np.reshape(np.float32([1, 2, 3, 4, 5, 6]), (1, 6, 1))
+    np.testing.assert_array_equal(outputs_of(layer, x)[0, :, 0], [1, 2, 13, 24, 135, 246])
 
 
 def test_before_the_first_frame_is_zero_at_every_layer(randomize):
@@ -88,12 +71,13 @@ def test_before_the_first_frame_is_zero_at_every_layer(randomize):
     randomize(lower, seed=1)
     randomize(upper, seed=2)
     x = _inputs()
-    first = upper(lower(x))[:, 0]
+    first = outputs_of(upper, outputs_of(lower, x))[:, 0]
     hidden = x[:, 0] @ lower.kernel.numpy()[1] + lower.bias.numpy()
     expected = hidden @ upper.kernel.numpy()[1] + upper.bias.numpy()
     np.testing.assert_allclose(first, expected, rtol=1e-5, atol=1e-5)
     # A zero frame in front is something else: `lower` answers it with its bias, which `upper` sees.
-    behind_zeros = upper(lower(np.pad(x, [(0, 0), (1, 0), (0, 0)])))[:, 1]
+    padded = np.pad(x, [(0, 0), (1, 0), (0, 0)])
+    behind_zeros = outputs_of(upper, outputs_of(lower, padded))[:, 1]
     seen = lower.bias.numpy() @ upper.kernel.numpy()[0]
     np.testing.assert_allclose(behind_zeros - first, [seen] * BATCH, rtol=1e-4, atol=1e-5)
 
@@ -104,30 +88,17 @@ def test_memory_and_state(randomize):
     assert layer.initial_state(5).shape == (5, 8, CHANNELS)
     assert not np.any(layer.initial_state(5))
     x = _inputs()
-    _, state = layer.step(x[:, 0], layer.initial_state(BATCH))
-    np.testing.assert_array_equal(state[:, -1], x[:, 0])
+    _, state = layer(x[:, :3], layer.initial_state(BATCH))
+    np.testing.assert_array_equal(state, np.pad(x[:, :3], [(0, 0), (5, 0), (0, 0)]))
     assert _made(randomize, 1, 4).initial_state(5) == ()
 
 
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights(randomize):
-    layer, x = _made(randomize, 2, dtype="mixed_bfloat16"), _inputs()
-    assert {variable.dtype for variable in layer.variables} == {"float32"}
-    result = layer(x)
-    stepped, _ = layer.step(x[:, 0], layer.initial_state(BATCH))
-    assert result.dtype == stepped.dtype == tf.bfloat16
-    expected = _by_loop(x, layer.kernel.numpy(), layer.bias.numpy(), 1)
-    # Inputs and weights are rounded to 8 bits; sums of 6 products and a bias of order 1.
-    np.testing.assert_allclose(tf.cast(result, tf.float32), expected, atol=0.05)
-
-
-def test_config_round_trip():
-    layer = CausalConv(FILTERS, 3, 4, activation="relu", name="a", dtype="mixed_bfloat16")
+def test_its_configuration_is_what_it_was_made_of():
+    layer = CausalConv(FILTERS, 3, 4, activation="relu", name="a")
     again = CausalConv.from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
     assert (again.filters, again.kernel_size, again.dilation) == (FILTERS, 3, 4)
     assert again.activation is layer.activation
     assert again.name == "a"
-    assert again.compute_dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("name", ["filters", "kernel_size", "dilation"])

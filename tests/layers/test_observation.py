@@ -3,9 +3,11 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf.layers import Observation, ObservationParameters
+from tests.contract import check_layer, outputs_of
 
 BATCH, TIME, CHANNELS, REAL, BINARY, COMPONENTS = 2, 11, 7, 3, 4, 5
 DRAWS = 20_000
+STEPS = np.tile(np.arange(TIME, dtype=np.int32), (BATCH, 1))
 
 KINDS = pytest.mark.parametrize(
     ("real", "binary", "components"),
@@ -20,8 +22,8 @@ KINDS = pytest.mark.parametrize(
 )
 
 
-def _made(randomize, real=REAL, binary=BINARY, components=COMPONENTS, released_floors=False):
-    layer = Observation(real, binary, components, released_floors)
+def _made(randomize, real=REAL, binary=BINARY, components=COMPONENTS):
+    layer = Observation(real, binary, components)
     layer.build((None, None, CHANNELS))
     return randomize(layer)
 
@@ -77,7 +79,7 @@ def _expected_log_prob(layer, x):
 @KINDS
 def test_log_prob_is_the_formula(randomize, real, binary, components):
     layer, x = _made(randomize, real, binary, components), _observed(real, binary)
-    log_prob = layer.log_prob(layer(_inputs()), x)
+    log_prob = layer.log_prob(outputs_of(layer, _inputs()), x)
     assert log_prob.shape == (BATCH, TIME)
     expected = _expected_log_prob(layer, x.astype(np.float64))
     np.testing.assert_allclose(log_prob, expected, rtol=1e-4, atol=1e-4)
@@ -85,7 +87,7 @@ def test_log_prob_is_the_formula(randomize, real, binary, components):
 
 @KINDS
 def test_parameters_have_the_shapes_they_promise(randomize, real, binary, components):
-    parameters = _made(randomize, real, binary, components)(_inputs())
+    parameters = outputs_of(_made(randomize, real, binary, components), _inputs())
     by_component = (BATCH, TIME, components, real)
     assert [() if part == () else part.shape for part in parameters] == [
         by_component if real else (),
@@ -97,7 +99,7 @@ def test_parameters_have_the_shapes_they_promise(randomize, real, binary, compon
 
 def test_the_heads_are_laid_out_feature_by_component(randomize):
     layer = _made(randomize)
-    mean = layer(_inputs()).mean
+    mean = outputs_of(layer, _inputs()).mean
     flat = _head(layer, "mean")
     for feature in range(REAL):
         for component in range(COMPONENTS):
@@ -128,7 +130,9 @@ def test_a_mixture_and_the_binary_feature_integrate_to_one():
 
 def test_far_values_and_sure_bits_keep_a_finite_log_prob(randomize):
     layer = _made(randomize)
-    parameters = layer(_inputs())._replace(binary_logits=tf.fill([BATCH, TIME, BINARY], 200.0))
+    parameters = outputs_of(layer, _inputs())._replace(
+        binary_logits=tf.fill([BATCH, TIME, BINARY], 200.0)
+    )
     x = np.zeros((BATCH, TIME, REAL + BINARY), np.float32)
     x[..., :REAL] = 1e5
     log_prob = layer.log_prob(parameters, x).numpy()
@@ -136,88 +140,11 @@ def test_far_values_and_sure_bits_keep_a_finite_log_prob(randomize):
     assert np.all(log_prob < -BINARY * 200)
 
 
-@KINDS
-def test_released_floors_change_nothing_above_them(randomize, real, binary, components):
-    x = _observed(real, binary)
-    exact, floored = (
-        _made(randomize, real, binary, components, released_floors)
-        for released_floors in (False, True)
-    )
-    parameters = exact(_inputs())
-    np.testing.assert_allclose(
-        floored.log_prob(parameters, x), exact.log_prob(parameters, x), rtol=1e-5, atol=1e-5
-    )
-
-
-def _one_step(mean=(), sigma=(), component=(), binary=()):
-    """Parameters of one step of one sequence, from values by component and feature."""
-
-    def batched(values):
-        return tf.constant(values, tf.float32)[tf.newaxis, tf.newaxis] if values != () else ()
-
-    return ObservationParameters(*map(batched, (mean, sigma, component, binary)))
-
-
-def _both(num_real, num_binary, num_components, parameters, x):
-    """The log-likelihood of one step as it is, and with the released floors."""
-    x = np.reshape(x, (1, 1, -1)).astype(np.float32)
-    return [
-        float(
-            Observation(num_real, num_binary, num_components, floors).log_prob(parameters, x)[0, 0]
-        )
-        for floors in (False, True)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("logit", "bit", "expected"),
-    [(-60.0, 1, -60.0), (60.0, 0, -60.0), (-60.0, 0, 0.0), (60.0, 1, 0.0), (-11.0, 1, -11.0)],
-)
-def test_the_floor_under_a_probability(logit, bit, expected):
-    exact, floored = _both(0, 1, 1, _one_step(binary=[logit]), [bit])
-    assert exact == pytest.approx(expected, abs=1e-4)
-    assert floored == pytest.approx(max(expected, np.log(1e-5)), abs=1e-4)
-
-
-def test_the_floor_under_a_variance():
-    # A sigma of 1e-4 is none that the heads give; with the floor it counts as 1e-3.
-    parameters = _one_step(mean=[[0.5, -1.0]], sigma=[[1e-4, 0.2]])
-    x = np.array([0.5002, -0.7])
-    exact, floored = _both(2, 0, 1, parameters, x)
-    mean = np.array([0.5, -1.0])
-    deviation = np.float32(x).astype(np.float64) - mean
-    for value, sigma in ((exact, [1e-4, 0.2]), (floored, [1e-3, 0.2])):
-        expected = _log_normal(deviation, 0.0, np.array(sigma)).sum()
-        assert value == pytest.approx(expected, abs=1e-3)
-
-
-def test_the_floor_under_a_weight():
-    # The second component has next to no weight, and x lies where it alone has density.
-    parameters = _one_step(mean=[[0.0], [9.0]], sigma=[[0.1], [0.5]], component=[0.0, -30.0])
-    exact, floored = _both(1, 0, 2, parameters, [9.2])
-    density = _log_normal(9.2, 9.0, 0.5)
-    assert exact == pytest.approx(-30 + density, abs=1e-3)
-    assert floored == pytest.approx(np.log(1e-6) + density, abs=1e-3)
-
-
-def test_sure_and_wrong_bits_have_no_gradient_below_the_floor_only():
-    for floors in (False, True):
-        layer = Observation(0, 1, 1, floors)
-        logits = tf.constant([[[-60.0], [-3.0]]])
-        with tf.GradientTape() as tape:
-            tape.watch(logits)
-            parameters = ObservationParameters((), (), (), logits)
-            log_prob = layer.log_prob(parameters, tf.ones([1, 2, 1]))
-        gradient = tape.gradient(log_prob, logits)[0, :, 0]
-        expected = [0.0 if floors else 1.0, 1 / (1 + np.exp(-3.0))]
-        np.testing.assert_allclose(gradient, expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize(("bias", "expected"), [(-200.0, 1e-3), (200.0, 50.0)])
 def test_sigma_stays_in_its_range(randomize, bias, expected):
     layer = _made(randomize)
     layer.heads["sigma"].bias.assign(tf.fill([REAL * COMPONENTS], bias))
-    sigma = layer(_inputs()).sigma
+    sigma = outputs_of(layer, _inputs()).sigma
     np.testing.assert_array_equal(
         sigma, np.full((BATCH, TIME, COMPONENTS, REAL), expected, np.float32)
     )
@@ -228,8 +155,8 @@ def test_temperature_0_is_the_mean_of_the_most_probable_component(
     randomize, real, binary, components
 ):
     layer = _made(randomize, real, binary, components)
-    parameters = layer(_inputs())
-    sample = layer.sample(parameters, (3, 4), temperature=0.0, binary_temperature=0.0).numpy()
+    parameters = outputs_of(layer, _inputs())
+    sample = layer.sample(parameters, (3, 4), STEPS, 0.0, 0.0).numpy()
     assert sample.shape == (BATCH, TIME, real + binary)
     assert sample.dtype == np.float32
     if real:
@@ -243,8 +170,8 @@ def test_temperature_0_is_the_mean_of_the_most_probable_component(
         )
     if binary:
         np.testing.assert_array_equal(sample[..., real:], parameters.binary_logits.numpy() > 0)
-    np.testing.assert_array_equal(layer.most_probable(parameters), sample)
-    soft = layer.most_probable(parameters, binarize=False).numpy()
+    np.testing.assert_array_equal(layer.point_estimate(parameters), sample)
+    soft = layer.point_estimate(parameters, binarize=False).numpy()
     np.testing.assert_array_equal(soft[..., :real], sample[..., :real])
     if binary:
         probabilities = 1 / (1 + np.exp(-parameters.binary_logits.numpy()))
@@ -254,7 +181,9 @@ def test_temperature_0_is_the_mean_of_the_most_probable_component(
 def test_a_probability_of_exactly_one_half_gives_0():
     layer = Observation(0, 2)
     parameters = ObservationParameters((), (), (), tf.zeros([1, 3, 2]))
-    np.testing.assert_array_equal(layer.sample(parameters, (0, 0), 1.0, 0.0), np.zeros((1, 3, 2)))
+    np.testing.assert_array_equal(
+        layer.sample(parameters, (0, 0), STEPS[:1, :3], 1.0, 0.0), np.zeros((1, 3, 2))
+    )
 
 
 @pytest.mark.parametrize(("temperature", "binary_temperature"), [(1.0, 1.0), (0.5, 2.0)])
@@ -278,7 +207,8 @@ def test_draws_have_the_moments_of_the_distribution(components, temperature, bin
         repeated(binary_logits),
     )
     layer = Observation(REAL, REAL, components)
-    sample = layer.sample(parameters, (6, 7), temperature, binary_temperature)
+    steps = np.tile(np.arange(2), (DRAWS // 2, 1))
+    sample = layer.sample(parameters, (6, 7), steps, temperature, binary_temperature)
     sample = sample.numpy().reshape(DRAWS, 2 * REAL).astype(np.float64)
     real, binary = sample[:, :REAL], sample[:, REAL:]
 
@@ -313,8 +243,10 @@ def test_draws_have_the_moments_of_the_distribution(components, temperature, bin
 @KINDS
 def test_the_same_seed_gives_the_same_sample(randomize, real, binary, components):
     layer = _made(randomize, real, binary, components)
-    parameters = layer(_inputs())
-    first, again, other = (layer.sample(parameters, seed) for seed in ((1, 2), (1, 2), (1, 3)))
+    parameters = outputs_of(layer, _inputs())
+    first, again, other = (
+        layer.sample(parameters, seed, STEPS) for seed in ((1, 2), (1, 2), (1, 3))
+    )
     np.testing.assert_array_equal(first, again)
     if real:
         assert np.all(np.any(first[..., :real] != other[..., :real], axis=-1))
@@ -322,16 +254,31 @@ def test_the_same_seed_gives_the_same_sample(randomize, real, binary, components
         assert np.any(first[..., real:] != other[..., real:])
 
 
-def test_step_gives_what_call_gives(randomize):
-    layer, x = _made(randomize), _inputs()
-    parameters, _ = layer.step(x[:, 4], layer.initial_state(BATCH))
-    for stepped, whole in zip(parameters, layer(x), strict=True):
-        np.testing.assert_allclose(stepped, whole[:, 4], rtol=1e-5, atol=1e-6)
+@KINDS
+def test_a_draw_belongs_to_its_step_however_the_sequence_is_cut(
+    randomize, real, binary, components
+):
+    layer = _made(randomize, real, binary, components)
+    parameters = outputs_of(layer, _inputs())
+    whole = layer.sample(parameters, (1, 2), STEPS)
+    later = tf.nest.map_structure(lambda v: v[:, 4:7], parameters)
+    part = layer.sample(later, (1, 2), STEPS[:, 4:7])
+    np.testing.assert_allclose(part, whole[:, 4:7], rtol=1e-4, atol=1e-5)
+    # The same parameters at other steps: other draws.
+    other = layer.sample(later, (1, 2), STEPS[:, 4:7] + 1)
+    assert np.any(other != part)
+
+
+@KINDS
+def test_the_heads_are_a_layer(real, binary, components):
+    layer = Observation(real, binary, components, name="o")
+    assert layer.initial_state(BATCH) == ()
+    check_layer(layer, CHANNELS, receptive_field=1, output_dtype="float32")
 
 
 def test_heads_are_float32_whatever_comes_in(randomize):
     layer = _made(randomize)
-    parameters = layer(tf.cast(_inputs(), tf.bfloat16))
+    parameters = outputs_of(layer, tf.cast(_inputs(), tf.bfloat16))
     assert {part.dtype for part in parameters} == {tf.float32}
     assert Observation(1, 0, dtype="mixed_bfloat16").compute_dtype == "float32"
 
@@ -341,12 +288,9 @@ def test_parameter_count(randomize):
     assert _made(randomize).count_params() == outputs * (CHANNELS + 1)
 
 
-def test_config_round_trip():
-    layer = Observation(REAL, BINARY, COMPONENTS, released_floors=True, name="o")
-    again = Observation.from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
+def test_its_configuration_is_what_it_was_made_of():
+    again = Observation.from_config(Observation(REAL, BINARY, COMPONENTS, name="o").get_config())
     assert again.name == "o"
-    assert again.released_floors
     assert (again.num_real, again.num_binary, again.num_components) == (REAL, BINARY, COMPONENTS)
 
 

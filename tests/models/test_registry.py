@@ -123,12 +123,13 @@ def test_each_setting_reaches_the_model(card, tiny_config):
     assert [layer.units for layer in model.latent_layers] == [5, 3, 2]
     assert {layer.hidden_layers for layer in model.latent_layers} == {1}
     assert {layer.hidden_units for layer in model.latent_layers} == {6}
-    assert {layer.precision for layer in model.latent_layers} == {"std"}
+    assert {layer.posterior_scale for layer in model.latent_layers} == {"std"}
     assert [layer.filters for layer in model.output_layers] == [7, 7]
     assert (model.observation.num_real, model.observation.num_binary) == (2, 1)
     assert model.observation.num_components == 4
-    assert model.posterior_draws == "shared"
-    assert not model.observation.released_floors
+    # Nothing of the authors' program.
+    assert type(model) is STCN
+    assert type(model.observation) is Observation
 
 
 @pytest.mark.parametrize("kind", ["wavenet", "wavenet_dense"])
@@ -151,8 +152,8 @@ def test_each_setting_reaches_the_wavenets(card, tiny_config_with, kind):
 
 
 FLOORS = {
-    "observation": lambda model: model.observation.released_floors,
-    "latents": lambda model: model.latent_layers[1].released_floors,
+    "observation": lambda model: type(model.observation) is ReleasedObservation,
+    "latents": lambda model: model.released_floors,
 }
 
 
@@ -166,7 +167,7 @@ FLOORS = {
         ("observation", "normal", lambda m: {1: "normal"}.get(m.observation.num_components)),
         ("output_type", "wavenet", lambda m: m.do_latents_reach_across_steps and "wavenet"),
         ("posterior_draws", "independent", lambda model: model.posterior_draws),
-        ("posterior_scale", "variance", lambda model: model.latent_layers[1].precision),
+        ("posterior_scale", "variance", lambda model: model.latent_layers[1].posterior_scale),
         ("released_floors", True, FLOORS["observation"]),
         ("released_floors", True, FLOORS["latents"]),
     ],
