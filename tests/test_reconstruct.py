@@ -5,7 +5,6 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
-import tensorflow as tf
 
 from stcn_tf import flags, media, reconstruct
 from stcn_tf.bounds import sum_over_time
@@ -41,13 +40,14 @@ def _expected(run_dir, records, num, seed=0):
     """Of one batch: raw originals, reconstructions, probabilities, and ELBOs, by the model."""
     model, card = RunDirectory.open(run_dir).load_model(), read_card(records)
     (batch,) = eval_batches(records, split="valid", batch_size=num, limit=num)
-    batch_seed = tf.random.fold_in((seed, 0), 0)
-    terms = sum_over_time(model.score(*batch, batch_seed))
-    elbo = terms.log_likelihood.numpy() - terms.kl.numpy() @ model.elbo_kl_weights
+    batch_seed = noise.fold_in(noise.fold_in((seed, 0), Stream.RECONSTRUCTION), 0)
+    terms = model.score(*batch, batch_seed)
+    sums = sum_over_time(terms)
+    elbo = sums.log_likelihood.numpy() - sums.kl.numpy() @ model.elbo_kl_weights
     arrays = [
         batch.x,
-        model.reconstruct(batch.x, batch_seed),
-        model.reconstruct(batch.x, batch_seed, binarize=False),
+        model.reconstruction(terms, batch.x),
+        model.reconstruction(terms, batch.x, binarize=False),
     ]
     raw = [card.normalization.denormalize(values) for values in arrays]
     return raw, batch.lengths.numpy(), elbo

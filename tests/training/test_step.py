@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from stcn_tf import noise
 from stcn_tf.bounds import sum_over_time
 from stcn_tf.data.batches import Batch, train_batches
 from stcn_tf.data.records import read_card
 from stcn_tf.models import build_model
+from stcn_tf.seeds import Stream
 from stcn_tf.training import schedules
 from stcn_tf.training.step import TrainStep, make_optimizer
 
@@ -30,7 +32,7 @@ def make(tiny_records):
             model = build_model(config.model, card, config.training.precision)
             optimizer = optimizer() if optimizer else make_optimizer(config.training)
             optimizer.build(model.trainable_variables)
-        model.score = functools.partial(model.score, noise="zero")
+        model.observe = functools.partial(model.observe, temperature=0.0)
         return TrainStep(config.training, model, optimizer, strategy, config.run.jit_compile)
 
     return made
@@ -44,7 +46,9 @@ def gradient(step: TrainStep, batch, kl_weight: float) -> np.ndarray:
     """Of the mean over sequences of (objective / steps), by another route than the step's."""
     scored = np.maximum(batch.lengths - step.model.num_given_frames, 1)
     with tf.GradientTape() as tape:
-        terms = sum_over_time(step.model.score(batch.x, batch.lengths))
+        state = step.model.start(len(batch.x))
+        encoded = step.model.encode(*batch, state)
+        terms = sum_over_time(step.model.observe(encoded, *batch, state)[0])
         objective = terms.objective(kl_weight) / tf.cast(scored, tf.float32)
         loss = -tf.reduce_mean(objective)
     variables = [v.value for v in step.model.trainable_variables]
@@ -210,11 +214,71 @@ def test_mixed_precision_keeps_weights_and_scores_in_float32(make, batch, tiny_c
     assert np.isfinite(weights(mixed)).all() and (weights(mixed) != before).any()
 
 
+def log_mean_exp(values, axis):
+    return np.log(np.mean(np.exp(values), axis=axis))
+
+
+@pytest.mark.parametrize("output_type", ["conv1x1", "wavenet"])
+def test_iwae_averages_the_gradients_of_the_draws_by_their_weights(
+    make, batch, tiny_config_with, output_type
+):
+    """The gradient of log mean w_k is that of log w_k, weighted by w_k / sum of w."""
+    training = {"objective": "iwae", "num_samples": 3, "clip_norm": 0.0}
+    config = tiny_config_with(model={"output_type": output_type}, training=training)
+    step = make(config, sgd)
+    model, kl_weight = step.model, 0.1
+    del model.observe
+    batch = Batch(batch.x[:2, :6], tf.constant([6, 4]))
+    seed = noise.fold_in((config.training.seed, 0), Stream.TRAINING)
+    seed = noise.fold_in(noise.fold_in(seed, 1), 0)
+    repeated = [tf.repeat(part, 3, axis=0) for part in batch]
+    with tf.GradientTape(persistent=True) as tape:
+        terms = model.score(*repeated, noise.fold_in(seed, 0))
+        log_weight = terms.log_likelihood + kl_weight * (terms.log_weight - terms.log_likelihood)
+        if output_type == "wavenet":
+            log_weight = tf.reduce_sum(log_weight, axis=1, keepdims=True)
+        by_draw = tf.reshape(log_weight, [2, 3, -1])
+        shares = tf.stop_gradient(tf.nn.softmax(by_draw, axis=1))
+        steps = tf.constant([[[6.0]], [[4.0]]])
+        loss = -tf.reduce_sum(shares * by_draw / steps) / 2.0
+    variables = [v.value for v in model.trainable_variables]
+    expected = np.concatenate([g.numpy().ravel() for g in tape.gradient(loss, variables)])
+    bound = log_mean_exp(by_draw.numpy(), axis=1).sum()
+    before = weights(step).astype(np.float64)
+    result = step(batch)
+    assert float(result.objective) == pytest.approx(bound, rel=1e-4)
+    assert float(result.gradient_norm) == pytest.approx(np.linalg.norm(expected), rel=1e-3)
+    moved = (weights(step) - before) / float(result.learning_rate)
+    np.testing.assert_allclose(moved, -expected, rtol=1e-2, atol=1e-4)
+
+
+def test_fivo_of_equal_particles_is_the_bound_of_one(make, batch, tiny_config_with):
+    """Without noise their weights are equal, and none is resampled."""
+    training = {"objective": "fivo", "num_samples": 2, "clip_norm": 0.0}
+    config = tiny_config_with(model={"output_type": "wavenet"}, training=training)
+    step = make(config, sgd)
+    batch = Batch(batch.x[:2, :6], tf.constant([6, 4]))
+    with tf.GradientTape() as tape:
+        state = step.model.start(2)
+        encoded = step.model.encode(*batch, state)
+        terms, _ = step.model.observe(encoded, *batch, state)
+        log_weight = terms.log_likelihood + 0.1 * (terms.log_weight - terms.log_likelihood)
+        bound = tf.reduce_sum(log_weight, axis=1)
+        loss = -tf.reduce_mean(bound / tf.cast(batch.lengths, tf.float32))
+    variables = [v.value for v in step.model.trainable_variables]
+    expected = np.concatenate([g.numpy().ravel() for g in tape.gradient(loss, variables)])
+    before = weights(step).astype(np.float64)
+    result = step(batch)
+    assert float(result.objective) == pytest.approx(float(tf.reduce_sum(bound)), rel=1e-4)
+    moved = (weights(step) - before) / float(result.learning_rate)
+    np.testing.assert_allclose(moved, -expected, rtol=1e-2, atol=1e-4)
+
+
 def test_noise_follows_the_number_of_the_update(make, batch, tiny_config_with):
     config = tiny_config_with(training={"learning_rate": 1e-30, "kl_weight_increment": 0.0})
 
     def elbos(seed_free_step):
-        del seed_free_step.model.score  # the real one, with noise
+        del seed_free_step.model.observe  # the real one, with noise
         step = TrainStep(
             config.training,
             seed_free_step.model,
