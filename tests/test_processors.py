@@ -74,6 +74,7 @@ def _start(onednn: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow  # some minutes on two cores
 def test_every_model_makes_the_same_update_with_and_without_onednn():
     processes = [_start(onednn) for onednn in "01"]
     outputs = [process.communicate(timeout=600) for process in processes]
