@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from stcn_tf import noise
 from stcn_tf.data.records import Normalization
 from stcn_tf.inference import generation
 from stcn_tf.inference.generation import generate_raw
 from stcn_tf.layers.observation import Observation
 from stcn_tf.models import Wavenet
 from stcn_tf.released.stcn import ReleasedSTCN
+from stcn_tf.seeds import Stream
 
 NUM, GIVEN, LENGTH, FEATURES = 3, 4, 7, 3
 CERTAIN = {"temperature": 0.0, "latent_temperature": 0.0, "binary_temperature": 0.0}
@@ -129,25 +131,48 @@ def test_a_sample_goes_on_in_the_same_way_from_a_part_of_it(model):
     nothing = np.zeros((NUM, 0, FEATURES), np.float32)
     x = generate(model, nothing, GIVEN + LENGTH, (2, 6)).numpy()
     again = generate(model, x[:, :GIVEN], LENGTH, (2, 6)).numpy()
-    np.testing.assert_array_equal(again, x)
+    np.testing.assert_allclose(again, x, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("given", [0, GIVEN])
-@pytest.mark.parametrize(("dense", "draws"), [(True, "shared"), (False, "independent")])
-def test_step_by_step_equals_teacher_forcing(dense, draws, given, beginning):
-    model = _model(dense, draws)
-    x = generate(model, beginning[:, :given], 20, (0, 0), **CERTAIN)
-    parameters = model.call(x, latents="prior", temperature=0.0).parameters
-    predicted = model.observation.sample(parameters, (0, 0), 0.0, 0.0)
-    np.testing.assert_allclose(x[:, given:], predicted[:, given:], rtol=1e-4, atol=1e-5)
+def _chain(model, x, given, seed, latent_temperature=1.0):
+    """What is predicted after a given beginning, step by step: [num, steps - given, features]."""
+    state = model.start(len(x))
+    lengths = tf.fill([len(x)], given)
+    encoded = model.encode(x[:, :given], lengths, state)
+    _, state = model.observe(encoded, x[:, :given], lengths, state, seed, latent_temperature)
+    predicted = []
+    for t in range(given, x.shape[1]):
+        parameters, pending = model.predict_next(state, seed, latent_temperature)
+        steps = tf.fill([len(x), 1], t)
+        observation_seed = noise.fold_in(seed, Stream.OBSERVATION)
+        predicted.append(model.observation.sample(parameters, observation_seed, steps))
+        state = model.advance(pending, x[:, t : t + 1])
+    return tf.concat(predicted, axis=1).numpy()
 
 
-def test_step_by_step_equals_teacher_forcing_with_wavenet_output_layers(beginning):
-    model = _model(output_type="wavenet", output_kernel_size=3)
-    x = generate(model, beginning, 20, (0, 0), **CERTAIN)
-    parameters = model.call(x, latents="prior", temperature=0.0).parameters
-    predicted = model.observation.sample(parameters, (0, 0), 0.0, 0.0)
-    np.testing.assert_allclose(x[:, GIVEN:], predicted[:, GIVEN:], rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("output_type", ["conv1x1", "wavenet"])
+def test_the_latents_of_a_beginning_come_from_the_posterior(output_type, beginning):
+    model = _model(output_type=output_type)
+    x = generate(model, beginning, 3, (2, 6)).numpy()
+    expected = _chain(model, tf.constant(x), GIVEN, (2, 6))
+    np.testing.assert_allclose(x[:, GIVEN:], expected, rtol=1e-3, atol=1e-3)
+    # Latents of the beginning from the prior: the same, unless later steps read them.
+    state = model.start(NUM)
+    for t in range(GIVEN):
+        _, pending = model.predict_next(state, (2, 6))
+        state = model.advance(pending, tf.constant(beginning[:, t : t + 1]))
+    parameters, _ = model.predict_next(state, (2, 6))
+    steps = tf.fill([NUM, 1], GIVEN)
+    seed = noise.fold_in((2, 6), Stream.OBSERVATION)
+    other = model.observation.sample(parameters, seed, steps)[:, 0]
+    is_close = np.isclose(x[:, GIVEN, :2], other[:, :2], rtol=1e-3, atol=1e-3)
+    assert not is_close.all(axis=-1).any() if output_type == "wavenet" else is_close.all()
+
+
+def test_rows_of_a_larger_batch_are_those_of_a_smaller_one(model):
+    nothing = np.zeros((5, 0, FEATURES), np.float32)
+    five, two = (generate(model, nothing[:num], LENGTH, (3, 1)).numpy() for num in (5, 2))
+    np.testing.assert_allclose(five[:2], two, rtol=1e-4, atol=1e-4)
 
 
 # Wavenets
@@ -163,7 +188,7 @@ def test_wavenet_step_by_step_equals_teacher_forcing(first_frame, settings, step
     model = _wavenet(first_frame, **settings)
     x = generate(model, beginning[:, :steps], 20, (0, 0), **CERTAIN).numpy()
     assert x.shape == (NUM, steps + 20, FEATURES)
-    predicted = model.reconstruct(x)
+    predicted = model.reconstruction(model(x), x)
     first = max(steps, model.num_given_frames)
     np.testing.assert_allclose(x[:, first:], predicted[:, first:], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(x[:, :steps], beginning[:, :steps])
@@ -173,15 +198,8 @@ def test_wavenet_step_by_step_equals_teacher_forcing(first_frame, settings, step
 
 
 def test_generation_is_a_chain_of_predictions(given, beginning):
-    x = generate(given, beginning, LENGTH, (3, 4), 0.6, 1.0, 0.8).numpy()
-    state, previous = given.initial_state(NUM), tf.zeros([NUM, FEATURES])
-    for t in range(GIVEN + LENGTH):
-        parameters, state = given.predict_step(previous, state, (0, 0))
-        seed = tf.unstack(tf.random.split(tf.random.fold_in((3, 4), t), 2))[1]
-        drawn = given.observation.sample(parameters, seed, 0.6, 0.8)[:, 0]
-        if t >= GIVEN:
-            np.testing.assert_allclose(x[:, t], drawn, rtol=1e-3, atol=1e-3)
-        previous = x[:, t]
+    x = generate(given, beginning, LENGTH, (3, 4))
+    np.testing.assert_allclose(x[:, GIVEN:], _chain(given, x, GIVEN, (3, 4)), rtol=1e-3, atol=1e-3)
 
 
 def test_a_sample_of_a_wavenet_goes_on_in_the_same_way_from_a_part_of_it(given):
@@ -189,7 +207,7 @@ def test_a_sample_of_a_wavenet_goes_on_in_the_same_way_from_a_part_of_it(given):
     x = generate(given, nothing, GIVEN + LENGTH, (2, 6)).numpy()
     for steps in (1, GIVEN):
         again = generate(given, x[:, :steps], GIVEN + LENGTH - steps, (2, 6)).numpy()
-        np.testing.assert_array_equal(again, x)
+        np.testing.assert_allclose(again, x, rtol=1e-3, atol=1e-3)
     assert len(np.unique(x[:, 1:, 0])) == NUM * (GIVEN + LENGTH - 1)
 
 
@@ -217,14 +235,13 @@ def test_raw_units_of_a_model_that_must_be_given_a_frame(given, beginning):
 
 
 @pytest.mark.slow
-def test_wavenets_with_xla_only_draw_others(given, beginning):
+def test_wavenets_with_xla_draw_the_same(given, beginning):
     raw = [NORMALIZATION.denormalize(x[:n]) for x, n in zip(beginning, (4, 0, 2), strict=True)]
     plain, compiled = (
-        generate_raw(given, NORMALIZATION, raw, 5, (0, 0), 0.0, 0.0, 0.0, jit_compile=jit)
-        for jit in (False, True)
+        generate_raw(given, NORMALIZATION, raw, 5, (0, 0), jit_compile=jit) for jit in (False, True)
     )
     for a, b in zip(plain, compiled, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2)
 
 
 # Draws
@@ -234,8 +251,7 @@ def test_draws_have_the_moments_of_the_predicted_distribution(model):
     num = 20_000
     nothing = np.zeros((num, 0, FEATURES), np.float32)
     x = generate(model, nothing, 1, (0, 1), latent_temperature=0.0)[:, 0]
-    zero_frame = tf.zeros([1, FEATURES])
-    parameters, _ = model.predict_step(zero_frame, model.initial_state(1), (0, 0), 0.0)
+    parameters, _ = model.predict_next(model.start(1), (0, 0), 0.0)
     weights = tf.nn.softmax(parameters.component_logits)[0, 0].numpy()[:, np.newaxis]
     means, sigmas = parameters.mean[0, 0].numpy(), parameters.sigma[0, 0].numpy()
     mean = (weights * means).sum(axis=0)
@@ -287,21 +303,19 @@ def test_raw_units(model, beginning):
 
 
 @pytest.mark.slow
-def test_with_xla_only_the_draws_differ(model, beginning):
+def test_with_xla_the_draws_are_the_same(model, beginning):
     raw = [NORMALIZATION.denormalize(x) for x in beginning]
     settings = (model, NORMALIZATION, raw, LENGTH)
-    plain, compiled = (
-        generate_raw(*settings, (0, 0), 0.0, 0.0, 0.0, jit_compile=jit) for jit in (False, True)
-    )
-    np.testing.assert_allclose(plain, compiled, rtol=1e-4, atol=1e-3)
+    plain, compiled = (generate_raw(*settings, (0, 0), jit_compile=jit) for jit in (False, True))
+    np.testing.assert_allclose(plain, compiled, rtol=1e-3, atol=1e-2)
 
 
 def test_a_reconstruction_sees_its_own_step_and_nothing_later(model, beginning):
-    rebuilt = model.reconstruct(beginning).numpy()
+    rebuilt = model.reconstruction(model(beginning), beginning).numpy()
     assert rebuilt.shape == beginning.shape
     assert set(np.unique(rebuilt[..., 2])) <= {0.0, 1.0}
     changed = beginning.copy()
     changed[:, 2, :2] += 1.0
-    other = model.reconstruct(changed).numpy()
+    other = model.reconstruction(model(changed), changed).numpy()
     np.testing.assert_array_equal(rebuilt[:, :2], other[:, :2])
     assert (rebuilt[:, 2, :2] != other[:, 2, :2]).any(axis=-1).all()
