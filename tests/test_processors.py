@@ -1,6 +1,6 @@
-"""One update of every model, by the kernels of oneDNN and without them, in a process for each.
+"""Everything by the kernels of oneDNN and without them, in a process for each.
 
-Which kernels TensorFlow takes depends on the processor; what a model computes must not.
+Which kernels TensorFlow takes depends on the processor; what is computed must not.
 """
 
 import json
@@ -9,12 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 PROJECT = Path(__file__).parents[1]
 SCRIPT = """
-import json, types
+import json, runpy, sys, types
 import keras, numpy as np, tensorflow as tf
+from absl import flags
 from stcn_tf.config import TrainingSettings
 from stcn_tf.data.batches import Batch
 from stcn_tf.models.registry import MODELS, build_model, make_settings, settings_of
@@ -51,6 +54,36 @@ def update(name, observation, output_type, precision):
     return [float(result.elbo), float(result.gradient_norm)]
 
 
+def command(module, *arguments):
+    known = set(flags.FLAGS)
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, (module, end.code)
+    for flag in set(flags.FLAGS) - known:
+        delattr(flags.FLAGS, flag)
+    flags.FLAGS.unparse_flags()
+
+
+def smoke(folder):
+    raw, records, run = (f"{folder}/{name}" for name in ("raw", "records", "run"))
+    command("data_prep.synthetic", f"--out={raw}", "--num_forms=4", "--lines_per_form=3")
+    command("data_prep.iamondb", f"--source={raw}", f"--split={raw}/splits", f"--out={records}")
+    command(
+        "stcn_tf.train", "--flagfile=experiments/quickstart.flags", f"--data={records}",
+        f"--run_dir={run}", "--num_filters=6", "--output_filters=5", "--num_components=3",
+        "--latent_sizes=4,3", "--blocks_per_layer=3", "--latent_hidden_layers=0",
+        "--output_layers=1", "--batch_size=4", "--max_length=40", "--max_steps=3",
+        "--evaluate_sequences=4", "--sample_every=0",
+    )
+    command("stcn_tf.evaluate", f"--run_dir={run}", f"--data={records}")
+    command("stcn_tf.sample", f"--run_dir={run}", f"--out={folder}/samples", "--length=9")
+
+
+smoke(sys.argv[1])
+# Traced, each of them would take seconds.
+tf.config.run_functions_eagerly(True)
 found = {}
 for name in MODELS:
     for output_type in ("conv1x1", "wavenet"):
@@ -62,10 +95,10 @@ print(json.dumps(found, allow_nan=False))
 """
 
 
-def _start(onednn: str) -> subprocess.Popen:
+def _start(onednn: str, folder: Path) -> subprocess.Popen:
     environment = {"TF_ENABLE_ONEDNN_OPTS": onednn, "PYTHONPATH": str(PROJECT)}
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT, str(folder)],
         cwd=PROJECT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -74,9 +107,10 @@ def _start(onednn: str) -> subprocess.Popen:
     )
 
 
-@pytest.mark.slow  # some minutes on two cores
-def test_every_model_makes_the_same_update_with_and_without_onednn():
-    processes = [_start(onednn) for onednn in "01"]
+def test_with_and_without_onednn_everything_runs_and_is_the_same(tmp_path):
+    """An update of every model and output, and the path from raw files to samples."""
+    folders = [tmp_path / onednn for onednn in "01"]
+    processes = [_start(folder.name, folder) for folder in folders]
     outputs = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     plain, onednn = (json.loads(out.splitlines()[-1]) for out, _ in outputs)
@@ -85,3 +119,12 @@ def test_every_model_makes_the_same_update_with_and_without_onednn():
         # bfloat16 has 8 bits of mantissa.
         tolerance = 2**-5 if case.endswith("mixed") else 1e-4
         assert onednn[case] == pytest.approx(expected, rel=tolerance), case
+    elbos, strokes = [], []
+    for folder in folders:
+        evaluation = json.loads((folder / "run" / "evaluation.json").read_text())
+        elbos.append(evaluation["terms"]["elbo"]["per_sequence"])
+        with h5py.File(folder / "samples" / "samples.h5") as file:
+            strokes.append(file["strokes"][:])
+    assert elbos[0] == pytest.approx(elbos[1], rel=1e-3)
+    assert strokes[0].shape == strokes[1].shape == (8, 9, 3)
+    assert all(np.all(np.isfinite(values)) for values in strokes)
