@@ -40,6 +40,7 @@ import soxr
 from data_prep import raw_files
 from data_prep.raw_files import FileFault
 from data_prep.statistics import Moments, std_of
+from stcn_tf.data.card import Feature, Modality, Normalization
 from stcn_tf.support.errors import UserError
 
 ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
@@ -694,7 +695,7 @@ def write_records(
     hours = {n: plan.num_steps * frame_size / rate_hz / 3600 for n, plan in splits.items()}
 
     records = raw_files.import_records()
-    normalizer = records.Normalization("scalar", (mean,) * frame_size, (std,) * frame_size)
+    normalizer = Normalization("scalar", (mean,) * frame_size, (std,) * frame_size)
 
     def sequences(split: str) -> Iterator[tuple[str, np.ndarray]]:
         plan = splits[split]
@@ -710,7 +711,7 @@ def write_records(
         out,
         name=name,
         features=[
-            records.Feature(f"sample_{i}", "real", "full scale", f"sample {i} of the frame")
+            Feature(f"sample_{i}", "real", "full scale", f"sample {i} of the frame")
             for i in range(frame_size)
         ],
         splits={split: sequences(split) for split in splits},
@@ -724,7 +725,7 @@ def write_records(
             "skipped": decoded.faults,
             **extra,
         },
-        modality=records.Modality("audio", sample_rate_hz=rate_hz),
+        modality=Modality("audio", sample_rate_hz=rate_hz),
         sequences_per_shard=max(1, _SHARD_BYTES * num_sequences // num_bytes),
     )
     for split, plan in splits.items():

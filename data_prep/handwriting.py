@@ -16,7 +16,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -24,10 +24,8 @@ from absl import flags
 from data_prep import raw_files
 from data_prep.raw_files import FileFault
 from data_prep.statistics import Moments, std_of
+from stcn_tf.data.card import DatasetCard, Feature, Normalization
 from stcn_tf.support.errors import UserError
-
-if TYPE_CHECKING:
-    from stcn_tf.data.records import DatasetCard
 
 NORMALIZATIONS = ("vrnn", "channel")
 
@@ -232,7 +230,7 @@ def write_records(
     command: str,
     extra: Mapping[str, Any],
     complete: Mapping[str, tuple[int, int]] | None = None,
-) -> "DatasetCard":
+) -> DatasetCard:
     """Normalises lines, writes them with their card, and prints what they hold.
 
     Args:
@@ -259,7 +257,7 @@ def write_records(
     statistics = offset_statistics(splits["train"].offsets)
     mean, std = mean_and_std(statistics, normalization)
     records = raw_files.import_records()
-    normalizer = records.Normalization(kind=normalization, mean=mean, std=std)
+    normalizer = Normalization(kind=normalization, mean=mean, std=std)
 
     def sequences(raw: RawSplit) -> Iterator[tuple[str, np.ndarray]]:
         for line_id, offsets in zip(raw.ids, raw.offsets, strict=True):
@@ -269,9 +267,9 @@ def write_records(
         out,
         name=name,
         features=(
-            records.Feature("dx", "real", unit, "difference to the point before, to the right"),
-            records.Feature("dy", "real", unit, "difference to the point before, upwards"),
-            records.Feature("pen", "binary", "none", "1 on the last point of a stroke"),
+            Feature("dx", "real", unit, "difference to the point before, to the right"),
+            Feature("dy", "real", unit, "difference to the point before, upwards"),
+            Feature("pen", "binary", "none", "1 on the last point of a stroke"),
         ),
         splits={split: sequences(raw) for split, raw in splits.items()},
         normalization=normalizer,
@@ -294,7 +292,7 @@ def write_records(
     return card
 
 
-def _print_summary(card: "DatasetCard") -> None:
+def _print_summary(card: DatasetCard) -> None:
     extra = card.extra
     for name, split in card.splits.items():
         quantiles = split.length_quantiles

@@ -38,6 +38,7 @@ from absl import flags
 
 from data_prep import raw_files
 from data_prep.raw_files import MAX_FILE_BYTES, FileFault
+from stcn_tf.data.card import Feature, Modality, Normalization
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
 
@@ -362,16 +363,16 @@ def prepare(
     card = records.write_dataset(
         out,
         name="mnist",
-        features=(records.Feature("pixel", "binary", "none", "1 where there is ink"),),
+        features=(Feature("pixel", "binary", "none", "1 where there is ink"),),
         splits={split: sequences(split) for split in parts},
-        normalization=records.Normalization("none", (0.0,), (1.0,)),
+        normalization=Normalization("none", (0.0,), (1.0,)),
         source_sha256=digest.hexdigest(),
         command=f"python -m data_prep.mnist{where} --out=DIR{made}{drawn}",
         extra={
             "binarization": binarization,
             "mean_pixel": {split: float(np.mean(x, dtype=float)) for split, x in parts.items()},
         },
-        modality=records.Modality("image", height=height, width=width),
+        modality=Modality("image", height=height, width=width),
         probabilities=("train",) if binarization == "dynamic" else (),
         sequences_per_shard=5000,
     )

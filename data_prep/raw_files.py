@@ -23,16 +23,14 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from absl import flags
 from tqdm import tqdm
 
+from stcn_tf.data.card import Split
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
-
-if TYPE_CHECKING:
-    from stcn_tf.data.records import Split
 
 # A file is read in one piece; what is larger is none of handwriting.
 MAX_FILE_BYTES = 2**30
@@ -376,9 +374,7 @@ def print_skipped(skipped: Mapping[str, str]) -> None:
     print(f"skipped {len(skipped)} {'entry' if len(skipped) == 1 else 'entries'}")
 
 
-def print_sizes_check(
-    splits: Mapping[str, "Split"], complete: Mapping[str, tuple[int, int]]
-) -> None:
+def print_sizes_check(splits: Mapping[str, Split], complete: Mapping[str, tuple[int, int]]) -> None:
     """Compares splits with those of the owners' complete files, where their sizes are known.
 
     A file may be missing, or end between two sequences, without a fault of what is there.

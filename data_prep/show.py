@@ -14,7 +14,7 @@ import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -24,11 +24,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
 from stcn_tf import media
+from stcn_tf.data.card import CARD_NAME, DatasetCard, group_alike, read_card
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
-
-if TYPE_CHECKING:
-    from stcn_tf.data.records import DatasetCard
 
 # What is read of a split, at most; every file in use gives an equal share.
 _MOST_SHARDS = 20
@@ -134,7 +132,7 @@ def define_flags() -> None:
 # --------------------------------------------------------------------------------- reading
 
 
-def read_some(folder: Path, card: "DatasetCard", split: str) -> Excerpt:
+def read_some(folder: Path, card: DatasetCard, split: str) -> Excerpt:
     """Reads the first sequences of some files of a split, all of a small split.
 
     Args:
@@ -174,7 +172,7 @@ def read_some(folder: Path, card: "DatasetCard", split: str) -> Excerpt:
         except tf.errors.OpError as error:
             raise UserError(
                 f"{path}: shard cannot be read: it is corrupted, or its records do not have the "
-                f"{card.num_features} features that {records.CARD_NAME} says; prepare the dataset "
+                f"{card.num_features} features that {CARD_NAME} says; prepare the dataset "
                 "again"
             ) from error
     return Excerpt(ids, raw)
@@ -190,7 +188,7 @@ def choose(excerpt: Excerpt, num: int, seed: int) -> Excerpt:
 # ----------------------------------------------------------------------------------- facts
 
 
-def facts(card: "DatasetCard", columns: int | None = None) -> list[str]:
+def facts(card: DatasetCard, columns: int | None = None) -> list[str]:
     """The card's numbers as lines of text.
 
     Of `card.extra`, what is long is only counted.
@@ -227,7 +225,7 @@ def facts(card: "DatasetCard", columns: int | None = None) -> list[str]:
     return lines
 
 
-def _split_table(card: "DatasetCard") -> list[str]:
+def _split_table(card: DatasetCard) -> list[str]:
     """Sequences, steps, hours of audio and quantiles of the lengths of each split."""
     rate = card.modality.sample_rate_hz
     heading = ["split", "sequences", "steps", *(["hours"] if rate else [])]
@@ -243,10 +241,8 @@ def _split_table(card: "DatasetCard") -> list[str]:
     ]
 
 
-def _feature_groups(card: "DatasetCard") -> Iterator[str]:
+def _feature_groups(card: DatasetCard) -> Iterator[str]:
     """What the features are, those that are alike as one."""
-    from stcn_tf.data.records import group_alike
-
     norm = card.normalization
     texts = [
         "binary" if feature.kind == "binary" else f"{feature.unit}, mean {mean:.4g}, std {std:.4g}"
@@ -278,7 +274,7 @@ def _brief(value: Any) -> str:
     return f"{len(value):,} entries"
 
 
-def _of_how_many(excerpt: Excerpt, card: "DatasetCard", split: str) -> str:
+def _of_how_many(excerpt: Excerpt, card: DatasetCard, split: str) -> str:
     total = card.splits[split].num_sequences
     if len(excerpt.raw) == total:
         return f"all {total:,} sequences of {split}"
@@ -288,7 +284,7 @@ def _of_how_many(excerpt: Excerpt, card: "DatasetCard", split: str) -> str:
 # --------------------------------------------------------------------------------- examples
 
 
-def _draw_examples(card: "DatasetCard", examples: Excerpt) -> Figure:
+def _draw_examples(card: DatasetCard, examples: Excerpt) -> Figure:
     modality = card.modality
     rate = modality.sample_rate_hz
     labels = [
@@ -305,12 +301,12 @@ def _draw_examples(card: "DatasetCard", examples: Excerpt) -> Figure:
     return _draw_lines(card, examples, labels)
 
 
-def _images(card: "DatasetCard", excerpt: Excerpt) -> np.ndarray:
+def _images(card: DatasetCard, excerpt: Excerpt) -> np.ndarray:
     """[sequences, height, width]."""
     return np.reshape(excerpt.raw, [-1, card.modality.height, card.modality.width])
 
 
-def _draw_lines(card: "DatasetCard", examples: Excerpt, labels: Sequence[str]) -> Figure:
+def _draw_lines(card: DatasetCard, examples: Excerpt, labels: Sequence[str]) -> Figure:
     """A row of plots for each sequence, one for each of the first features."""
     features = card.features[:_MOST_FEATURES]
     with matplotlib.rc_context(_STYLE):
@@ -344,7 +340,7 @@ def _with_unit(name: str, unit: str) -> str:
 
 
 def _panels(
-    card: "DatasetCard", shown: Excerpt, lengths: Mapping[str, np.ndarray]
+    card: DatasetCard, shown: Excerpt, lengths: Mapping[str, np.ndarray]
 ) -> list[Callable[[Axes], None]]:
     """What there is to draw beside the examples, each into axes of its own."""
     norm = card.normalization
@@ -381,7 +377,7 @@ def _panels(
     return panels
 
 
-def _draw_lengths(axes: Axes, card: "DatasetCard", lengths: Mapping[str, np.ndarray]) -> None:
+def _draw_lengths(axes: Axes, card: DatasetCard, lengths: Mapping[str, np.ndarray]) -> None:
     everywhere = np.concatenate(list(lengths.values()))
     low, high = everywhere.min(), everywhere.max()
     width = math.ceil((high + 1 - low) / _LENGTH_BINS)  # steps: whole ones, or bins would differ
@@ -471,7 +467,7 @@ def _note(axes: Axes, text: str) -> None:
 
 
 def draw_page(
-    card: "DatasetCard",
+    card: DatasetCard,
     split: str,
     shown: Excerpt,
     lengths: Mapping[str, np.ndarray],
@@ -567,9 +563,7 @@ def show(folder: Path, out: Path, split: str, num: int | None, seed: int) -> Non
     Raises:
         UserError: no dataset or split, a file that cannot be read, or `out` cannot be written.
     """
-    from stcn_tf.data import records
-
-    card = records.read_card(folder)
+    card = read_card(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; accepted: a dataset folder")
     if split not in card.splits:
@@ -596,7 +590,7 @@ def verify(folder: Path) -> None:
     """
     from stcn_tf.data import records
 
-    splits = records.read_card(folder).splits
+    splits = read_card(folder).splits
     for split in splits:
         records.verify(folder, split, again=True)
     num = sum(len(split.shards) for split in splits.values())

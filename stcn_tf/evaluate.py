@@ -32,7 +32,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from stcn_tf.data.batches import eval_batches
-    from stcn_tf.data.records import read_card
+    from stcn_tf.data.card import read_card
     from stcn_tf.inference import table
     from stcn_tf.inference.evaluation import Evaluator
     from stcn_tf.runs import RunDirectory

@@ -24,7 +24,7 @@ def main() -> None:
     args = flags.FLAGS
 
     from stcn_tf.data.batches import eval_batches
-    from stcn_tf.data.records import read_card
+    from stcn_tf.data.card import read_card
     from stcn_tf.data.sequences import write_sequences
     from stcn_tf.data.units import likelihood_unit
     from stcn_tf.inference.generation import reconstruct_raw

@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from stcn_tf.config import Config
-from stcn_tf.data.records import CARD_NAME, DatasetCard, read_card
+from stcn_tf.data.card import CARD_NAME, DatasetCard, read_card
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.models.registry import build_model
 from stcn_tf.support.errors import UserError

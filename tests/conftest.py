@@ -14,7 +14,8 @@ import tensorflow as tf
 from absl import flags
 
 from stcn_tf.config import Config, RunSettings, TrainingSettings
-from stcn_tf.data.records import Feature, Modality, Normalization, write_dataset
+from stcn_tf.data.card import Feature, Modality, Normalization
+from stcn_tf.data.records import write_dataset
 from stcn_tf.models.registry import make_settings, settings_of
 
 pytest.register_assert_rewrite("tests.contract")
@@ -215,7 +216,7 @@ def tiny_audio_run(tiny_audio, tiny_config, tmp_path_factory) -> str:
 
 def _write_run(folder, records: str, config: Config) -> str:
     from stcn_tf.data.batches import train_batches
-    from stcn_tf.data.records import read_card
+    from stcn_tf.data.card import read_card
     from stcn_tf.models.registry import build_model
     from stcn_tf.runs import RunDirectory
     from stcn_tf.training.checkpoints import Checkpoints

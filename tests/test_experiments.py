@@ -18,7 +18,7 @@ import tensorflow as tf
 from stcn_tf import flags
 from stcn_tf.config import Config
 from stcn_tf.data.batches import Batch
-from stcn_tf.data.records import DatasetCard, Feature, Normalization
+from stcn_tf.data.card import DatasetCard, Feature, Normalization
 from stcn_tf.models import SequenceModel
 from stcn_tf.models.registry import build_model, make_settings
 from stcn_tf.training.step import TrainStep, make_optimizer

@@ -9,7 +9,7 @@ import soundfile
 from stcn_tf import flags, media, noise, reconstruct
 from stcn_tf.bounds import sum_over_time
 from stcn_tf.data.batches import eval_batches
-from stcn_tf.data.records import Modality, read_card
+from stcn_tf.data.card import Modality, read_card
 from stcn_tf.data.sequences import read_sequences
 from stcn_tf.runs import RunDirectory
 from stcn_tf.support.errors import UserError
@@ -58,10 +58,10 @@ def _check_file(path, records, array, expected):
     with h5py.File(path) as file:
         assert set(file) == {array, "reconstructions", "probabilities", "lengths", "elbo"}
         np.testing.assert_array_equal(file["lengths"], lengths)
-        np.testing.assert_allclose(file["elbo"], elbo, rtol=1e-6)
+        np.testing.assert_allclose(file["elbo"], elbo, rtol=1e-5)
         for name, values in zip((array, "reconstructions", "probabilities"), raw, strict=True):
             for row, value, length in zip(file[name], values, lengths, strict=True):
-                np.testing.assert_allclose(row[:length], value[:length], rtol=1e-6)
+                np.testing.assert_allclose(row[:length], value[:length], rtol=1e-5, atol=5e-5)
                 assert not row[length:].any()
     # What sample continues.
     assert len(read_sequences(path, read_card(records), array)) == len(lengths)
@@ -91,7 +91,7 @@ def test_images(run_reconstruct, tiny_image_run, tiny_images, monkeypatch):
     ((images, options),) = pages
     images = [np.stack(drawn) for drawn in images]
     for values, drawn in zip(raw, images, strict=True):
-        np.testing.assert_allclose(drawn, values.reshape(5, 5, 4), rtol=1e-6)
+        np.testing.assert_allclose(drawn, values.reshape(5, 5, 4), rtol=1e-5)
     assert set(np.unique(images[1])) <= {0, 1}
     assert np.all((images[2] > 0.5) == images[1])
     assert len(np.unique(images[2])) > 5

@@ -4,7 +4,7 @@ import json
 import pytest
 
 import stcn_tf
-from stcn_tf.data.records import Feature, Normalization, read_card
+from stcn_tf.data.card import Feature, Normalization, read_card
 from stcn_tf.runs import RunDirectory, load_run
 from stcn_tf.support.errors import UserError
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from stcn_tf import flags, media, sample
-from stcn_tf.data.records import Feature, Modality, read_card
+from stcn_tf.data.card import Feature, Modality, read_card
 from stcn_tf.data.sequences import read_sequences
 from stcn_tf.runs import RunDirectory
 from stcn_tf.support.errors import UserError

@@ -19,7 +19,7 @@ from data_prep import (
     wav,
 )
 from stcn_tf import flags
-from stcn_tf.data.records import read_card
+from stcn_tf.data.card import read_card
 from stcn_tf.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]

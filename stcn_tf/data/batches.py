@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from stcn_tf.data import records
+from stcn_tf.data.card import DatasetCard, read_card
 from stcn_tf.seeds import DataStream
 from stcn_tf.support.errors import UserError
 
@@ -80,7 +81,7 @@ def train_batches(
     _check_positive(batch_size=batch_size, window=window, pad_to_multiple=pad_to_multiple)
     if max_length < 0:
         raise UserError(f"max_length must be 0 (whole sequences) or more, got {max_length}")
-    card = records.read_card(directory)
+    card = read_card(directory)
     if max_length and card.modality.kind == "image":
         raise UserError(
             f"--max_length={max_length}: {directory} holds images, of which a piece is none; "
@@ -136,7 +137,7 @@ def train_batches(
     return _finish(dataset.enumerate(), decode)
 
 
-def batches_per_epoch(card: records.DatasetCard, batch_size: int, split: str = "train") -> int:
+def batches_per_epoch(card: DatasetCard, batch_size: int, split: str = "train") -> int:
     """Batches that `train_batches` makes of one pass over a split."""
     return card.splits[split].num_sequences // batch_size
 
@@ -173,7 +174,7 @@ def eval_batches(
     if limit < 0:
         raise UserError(f"limit must be 0 (all sequences) or more, got {limit}")
     paths = records.verify(directory, split)
-    card = records.read_card(directory)
+    card = read_card(directory)
     holds_probabilities = card.splits[split].holds_probabilities
     window = max(window // batch_size, 1) * batch_size
 
@@ -230,7 +231,7 @@ def _batch(
     return Batch(records.decode_values(values, offsets, lengths, num_steps, num_features), lengths)
 
 
-def _binarized(batch: Batch, seed: tf.Tensor, card: records.DatasetCard) -> Batch:
+def _binarized(batch: Batch, seed: tf.Tensor, card: DatasetCard) -> Batch:
     """Draws 0 or 1 by the probabilities that binary features hold; the padding's are 0."""
     real, probabilities = batch.x[..., : card.num_real], batch.x[..., card.num_real :]
     uniform = tf.random.stateless_uniform(tf.shape(probabilities), seed)  # [0, 1)

@@ -1,8 +1,8 @@
-"""The record format, both directions, and the dataset card beside the records.
+"""The record format: writes a dataset, verifies its files, parses its records.
 
 A dataset is one folder::
 
-    dataset.json                    the card: features, normalisation, splits, checksums
+    dataset.json                    the card, see `stcn_tf.data.card`
     train-00000-of-00011.tfrecord   the shards of a split, in order
     ...
 
@@ -14,285 +14,38 @@ the card also tell whether two preparations agree.
 
 import dataclasses
 import hashlib
-import itertools
-import json
 import math
 import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from stcn_tf.data.card import (
+    CARD_NAME,
+    FORMAT_VERSION,
+    QUANTILES,
+    SHARD_NAME,
+    DatasetCard,
+    Feature,
+    Modality,
+    Normalization,
+    Shard,
+    Split,
+    read_card,
+)
 from stcn_tf.data.verified import sha256_of
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import replacing_folder
 
-FORMAT_VERSION = 1
-CARD_NAME = "dataset.json"
-FEATURE_KINDS = ("real", "binary")
-MODALITIES = ("handwriting", "audio", "image", "other")
-HANDWRITING_FEATURES = ("dx", "dy", "pen")
-QUANTILES = ("0", "0.05", "0.25", "0.5", "0.75", "0.95", "1")
-
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+")
-_SHARD_NAME = re.compile(r"[A-Za-z0-9_]+-\d{5}-of-\d{5}\.tfrecord")
 _VALUE_BYTES = 4  # one little-endian float32
 _MAX_SEQUENCE_BYTES = 2**31 - 2**20  # a serialized record has less than 2 GiB
 _ID_BYTES = 16  # of the digests by which ids are compared
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One channel of a sequence.
-
-    Attributes:
-        name: short name, unique within the dataset, such as "dx".
-        kind: "real" or "binary" (values 0 and 1).
-        unit: the unit of the value before normalisation.
-        meaning: one sentence for the reader of the card.
-    """
-
-    name: str
-    kind: str
-    unit: str
-    meaning: str
-
-    def __post_init__(self):
-        if self.kind not in FEATURE_KINDS:
-            raise UserError(
-                f"feature {self.name!r}: kind {self.kind!r} is not one of "
-                f"{', '.join(FEATURE_KINDS)}"
-            )
-
-
-@dataclass(frozen=True)
-class Modality:
-    """What the sequences are, for whoever draws or plays them.
-
-    Attributes:
-        kind: "handwriting" (a step is dx, dy, pen), "audio" (a step is a frame of consecutive
-            samples, one feature each), "image" (a step is one pixel, row by row from the top left)
-            or "other".
-        sample_rate_hz: of audio; else 0.
-        height: rows of an image; else 0.
-        width: pixels of a row; else 0.
-    """
-
-    kind: str
-    sample_rate_hz: int = 0
-    height: int = 0
-    width: int = 0
-
-    def __post_init__(self):
-        if self.kind not in MODALITIES:
-            raise UserError(f"modality: {self.kind!r} is not one of {', '.join(MODALITIES)}")
-        for kind, name in (
-            ("audio", "sample_rate_hz"),
-            ("image", "height"),
-            ("image", "width"),
-        ):
-            value = getattr(self, name)
-            if (value > 0) != (self.kind == kind) or value < 0:
-                accepted = "1 or more" if self.kind == kind else "0"
-                raise UserError(f"modality {self.kind}: {name} {value}; accepted: {accepted}")
-
-    @classmethod
-    def of_features(cls, features: Iterable[Feature]) -> "Modality":
-        """What features tell by their names alone: handwriting, or other."""
-        is_handwriting = tuple(feature.name for feature in features) == HANDWRITING_FEATURES
-        return cls("handwriting" if is_handwriting else "other")
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """The affine map between raw and normalised values: raw = x * std + mean.
-
-    Attributes:
-        kind: how mean and std came about, such as "vrnn", "channel" or "none"; "unknown" on the
-            card of an imported model whose records are not known.
-        mean: one value per feature, 0 for binary features.
-        std: one value per feature, positive, 1 for binary features.
-    """
-
-    kind: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self):
-        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
-        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
-        if len(self.mean) != len(self.std):
-            raise UserError(
-                f"normalization: {len(self.mean)} means but {len(self.std)} standard deviations; "
-                "one of each per feature is needed"
-            )
-        if not all(math.isfinite(value) for value in self.mean + self.std):
-            raise UserError("normalization: mean and std must be finite")
-        if not all(value > 0 for value in self.std):
-            raise UserError(f"normalization: std must be positive, got {list(self.std)}")
-
-    def normalize(self, raw: np.ndarray) -> np.ndarray:
-        """Maps raw values [..., features] to normalised ones, float32 (computed in float64)."""
-        raw = np.asarray(raw, np.float64)
-        return ((raw - self._checked(raw, self.mean)) / np.asarray(self.std)).astype(np.float32)
-
-    def denormalize(self, x: np.ndarray) -> np.ndarray:
-        """Maps normalised values [..., features] to raw ones, float32 (computed in float64)."""
-        x = np.asarray(x, np.float64)
-        return (x * np.asarray(self.std) + self._checked(x, self.mean)).astype(np.float32)
-
-    @staticmethod
-    def _checked(values: np.ndarray, per_feature: tuple[float, ...]) -> np.ndarray:
-        # A last axis of 1 would broadcast in silence.
-        if values.ndim == 0 or values.shape[-1] != len(per_feature):
-            raise UserError(
-                f"normalization: values of shape {values.shape} do not end in "
-                f"{len(per_feature)} features"
-            )
-        return np.asarray(per_feature)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file of records. `num_bytes` is its size, `sha256` its checksum in hexadecimal digits."""
-
-    file: str
-    num_sequences: int
-    num_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Split:
-    """One part of a dataset.
-
-    Attributes:
-        num_sequences: number of sequences.
-        num_steps: number of time steps of all sequences together.
-        length_quantiles: for each share, the shortest length that at least this share of the
-            sequences does not exceed ("0" is the shortest sequence, "1" the longest).
-        shards: the files, in order.
-        holds_probabilities: whether the stored values of binary features are probabilities of 1,
-            from which `batches` draws 0 or 1 anew each time a sequence is read for training
-            (dynamic binarization), instead of 0 and 1.
-    """
-
-    num_sequences: int
-    num_steps: int
-    length_quantiles: dict[str, int]
-    shards: tuple[Shard, ...]
-    holds_probabilities: bool = False
-
-
-@dataclass(frozen=True)
-class DatasetCard:
-    """What a folder of records holds.
-
-    Attributes:
-        format_version: version of this format.
-        name: name of the dataset.
-        features: the channels, real ones first, then binary ones.
-        splits: the parts by name.
-        normalization: how the stored values relate to raw ones.
-        source_sha256: checksum of what the dataset was made from.
-        command: the command that made it.
-        extra: more facts, anything that JSON can hold.
-        modality: what the sequences are. Where it is left out, as in cards of earlier versions,
-            the names of the features tell.
-    """
-
-    format_version: int
-    name: str
-    features: tuple[Feature, ...]
-    splits: dict[str, Split]
-    normalization: Normalization
-    source_sha256: str
-    command: str
-    extra: dict[str, Any]
-    modality: Modality | None = None
-
-    def __post_init__(self):
-        _check_features(self.features, self.normalization)
-        if self.modality is None:
-            object.__setattr__(self, "modality", Modality.of_features(self.features))
-        _check_modality(self.modality, self.features)
-        for name, split in self.splits.items():
-            _check_image_lengths(name, split, self.modality)
-
-    @property
-    def is_placeholder(self) -> bool:
-        """Whether the card is that of no records: an imported model's whose records are not known.
-
-        Only the number and the kinds of its features mean anything.
-        """
-        return not self.splits
-
-    @property
-    def num_features(self) -> int:
-        """Number of channels."""
-        return len(self.features)
-
-    @property
-    def num_real(self) -> int:
-        """Number of real-valued channels; they come first."""
-        return sum(feature.kind == "real" for feature in self.features)
-
-    @property
-    def num_binary(self) -> int:
-        """Number of binary channels; they come last."""
-        return self.num_features - self.num_real
-
-    def to_json(self) -> str:
-        """Returns the text of the card file."""
-        content = dataclasses.asdict(self)
-        content["extra"] = _plain_json(self.extra)
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str, where: str = CARD_NAME) -> "DatasetCard":
-        """Reads the text of a card file.
-
-        Args:
-            text: what `to_json` wrote.
-            where: the file to name in errors.
-
-        Raises:
-            UserError: not JSON, another format version, something missing or of the wrong kind.
-        """
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not a dataset card: not JSON ({error})") from error
-        if not isinstance(content, dict) or "format_version" not in content:
-            raise UserError(f"{where}: not a dataset card: it has no format_version")
-        version = content["format_version"]
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"{where}: format_version {version!r} is not readable, only {FORMAT_VERSION} is; "
-                "prepare the dataset again"
-            )
-        try:
-            return cls(
-                format_version=version,
-                name=_typed(content, "name", str),
-                features=tuple(_build(Feature, item) for item in _typed(content, "features", list)),
-                splits={
-                    name: _split_from_json(item)
-                    for name, item in _typed(content, "splits", dict).items()
-                },
-                normalization=_build(Normalization, _typed(content, "normalization", dict)),
-                source_sha256=_typed(content, "source_sha256", str),
-                command=_typed(content, "command", str),
-                extra=_typed(content, "extra", dict),
-                modality=_build(Modality, content["modality"]) if "modality" in content else None,
-            )
-        except (UserError, TypeError, ValueError) as error:
-            raise UserError(f"{where}: not a usable dataset card: {error}") from error
 
 
 def write_dataset(
@@ -336,11 +89,18 @@ def write_dataset(
         UserError: `out_dir` holds something else or cannot be written to, or a sequence is not what
             the features say.
     """
-    features = tuple(features)
-    extra = _plain_json(dict(extra or {}))
-    _check_features(features, normalization)
-    modality = modality or Modality.of_features(features)
-    _check_modality(modality, features)
+    # Made before the first sequence is read, because it refuses what does not fit together.
+    card = DatasetCard(
+        format_version=FORMAT_VERSION,
+        name=name,
+        features=tuple(features),
+        splits={},
+        normalization=normalization,
+        source_sha256=source_sha256,
+        command=command,
+        extra=dict(extra or {}),
+        modality=modality,
+    )
     if sequences_per_shard < 1:
         raise UserError(f"sequences_per_shard must be at least 1, got {sequences_per_shard}")
     if not splits:
@@ -350,22 +110,18 @@ def write_dataset(
             raise UserError(f"split name {split!r} may hold letters, digits and underscores only")
     check_replaceable(out_dir)
     with replacing_folder(out_dir) as partial:
-        card = DatasetCard(
-            format_version=FORMAT_VERSION,
-            name=name,
-            features=features,
-            splits={
-                split: _write_split(
-                    partial, split, sequences, features, sequences_per_shard, split in probabilities
-                )
-                for split, sequences in splits.items()
-            },
-            normalization=normalization,
-            source_sha256=source_sha256,
-            command=command,
-            extra=extra,
-            modality=modality,
-        )
+        written = {
+            split: _write_split(
+                partial,
+                split,
+                sequences,
+                card.features,
+                sequences_per_shard,
+                split in probabilities,
+            )
+            for split, sequences in splits.items()
+        }
+        card = dataclasses.replace(card, splits=written)
         (partial / CARD_NAME).write_text(card.to_json(), encoding="utf-8")
         check_replaceable(out_dir)
     return card
@@ -384,7 +140,7 @@ def check_replaceable(out_dir: str | os.PathLike) -> None:
         raise UserError(f"{out_dir}: is a file; a new, an empty or a dataset folder is needed")
     names = sorted(path.name for path in out_dir.iterdir())
     # A run directory, too, may keep a card: a card alone does not make a folder replaceable.
-    foreign = [name for name in names if name != CARD_NAME and not _SHARD_NAME.fullmatch(name)]
+    foreign = [name for name in names if name != CARD_NAME and not SHARD_NAME.fullmatch(name)]
     if foreign:
         raise UserError(
             f"{out_dir}: holds {foreign[0]!r}, which is no part of a dataset; "
@@ -395,35 +151,6 @@ def check_replaceable(out_dir: str | os.PathLike) -> None:
             f"{out_dir}: is not empty and has no {CARD_NAME}; "
             "only a new, an empty or a dataset folder is written to"
         )
-
-
-def read_card(path_or_dir: str | os.PathLike) -> DatasetCard:
-    """Reads a dataset card.
-
-    Args:
-        path_or_dir: a dataset folder, or a card file anywhere (such as the copy that a run
-            directory keeps).
-
-    Raises:
-        UserError: there is none, or it cannot be used; the message names the file.
-    """
-    path = Path(path_or_dir)
-    if path.is_dir():
-        if not (path / CARD_NAME).is_file():
-            kind = "is empty" if not any(path.iterdir()) else "is not a dataset folder"
-            raise UserError(f"{path}: {kind}: there is no {CARD_NAME} in it")
-        path = path / CARD_NAME
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: does not exist; a dataset folder (it has a {CARD_NAME}) is needed"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a dataset card: not UTF-8 text") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    return DatasetCard.from_json(text, where=str(path))
 
 
 def verify(directory: str | os.PathLike, split: str, again: bool = False) -> list[str]:
@@ -568,116 +295,6 @@ def decode_values(
     x = tf.reshape(flat, [-1, num_steps, num_features])
     x.set_shape([values.shape[0], None, num_features])
     return x
-
-
-def group_alike(names: Iterable[str], values: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Names neighbours of one value as one: a frame of speech has hundreds of features.
-
-    Args:
-        names: of the features, in order.
-        values: what to say about each.
-
-    Yields:
-        The names of each group, such as "dx, dy" or "sample_0 to sample_199", and its value.
-    """
-    pairs = zip(names, values, strict=True)
-    for value, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
-        members = [name for name, _ in group]
-        yield ", ".join(members) if len(members) < 4 else f"{members[0]} to {members[-1]}", value
-
-
-def _check_features(features: tuple[Feature, ...], normalization: Normalization) -> None:
-    names = [feature.name for feature in features]
-    if not features:
-        raise UserError("features: at least one is needed")
-    if len(set(names)) != len(names):
-        raise UserError(f"features: names must differ, got {', '.join(names)}")
-    kinds = [feature.kind for feature in features]
-    if kinds != sorted(kinds, key=FEATURE_KINDS.index):
-        raise UserError(f"features: real ones come first, then binary ones; got {', '.join(kinds)}")
-    if len(normalization.mean) != len(features):
-        raise UserError(
-            f"normalization: {len(normalization.mean)} means for {len(features)} features; "
-            "one per feature is needed"
-        )
-    for feature, mean, std in zip(features, normalization.mean, normalization.std, strict=True):
-        if feature.kind == "binary" and (mean, std) != (0.0, 1.0):
-            raise UserError(
-                f"normalization: binary feature {feature.name!r} must have mean 0 and std 1, "
-                f"got {mean:g} and {std:g}"
-            )
-
-
-def _check_modality(modality: Modality, features: tuple[Feature, ...]) -> None:
-    names = tuple(feature.name for feature in features)
-    if modality.kind == "handwriting" and names != HANDWRITING_FEATURES:
-        raise UserError(f"handwriting has the features dx, dy, pen; got {', '.join(names)}")
-    if modality.kind == "audio" and any(feature.kind != "real" for feature in features):
-        raise UserError("audio has real features only, the samples of a frame")
-    if modality.kind == "image" and len(features) != 1:
-        raise UserError(f"an image has one feature, a pixel; got {len(features)}")
-
-
-def _check_image_lengths(name: str, split: Split, modality: Modality) -> None:
-    size = modality.height * modality.width
-    lengths = {split.length_quantiles.get(share) for share in ("0", "1")}
-    if modality.kind == "image" and lengths != {size}:
-        found = " to ".join(str(split.length_quantiles.get(share)) for share in ("0", "1"))
-        raise UserError(
-            f"split {name!r}: sequences of {found} steps are no images of {modality.height} x "
-            f"{modality.width}, which have {size}"
-        )
-
-
-def _plain_json(value: Any) -> Any:
-    """Returns the value as JSON will give it back, keys sorted."""
-    return json.loads(json.dumps(value, sort_keys=True, allow_nan=False))
-
-
-def _typed(content: Mapping[str, Any], key: str, kind: type) -> Any:
-    if key not in content:
-        raise UserError(f"{key!r} is missing")
-    if not isinstance(content[key], kind) or (kind is int and isinstance(content[key], bool)):
-        raise UserError(f"{key!r} is not of type {kind.__name__}")
-    return content[key]
-
-
-def _build(cls: type, content: Any) -> Any:
-    """Makes one of the flat dataclasses above of a JSON object, every field by name."""
-    if not isinstance(content, dict):
-        raise UserError(f"{cls.__name__.lower()} is not of type dict")
-    kinds = {field.name: field.type for field in dataclasses.fields(cls)}
-    return cls(
-        **{
-            key: _typed(content, key, kind if kind in (str, int) else list)
-            for key, kind in kinds.items()
-        }
-    )
-
-
-def _split_from_json(content: Any) -> Split:
-    if not isinstance(content, dict):
-        raise UserError("split is not of type dict")
-    num_sequences = _typed(content, "num_sequences", int)
-    shards = tuple(_build(Shard, item) for item in _typed(content, "shards", list))
-    if not shards:
-        raise UserError("'shards' is empty")
-    for shard in shards:
-        if not _SHARD_NAME.fullmatch(shard.file):
-            raise UserError(f"{shard.file!r} is not the name of a shard")
-    in_shards = sum(shard.num_sequences for shard in shards)
-    if num_sequences != in_shards:
-        raise UserError(f"'num_sequences' is {num_sequences}, but the shards hold {in_shards}")
-    return Split(
-        num_sequences=num_sequences,
-        num_steps=_typed(content, "num_steps", int),
-        length_quantiles=_typed(content, "length_quantiles", dict),
-        shards=shards,
-        # Left out by earlier versions, which had no such splits.
-        holds_probabilities=_typed(
-            {"holds_probabilities": False, **content}, "holds_probabilities", bool
-        ),
-    )
 
 
 def _write_split(

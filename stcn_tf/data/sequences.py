@@ -28,7 +28,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from stcn_tf.data.records import DatasetCard
+from stcn_tf.data.card import DatasetCard
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import replacing_file
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stcn_tf.data.records import DatasetCard
+    from stcn_tf.data.card import DatasetCard
 
 
 def likelihood_unit(card: "DatasetCard") -> str:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from stcn_tf import noise
 from stcn_tf.bounds import sum_over_time
 from stcn_tf.data.batches import Batch
-from stcn_tf.data.records import Normalization
+from stcn_tf.data.card import Normalization
 from stcn_tf.media.reconstructions import Reconstructions
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.noise import Seed

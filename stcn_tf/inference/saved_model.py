@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from stcn_tf.data.records import DatasetCard
+from stcn_tf.data.card import DatasetCard
 from stcn_tf.inference.generation import generate
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.support.errors import UserError

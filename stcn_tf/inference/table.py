@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stcn_tf.data.records import DatasetCard, group_alike
+from stcn_tf.data.card import DatasetCard, group_alike
 from stcn_tf.data.units import likelihood_unit
 from stcn_tf.inference.evaluation import ACTIVE_UNIT_NATS, Evaluation
 from stcn_tf.models.base import SequenceModel

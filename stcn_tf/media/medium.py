@@ -11,7 +11,7 @@ from stcn_tf.data.units import likelihood_unit
 from stcn_tf.media.reconstructions import Reconstructions
 
 if TYPE_CHECKING:
-    from stcn_tf.data.records import DatasetCard
+    from stcn_tf.data.card import DatasetCard
 
 
 class Medium:

@@ -13,7 +13,7 @@ from stcn_tf.media.images import Images
 from stcn_tf.media.medium import Medium
 
 if TYPE_CHECKING:
-    from stcn_tf.data.records import DatasetCard
+    from stcn_tf.data.card import DatasetCard
 
 _MEDIA = {"handwriting": Handwriting, "audio": Audio, "image": Images, "other": Medium}
 

@@ -20,7 +20,7 @@ from stcn_tf.settings import nearest
 from stcn_tf.support.errors import UserError
 
 if TYPE_CHECKING:
-    from stcn_tf.data.records import DatasetCard
+    from stcn_tf.data.card import DatasetCard
     from stcn_tf.layers.observation import Observation
     from stcn_tf.models.base import SequenceModel
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from stcn_tf.data.records import (
+from stcn_tf.data.card import (
     FORMAT_VERSION,
     HANDWRITING_FEATURES,
     DatasetCard,

@@ -9,7 +9,7 @@ import keras
 from stcn_tf import bounds
 from stcn_tf.config import Config
 from stcn_tf.data.batches import batches_per_epoch, eval_batches, train_batches
-from stcn_tf.data.records import DatasetCard, read_card
+from stcn_tf.data.card import DatasetCard, read_card
 from stcn_tf.data.units import normalized
 from stcn_tf.inference.evaluation import Evaluation, Evaluator
 from stcn_tf.models.base import SequenceModel

@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from stcn_tf.data import records
 from stcn_tf.data.batches import Batch, batches_per_epoch, eval_batches, train_batches
-from stcn_tf.data.records import read_card
+from stcn_tf.data.card import DatasetCard, Feature, Normalization, read_card
 from stcn_tf.support.errors import UserError
 
 # The value of feature 0 is the number of the sequence, of feature 1 the step (both from 1: padding
 # is 0), so that every piece of every batch tells where it comes from.
 FEATURES = tuple(
-    records.Feature(name, kind, "", "")
+    Feature(name, kind, "", "")
     for name, kind in (("sequence", "real"), ("step", "real"), ("odd", "binary"))
 )
 
@@ -37,7 +37,7 @@ def write(out_dir, sequences_per_shard=10, **lengths):
             )
             for split, split_lengths in lengths.items()
         },
-        normalization=records.Normalization("none", (0, 0, 0), (1, 1, 1)),
+        normalization=Normalization("none", (0, 0, 0), (1, 1, 1)),
         source_sha256="",
         command="",
         sequences_per_shard=sequences_per_shard,
@@ -326,12 +326,12 @@ def test_shards_are_verified_at_construction(tmp_path):
 
 def test_records_of_another_dimension_are_named(tmp_path):
     folder = write(tmp_path / "data", train=[3, 4])
-    card = records.read_card(folder)
-    narrow = records.DatasetCard(
+    card = read_card(folder)
+    narrow = DatasetCard(
         **vars(card)
         | {
             "features": FEATURES[:2],
-            "normalization": records.Normalization("none", (0, 0), (1, 1)),
+            "normalization": Normalization("none", (0, 0), (1, 1)),
         }
     )
     (folder / "dataset.json").write_text(narrow.to_json())
@@ -375,14 +375,14 @@ def probabilities(tmp_path_factory):
     records.write_dataset(
         folder,
         name="counting",
-        features=[records.Feature(name, kind, "", "") for name, kind in kinds],
+        features=[Feature(name, kind, "", "") for name, kind in kinds],
         splits={
             "train": (
                 (f"s{number}", make_probabilities(number, n))
                 for number, n in enumerate(TRAIN_LENGTHS, start=1)
             )
         },
-        normalization=records.Normalization("none", (0,) * 4, (1,) * 4),
+        normalization=Normalization("none", (0,) * 4, (1,) * 4),
         source_sha256="",
         command="",
         probabilities=["train"],

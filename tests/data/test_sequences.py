@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from stcn_tf.data.records import DatasetCard, Feature, Modality, Normalization
+from stcn_tf.data.card import DatasetCard, Feature, Modality, Normalization
 from stcn_tf.data.sequences import read_sequences, write_sequences
 from stcn_tf.support.errors import UserError
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from stcn_tf.data.records import Modality, Normalization, read_card
+from stcn_tf.data.card import Modality, Normalization, read_card
 from stcn_tf.data.units import likelihood_unit, normalized
 
 

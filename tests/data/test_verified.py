@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from data_prep import show
 from stcn_tf.data import records, verified
+from stcn_tf.data.card import Feature, Normalization, read_card
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
 
@@ -18,12 +19,12 @@ def dataset(tmp_path):
     records.write_dataset(
         tmp_path / "data",
         name="two",
-        features=[records.Feature("x", "real", "", "")],
+        features=[Feature("x", "real", "", "")],
         splits={
             split: [(f"{split}{i}", rng.standard_normal((3, 1)).astype("f")) for i in range(num)]
             for split, num in (("train", 6), ("valid", 2))
         },
-        normalization=records.Normalization("none", (0.0,), (1.0,)),
+        normalization=Normalization("none", (0.0,), (1.0,)),
         source_sha256="0" * 64,
         command="a test",
         sequences_per_shard=3,
@@ -48,9 +49,7 @@ def _forget():
 
 def test_a_file_is_hashed_once_until_it_changes(dataset, hashed):
     first, second = (
-        dataset / name
-        for name in records.read_card(dataset).splits["train"].shards
-        for name in [name.file]
+        dataset / name for name in read_card(dataset).splits["train"].shards for name in [name.file]
     )
     for _ in range(2):
         records.verify(dataset, "train")
@@ -67,7 +66,7 @@ def test_a_file_is_hashed_once_until_it_changes(dataset, hashed):
 def test_a_changed_byte_is_found_where_the_file_changed(dataset, hashed):
     records.verify(dataset, "train")
     _forget()
-    path = dataset / records.read_card(dataset).splits["train"].shards[0].file
+    path = dataset / read_card(dataset).splits["train"].shards[0].file
     content = bytearray(path.read_bytes())
     content[20] ^= 1
     path.write_bytes(content)
@@ -99,7 +98,7 @@ def test_what_cannot_be_remembered_is_hashed_again(dataset, hashed, tmp_path, co
 
 def test_show_hashes_when_asked_and_names_the_file(dataset, hashed, capsys):
     records.verify(dataset, "train")
-    path = dataset / records.read_card(dataset).splits["train"].shards[1].file
+    path = dataset / read_card(dataset).splits["train"].shards[1].file
     status = path.stat()
     show.verify(dataset)
     assert "all 3 files are as they were written" in capsys.readouterr().out

@@ -12,8 +12,9 @@ def read_back():
         import tensorflow as tf
 
         from stcn_tf.data import records
+        from stcn_tf.data.card import read_card
 
-        card = records.read_card(folder)
+        card = read_card(folder)
         result = {}
         for path in records.verify(folder, split):
             for record in tf.data.TFRecordDataset(path).as_numpy_iterator():

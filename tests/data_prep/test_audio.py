@@ -428,7 +428,7 @@ def interrupt_after(monkeypatch, owner, name, calls):
 
 @pytest.mark.parametrize("moment", ["decoding", "writing"])
 def test_an_interrupted_run_goes_on(tmp_path, source, monkeypatch, capsys, moment, files_of):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import Normalization
 
     wav.prepare(source, tmp_path / "good", frame_size=50)
     out = tmp_path / "out"
@@ -437,7 +437,7 @@ def test_an_interrupted_run_goes_on(tmp_path, source, monkeypatch, capsys, momen
             # Each file is one block of samples and an empty one: the third is half written.
             interrupt_after(patch, audio, "_to_int16", 5)
         else:
-            interrupt_after(patch, records.Normalization, "normalize", 2)
+            interrupt_after(patch, Normalization, "normalize", 2)
         with pytest.raises(KeyboardInterrupt):
             wav.prepare(source, out, frame_size=50)
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "good", ".out.decoded"}

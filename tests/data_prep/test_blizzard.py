@@ -79,7 +79,7 @@ def samples_of(read_back):
 
 
 def test_segments_are_interleaved_and_split_by_number(source, tmp_path, capsys, samples_of):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import Modality, read_card
 
     out = prepare(source, tmp_path / "out")
     segments = expected_segments(source)
@@ -99,12 +99,12 @@ def test_segments_are_interleaved_and_split_by_number(source, tmp_path, capsys, 
     assert ids[12:14] == ["b/1.mp3@8000", f"b/1.mp3@{length + 8000}"]
     assert ids[11].startswith("b/c/1.MP3@")
 
-    card = records.read_card(out)
+    card = read_card(out)
     train = np.stack(list(samples_of(out, "train").values())).astype(np.float64)
     statistics = card.extra["train_statistics"]["16_bit"]
     assert statistics == pytest.approx({"mean": train.mean(), "std": train.std()}, rel=1e-5)
     assert card.normalization.kind == "scalar"
-    assert card.modality == records.Modality("audio", sample_rate_hz=16_000)
+    assert card.modality == Modality("audio", sample_rate_hz=16_000)
     assert (card.name, card.num_features) == ("blizzard", 200)
     assert card.extra["num_segments"] == 33
     assert card.command == (
@@ -171,7 +171,7 @@ def test_shares_may_have_a_sum_of_one():
 
 
 def test_faults(source, tmp_path):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -185,7 +185,7 @@ def test_faults(source, tmp_path):
         prepare(tmp_path, tmp_path / "out")
     out = prepare(tmp_path, tmp_path / "out", skip_bad=True)
     # The bad file takes no place in its group: 120,000 samples are 3 streams of 4 segments.
-    card = records.read_card(out)
+    card = read_card(out)
     assert card.extra["num_segments"] == 12
     assert list(card.extra["skipped"]) == ["b.wav"]
     (raw / "d.mp3").touch()

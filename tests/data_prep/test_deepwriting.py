@@ -144,7 +144,7 @@ def test_arrays_that_are_missing_are_named(tmp_path):
 
 
 def test_records_hold_raw_steps_and_the_card_the_original_statistics(source, read_back, capsys):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import Modality, read_card
 
     out = prepare(source)
     for split, name, samples in (("train", "training", TRAIN), ("valid", "validation", VALID)):
@@ -154,9 +154,9 @@ def test_records_hold_raw_steps_and_the_card_the_original_statistics(source, rea
             np.testing.assert_allclose(line, np.array(steps) * (1, -1, 1), atol=2e-6)
             np.testing.assert_array_equal(line[:, 2], np.array(steps)[:, 2])
 
-    card = records.read_card(out)
+    card = read_card(out)
     assert card.name == "deepwriting"
-    assert card.modality == records.Modality("handwriting")
+    assert card.modality == Modality("handwriting")
     assert {feature.unit for feature in card.features[:2]} == {"deepwriting unit"}
     # Of train, restored: dx 3 0 27 | 1 -3 0.25 8 | 2, dy (upwards) -2 7 -5 | -1 4 0 2 | -6.
     dx_mean, dy_mean = 38.25 / 8, -1 / 8
@@ -190,10 +190,10 @@ def test_records_hold_raw_steps_and_the_card_the_original_statistics(source, rea
 
 
 def test_scalar_normalization(source, read_back):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     out = prepare(source, normalization="vrnn")
-    normalization = records.read_card(out).normalization
+    normalization = read_card(out).normalization
     mean = (38.25 - 1) / 8
     std = np.sqrt((816.0625 + 135) / 8 - mean**2)
     assert normalization.mean == pytest.approx((mean, mean, 0), rel=1e-14)
@@ -203,7 +203,7 @@ def test_scalar_normalization(source, read_back):
 
 
 def test_one_file_is_split_by_shares(source, read_back):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     path = npz_of(source / "mine.npz", [[[n + 1, n**2, 1]] for n in range(20)], TRAIN_STATISTICS)
     out = source.parent / "out"
@@ -222,7 +222,7 @@ def test_one_file_is_split_by_shares(source, read_back):
         for name, line in lines.items():
             number = names.index(name)
             np.testing.assert_allclose(line, [[number + 1, -(number**2), 1]], rtol=1e-5, atol=1e-4)
-    card = records.read_card(out)
+    card = read_card(out)
     assert card.extra["split"] == "random"
     assert list(card.extra["original_statistics"]) == ["mine.npz"]
     assert card.command == (
@@ -247,7 +247,7 @@ def test_what_is_left_out_moves_no_other_sample(source, read_back):
 
 
 def test_bad_samples_are_named_or_left_out(source, read_back):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     bad = [TRAIN[0], [[1, 1, 2]], TRAIN[1], np.zeros((0, 3))]
     npz_of(source / "deepwriting_training.npz", bad, TRAIN_STATISTICS)
@@ -264,7 +264,7 @@ def test_bad_samples_are_named_or_left_out(source, read_back):
         "deepwriting_training-00000",
         "deepwriting_training-00002",
     ]
-    card = records.read_card(out)
+    card = read_card(out)
     assert card.extra["skipped"] == {
         "deepwriting_training.npz, sample 1": "step 0 has the pen 2; accepted: 0, 1",
         "deepwriting_training.npz, sample 3": "has no steps",
@@ -343,7 +343,7 @@ def test_flags_say_what_is_prepared(parse_flags, monkeypatch):
 def test_check_values_of_the_validation_data(tmp_path, read_back):
     if not os.environ.get("STCN_DATA"):
         pytest.skip("STCN_DATA is not set")
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     path = Path(os.environ["STCN_DATA"], "deepwriting", "deepwriting_validation.npz")
     with np.load(path, allow_pickle=True) as file:  # another reader; this file is trusted
@@ -371,7 +371,7 @@ def test_check_values_of_the_validation_data(tmp_path, read_back):
         skip_bad=False,
         workers=1,
     )
-    card = records.read_card(tmp_path / "out")
+    card = read_card(tmp_path / "out")
     sizes = {name: split.num_sequences for name, split in card.splits.items()}
     assert sizes == {"train": 493, "valid": 141, "test": 71}
     for split in card.splits:

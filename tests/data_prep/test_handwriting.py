@@ -225,12 +225,12 @@ def test_the_scalar_normalization_is_one_for_both(tmp_path, read_back):
 
 
 def test_card_tells_what_the_records_hold(tmp_path, capsys):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import Modality, read_card
 
     card = write(tmp_path / "records")
-    assert card == records.read_card(tmp_path / "records")
+    assert card == read_card(tmp_path / "records")
     assert (card.name, card.source_sha256, card.command) == ("ours", "5e1f", "python -m ours")
-    assert card.modality == records.Modality("handwriting")
+    assert card.modality == Modality("handwriting")
     assert [(f.name, f.kind, f.unit) for f in card.features] == [
         ("dx", "real", "mm"),
         ("dy", "real", "mm"),

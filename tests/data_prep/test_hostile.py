@@ -1069,7 +1069,7 @@ BAD = {
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("make", [iamondb_source, ink_source, wav_source, timit_source])
 def test_one_bad_file_among_good_ones(tmp_path, make, bad, read_back, capsys):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     prepare, options, name, folder = make(tmp_path)
     path, out = tmp_path / folder / name, tmp_path / "out"
@@ -1083,7 +1083,7 @@ def test_one_bad_file_among_good_ones(tmp_path, make, bad, read_back, capsys):
     assert sorted({*os.listdir(tmp_path)} - {".out.decoded"}) == before
 
     prepare(tmp_path / "raw", out, skip_bad=True, **options)
-    card = records.read_card(out)
+    card = read_card(out)
     assert list(card.extra["skipped"]) == [name] and card.extra["skipped"][name]
     assert f"skipped {name}: " in capsys.readouterr().out
     assert sorted({*os.listdir(tmp_path)} - {"out"}) == before
@@ -1158,7 +1158,7 @@ def test_a_bad_file_that_cannot_be_left_out(tmp_path, make, bad):
     ],
 )
 def test_one_bad_sequence_among_good_ones(tmp_path, make, kept, name, read_back):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     prepare, source, options, path = make(tmp_path)
     path = source / path
@@ -1177,7 +1177,7 @@ def test_one_bad_sequence_among_good_ones(tmp_path, make, kept, name, read_back)
     assert sorted(os.listdir(tmp_path)) == before
 
     prepare(source, tmp_path / "out", **options)
-    card = records.read_card(tmp_path / "out")
+    card = read_card(tmp_path / "out")
     assert card.extra["skipped"] == {name: "step 0 has dx, dy = nan, nan"}
     assert sorted({*os.listdir(tmp_path)} - {"out"}) == before
     put(bad_last[:2])

@@ -221,7 +221,7 @@ def test_source_may_be_any_of_three_folders(tmp_path):
 
 
 def test_records_hold_the_offsets_in_sorted_order(source, capsys, read_back):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     out = prepare(source)
     train = read_back(out, "train")
@@ -231,7 +231,7 @@ def test_records_hold_the_offsets_in_sorted_order(source, capsys, read_back):
         np.testing.assert_allclose(train[line_id], expected, atol=2e-6)
         np.testing.assert_array_equal(train[line_id][:, 2], expected[:, 2])
 
-    card = records.read_card(out)
+    card = read_card(out)
     assert [(f.name, f.kind) for f in card.features] == [
         ("dx", "real"),
         ("dy", "real"),
@@ -260,10 +260,10 @@ def test_records_hold_the_offsets_in_sorted_order(source, capsys, read_back):
 
 
 def test_channel_normalization(source, read_back):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     out = prepare(source, normalization="channel")
-    normalizer = records.read_card(out).normalization
+    normalizer = read_card(out).normalization
     assert normalizer.kind == "channel"
     assert normalizer.mean == pytest.approx((42 / 9, -2 / 9, 0), rel=1e-14)
     std = (np.sqrt(818 / 9 - (42 / 9) ** 2), np.sqrt(150 / 9 - (2 / 9) ** 2), 1)
@@ -273,7 +273,7 @@ def test_channel_normalization(source, read_back):
 
 
 def test_source_digest_is_over_paths_and_contents(source):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     paths = {
         "a01/a01-000/a01-000u-01.xml": TRAIN_LINES["a01-000u-01"],
@@ -282,10 +282,7 @@ def test_source_digest_is_over_paths_and_contents(source):
         "c02/c02-035/c02-035z-01.xml": VALID_LINES["c02-035z-01"],
     }
     text = "".join(f"{p} {hashlib.sha256(t.encode()).hexdigest()}\n" for p, t in paths.items())
-    assert (
-        records.read_card(prepare(source)).source_sha256
-        == hashlib.sha256(text.encode()).hexdigest()
-    )
+    assert read_card(prepare(source)).source_sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
 def break_things(source):
@@ -319,12 +316,12 @@ def test_at_most_five_faults_are_shown(source):
 
 
 def test_skip_bad_leaves_out_and_counts(source, capsys):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     good = prepare(source, "good")
     break_things(source)
     out = prepare(source, skip_bad=True)
-    card = records.read_card(out)
+    card = read_card(out)
     assert card.extra["skipped"] == {
         "b07/b07-113/b07-113-02.xml": "has 1 point, at least 2 are needed",
         "c02/c02-035/c02-035z-02.xml": "has no strokes",
@@ -332,8 +329,8 @@ def test_skip_bad_leaves_out_and_counts(source, capsys):
     }
     assert card.command.endswith("--normalization=vrnn --skip_bad")
     # The files that were used are the same ones.
-    assert card.source_sha256 == records.read_card(good).source_sha256
-    assert card.splits == records.read_card(good).splits
+    assert card.source_sha256 == read_card(good).source_sha256
+    assert card.splits == read_card(good).splits
     printed = capsys.readouterr().out
     assert "skipped d04-081: is listed in valid but has no files" in printed
     assert "skipped 3 entries" in printed
@@ -377,7 +374,7 @@ def test_same_bytes_again_elsewhere_and_with_any_number_of_workers(source, files
 
 @pytest.mark.parametrize("moment", ["parsing", "writing"])
 def test_interrupted_preparation_leaves_nothing(source, monkeypatch, moment, files_of):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import Normalization
 
     kept = files_of(prepare(source, "kept"))
     calls = 0
@@ -393,8 +390,8 @@ def test_interrupted_preparation_leaves_nothing(source, monkeypatch, moment, fil
         original = parse_file
         monkeypatch.setattr(raw_files, "parse_file", interrupt)
     else:
-        original = records.Normalization.normalize
-        monkeypatch.setattr(records.Normalization, "normalize", interrupt)
+        original = Normalization.normalize
+        monkeypatch.setattr(Normalization, "normalize", interrupt)
     before = sorted(os.listdir(source))
     for out in ("kept", "new"):
         calls = 0
@@ -457,7 +454,8 @@ def test_parsing_processes_need_no_tensorflow():
 def test_check_values_of_the_complete_data(tmp_path, capsys):
     if not os.environ.get("STCN_DATA"):
         pytest.skip("STCN_DATA is not set")
-    from stcn_tf.data.batches import records, train_batches
+    from stcn_tf.data.batches import train_batches
+    from stcn_tf.data.card import read_card
 
     with tarfile.open(Path(os.environ["STCN_DATA"], "iamondb", "lineStrokes.tar.xz")) as archive:
         archive.extractall(tmp_path / "raw", filter="data")
@@ -467,7 +465,7 @@ def test_check_values_of_the_complete_data(tmp_path, capsys):
         "check: valid has the 1438 sequences and 884526 steps of the complete data set\n"
         f"wrote {out} (vrnn normalisation)\n"
     )
-    card = records.read_card(out)
+    card = read_card(out)
     train, valid = card.splits["train"], card.splits["valid"]
     assert (train.num_sequences, train.num_steps) == (10_741, 6_750_028)
     assert (valid.num_sequences, valid.num_steps) == (1_438, 884_526)

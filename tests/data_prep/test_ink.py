@@ -301,10 +301,10 @@ def number_of(name):
 
 
 def test_records_hold_the_files_of_each_folder(source, read_back, capsys):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import Modality, read_card
 
     out = prepare(source, split="folders")
-    card = records.read_card(out)
+    card = read_card(out)
     assert list(card.splits) == ["train", "valid", "held_out"]
     numbers = {"train": range(7), "valid": (7, 8), "held_out": (9,)}
     for split, expected in numbers.items():
@@ -315,7 +315,7 @@ def test_records_hold_the_files_of_each_folder(source, read_back, capsys):
             number = number_of(name)
             np.testing.assert_allclose(line, [[number, -5 * number, 1]], atol=1e-5)
     assert card.name == "ink"
-    assert card.modality == records.Modality("handwriting")
+    assert card.modality == Modality("handwriting")
     assert card.features[0].unit == "unit of the source"
     assert card.normalization.mean == pytest.approx((3, -15, 0), rel=1e-14)
     assert card.normalization.std == pytest.approx((2, 10, 1), rel=1e-14)  # of 0 to 6
@@ -328,7 +328,7 @@ def test_records_hold_the_files_of_each_folder(source, read_back, capsys):
 
 def test_random_and_listed_splits(source, read_back):
     from data_prep.raw_files import split_names
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     names = [
         path.relative_to(source).as_posix()
@@ -343,7 +343,7 @@ def test_random_and_listed_splits(source, read_back):
         "test": 1,
     }
     assert {split: list(read_back(out, split)) for split in parts} == parts
-    assert records.read_card(out).command.endswith(
+    assert read_card(out).command.endswith(
         "--normalization=channel --split=random --valid_share=0.3 --test_share=0.1"
     )
 
@@ -354,13 +354,13 @@ def test_random_and_listed_splits(source, read_back):
     out = prepare(source, split=str(lists), normalization="vrnn")
     assert list(read_back(out, "train")) == ["held_out/n9.json", "train/n0.inkml", "train/n1.json"]
     assert list(read_back(out, "valid")) == ["valid/n7.json"]
-    card = records.read_card(out)
+    card = read_card(out)
     assert card.normalization.kind == "vrnn"
     assert card.command.endswith("--normalization=vrnn --split=DIR")
 
 
 def test_npz_is_split_by_its_names(tmp_path, read_back):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     lines = [np.array([[n + 1, n, 0], [n, 5, 1]], "f4") for n in range(6)]
     path = npz_of(
@@ -374,13 +374,13 @@ def test_npz_is_split_by_its_names(tmp_path, read_back):
         np.testing.assert_allclose(line, expected, atol=1e-5)
     assert list(valid) == ["valid/000000"]
     np.testing.assert_allclose(valid["valid/000000"], lines[4], atol=1e-5)
-    assert records.read_card(out).command == (
+    assert read_card(out).command == (
         "python -m data_prep.ink --source=FILE --out=DIR --normalization=channel --split=folders"
     )
 
 
 def test_bad_files_are_named_or_left_out(source, read_back):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     good = prepare(source, "good")
     # Of train and of valid one each.
@@ -400,7 +400,7 @@ def test_bad_files_are_named_or_left_out(source, read_back):
     for split in ("train", "valid"):  # no other one moved
         before = list(read_back(good, split))
         assert list(read_back(out, split)) == [name for name in before if name not in bad]
-    card = records.read_card(out)
+    card = read_card(out)
     assert card.extra["skipped"] == dict.fromkeys(sorted(bad), reason)
     assert card.command.endswith(" --skip_bad")
 

@@ -222,16 +222,16 @@ def test_dynamic_training_images_are_probabilities():
 
 @pytest.mark.parametrize("ending", COMPRESSIONS)
 def test_larochelle_records_hold_the_pixels(tmp_path, ending, pixels_of, capsys):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import Modality, Normalization, read_card
 
     out = prepare(write_amat(tmp_path / "raw", ending), tmp_path / "out")
     for split, pixels in BINARY.items():
         np.testing.assert_array_equal(pixels_of(out, split), flat(pixels))
-    card = records.read_card(out)
+    card = read_card(out)
     assert list(card.splits) == ["train", "valid", "test"]
-    assert card.modality == records.Modality("image", height=3, width=3)
+    assert card.modality == Modality("image", height=3, width=3)
     assert [(f.name, f.kind) for f in card.features] == [("pixel", "binary")]
-    assert card.normalization == records.Normalization("none", (0,), (1,))
+    assert card.normalization == Normalization("none", (0,), (1,))
     assert card.extra == {
         "binarization": "larochelle",
         "mean_pixel": {split: pixels.mean() for split, pixels in BINARY.items()},
@@ -262,7 +262,7 @@ def test_larochelle_records_hold_the_pixels(tmp_path, ending, pixels_of, capsys)
 
 @pytest.mark.parametrize("ending", COMPRESSIONS)
 def test_the_last_training_images_are_valid(tmp_path, ending, pixels_of):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import Modality, read_card
 
     source = write_idx(tmp_path / "raw", ending)
     out = prepare(source, tmp_path / "out", binarization="threshold", num_valid=4)
@@ -270,8 +270,8 @@ def test_the_last_training_images_are_valid(tmp_path, ending, pixels_of):
     np.testing.assert_array_equal(pixels_of(out, "train"), ink["train"][:7])
     np.testing.assert_array_equal(pixels_of(out, "valid"), ink["train"][7:])
     np.testing.assert_array_equal(pixels_of(out, "test"), ink["test"])
-    card = records.read_card(out)
-    assert card.modality == records.Modality("image", height=5, width=3)
+    card = read_card(out)
+    assert card.modality == Modality("image", height=5, width=3)
     assert card.extra == {
         "binarization": "threshold",
         "mean_pixel": {
@@ -287,7 +287,7 @@ def test_the_last_training_images_are_valid(tmp_path, ending, pixels_of):
 
 @pytest.mark.parametrize("binarization", [None, "fixed"])
 def test_fixed_binarization_is_drawn_once(tmp_path, binarization, pixels_of, files_of):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     source = write_idx(tmp_path / "raw")
     out = prepare(source, tmp_path / "out", binarization=binarization, seed=5)
@@ -295,7 +295,7 @@ def test_fixed_binarization_is_drawn_once(tmp_path, binarization, pixels_of, fil
     for split, values in grey.items():
         expected = mnist.binarize(values.astype(np.uint8), "fixed", 5, split)
         np.testing.assert_array_equal(pixels_of(out, split), flat(expected))
-    card = records.read_card(out)
+    card = read_card(out)
     assert card.extra["binarization"] == "fixed"
     assert not any(split.holds_probabilities for split in card.splits.values())
     assert card.command.endswith(" --binarization=fixed --num_valid=3 --seed=5")
@@ -305,7 +305,7 @@ def test_fixed_binarization_is_drawn_once(tmp_path, binarization, pixels_of, fil
 
 
 def test_dynamic_binarization_stores_probabilities_of_train_only(tmp_path, pixels_of, capsys):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     source = write_idx(tmp_path / "raw")
     out = prepare(source, tmp_path / "out", binarization="dynamic", seed=5)
@@ -314,7 +314,7 @@ def test_dynamic_binarization_stores_probabilities_of_train_only(tmp_path, pixel
     fixed = prepare(source, tmp_path / "fixed", binarization="fixed", seed=5)
     for split in ("valid", "test"):
         np.testing.assert_array_equal(pixels_of(out, split), pixels_of(fixed, split))
-    card = records.read_card(out)
+    card = read_card(out)
     assert {name: split.holds_probabilities for name, split in card.splits.items()} == {
         "train": True,
         "valid": False,
@@ -420,7 +420,7 @@ def test_sizes_of_idx_must_agree(tmp_path):
 def test_without_a_source_mnist_is_downloaded(tmp_path, monkeypatch, pixels_of):
     import keras
 
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     labels = np.zeros(11), np.zeros(4)
     grey = {split: pixels.astype(np.uint8) for split, pixels in GREY.items()}
@@ -433,7 +433,7 @@ def test_without_a_source_mnist_is_downloaded(tmp_path, monkeypatch, pixels_of):
     local = prepare(write_idx(tmp_path / "raw"), tmp_path / "local", binarization="dynamic", seed=2)
     for split in ("train", "valid", "test"):
         np.testing.assert_array_equal(pixels_of(out, split), pixels_of(local, split))
-    commands = [records.read_card(folder).command for folder in (out, local)]
+    commands = [read_card(folder).command for folder in (out, local)]
     assert commands == [
         f"python -m data_prep.mnist{source} --out=DIR --binarization=dynamic --num_valid=3 --seed=2"
         for source in ("", " --source=DIR")
@@ -507,9 +507,9 @@ def real_files():
 
 @pytest.mark.data
 def test_check_values_of_larochelles_files(real_files, tmp_path, capsys):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import Modality, read_card
 
-    card = records.read_card(prepare(real_files, tmp_path / "out"))
+    card = read_card(prepare(real_files, tmp_path / "out"))
     counts = {}
     for split, name in mnist.LAROCHELLE_FILES.items():
         # Another reading: the file's characters, counted.
@@ -527,7 +527,7 @@ def test_check_values_of_larochelles_files(real_files, tmp_path, capsys):
     ]
     assert card.extra["mean_pixel"]["train"] == pytest.approx(0.13056, abs=5e-6)
     assert card.extra["binarization"] == "larochelle"
-    assert card.modality == records.Modality("image", height=28, width=28)
+    assert card.modality == Modality("image", height=28, width=28)
 
 
 @pytest.mark.data

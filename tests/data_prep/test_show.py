@@ -11,7 +11,16 @@ import pytest
 from data_prep import show
 from stcn_tf import media
 from stcn_tf.data import records
-from stcn_tf.data.records import DatasetCard, Feature, Modality, Normalization, Shard, Split
+from stcn_tf.data.card import (
+    QUANTILES,
+    DatasetCard,
+    Feature,
+    Modality,
+    Normalization,
+    Shard,
+    Split,
+    read_card,
+)
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
 
@@ -99,7 +108,7 @@ def weather(tmp_path):
 
 
 def page_of(folder, split="train", num=3, seed=0):
-    card = records.read_card(folder)
+    card = read_card(folder)
     found = {name: show.read_some(folder, card, name) for name in card.splits}
     lengths = {name: excerpt.lengths for name, excerpt in found.items()}
     return show.draw_page(card, split, found[split], lengths, num, seed), found[split]
@@ -118,7 +127,7 @@ def texts_of(page):
 
 
 def test_all_of_a_small_split_is_read_in_raw_units(handwriting):
-    excerpt = show.read_some(handwriting, records.read_card(handwriting), "train")
+    excerpt = show.read_some(handwriting, read_card(handwriting), "train")
     assert excerpt.ids == [f"line-{i}" for i in range(7)]
     assert excerpt.lengths.tolist() == list(LENGTHS)
     for i, raw in enumerate(excerpt.raw):
@@ -127,7 +136,7 @@ def test_all_of_a_small_split_is_read_in_raw_units(handwriting):
 
 
 def test_of_a_large_split_an_equal_share_of_files_spread_over_it_is_read(handwriting, monkeypatch):
-    card = records.read_card(handwriting)
+    card = read_card(handwriting)
     monkeypatch.setattr(show, "_MOST_SEQUENCES", 4)  # one of each of four files
     assert show.read_some(handwriting, card, "train").ids == [
         "line-0",
@@ -174,7 +183,7 @@ def test_a_bad_file_is_told_and_leaves_no_picture(handwriting, tmp_path, split):
 def test_records_of_another_number_of_features_are_told(handwriting, tmp_path):
     folder = tmp_path / "records"
     shutil.copytree(handwriting, folder)
-    card = records.read_card(folder)
+    card = read_card(folder)
     other = DatasetCard(
         **{
             **{name: getattr(card, name) for name in DatasetCard.__dataclass_fields__},
@@ -206,7 +215,7 @@ def card_of(features, normalization, splits, **more):
 
 def split_of(num_sequences, num_steps, quantiles, **more):
     shard = Shard("train-00000-of-00001.tfrecord", num_sequences, 1, "")
-    quantiles = dict(zip(records.QUANTILES, quantiles, strict=True))
+    quantiles = dict(zip(QUANTILES, quantiles, strict=True))
     return Split(num_sequences, num_steps, quantiles, (shard,), **more)
 
 
@@ -259,13 +268,13 @@ def test_facts_of_images_and_long_extras():
     assert "names          1,234 entries" in lines
     assert "is whole       yes" in lines
     assert "threshold      0.1235" in lines
-    assert "by class       a (mean 0.5, count 1,000), b (2, none)" in lines
+    assert "by class       a (count 1,000, mean 0.5), b (2, none)" in lines
     (note,) = (line for line in lines if line.startswith("note"))
     assert note.endswith("word...") and len(note) < 200
 
 
 def test_features_that_differ_are_told_apart(handwriting):
-    lines = show.facts(records.read_card(handwriting))
+    lines = show.facts(read_card(handwriting))
     at = lines.index("features       dx: units, mean 3, std 40")
     assert lines[at + 1 : at + 3] == [
         "               dy: units, mean -1, std 20",
@@ -274,7 +283,7 @@ def test_features_that_differ_are_told_apart(handwriting):
 
 
 def test_wrapped_lines_keep_every_word(handwriting):
-    card = records.read_card(handwriting)
+    card = read_card(handwriting)
     card.extra["note"] = "word " * 30
     lines = show.facts(card, 70)
     assert len(lines) > len(show.facts(card))
@@ -337,14 +346,14 @@ def test_the_page_says_how_much_was_read(handwriting, monkeypatch):
 
 def test_the_page_shows_the_facts(handwriting):
     page, _ = page_of(handwriting)
-    facts = show.facts(records.read_card(handwriting), show._TEXT_COLUMNS)
+    facts = show.facts(read_card(handwriting), show._TEXT_COLUMNS)
     assert set(facts) <= set(texts_of(page))
     assert "lines_$x$" in texts_of(page)
     media.figure_to_rgb(page)  # the name is no formula
 
 
 def test_examples_follow_from_the_seed_and_keep_their_order(handwriting):
-    excerpt = show.read_some(handwriting, records.read_card(handwriting), "train")
+    excerpt = show.read_some(handwriting, read_card(handwriting), "train")
     chosen = [show.choose(excerpt, 4, seed).ids for seed in (0, 0, 1, 2)]
     assert chosen[0] == chosen[1]
     assert len(set(map(tuple, chosen))) == 3
@@ -424,7 +433,7 @@ def test_of_other_data_the_first_features_are_drawn(weather):
     page, _ = page_of(weather, num=2)
     assert list(panels_of(page)) == [f"place_{i}" for i in range(6)]
     assert "Histograms: all 3 sequences of train; 6 of 8 features" in texts_of(page)
-    card = records.read_card(weather)
+    card = read_card(weather)
     excerpt = show.read_some(weather, card, "train")
     figure = show._draw_examples(card, excerpt)
     assert len(figure.axes) == 3 * 6
@@ -482,7 +491,7 @@ def test_the_picture_lies_beside_the_records(run, folder, monkeypatch):
     assert sorted(path.name for path in folder.parent.iterdir()) == ["records", "records.png"]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert out.splitlines() == [
-        *show.facts(records.read_card(folder)),
+        *show.facts(read_card(folder)),
         "",
         f"wrote {picture}: examples, and histograms of all 7 sequences of train",
     ]

@@ -75,7 +75,7 @@ def test_form_ids_run_on_beyond_a_thousand():
 
 
 def test_preparation_reads_it(raw, tmp_path):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     iamondb.prepare(
         raw,
@@ -85,7 +85,7 @@ def test_preparation_reads_it(raw, tmp_path):
         skip_bad=False,
         workers=1,
     )
-    card = records.read_card(tmp_path / "out")
+    card = read_card(tmp_path / "out")
     assert card.name == "handwriting"
     assert {name: split.num_sequences for name, split in card.splits.items()} == {
         "train": 18,

@@ -83,7 +83,7 @@ def test_bundled_split_is_that_of_srnn():
 
 
 def test_records_hold_streams_and_utterances(source, capsys, samples_of):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import Modality, read_card
 
     out = prepare(source)
     # 57,100 samples are 7 sequences, of which 6 are kept; 24,999 are 3, of which 2.
@@ -105,12 +105,12 @@ def test_records_hold_streams_and_utterances(source, capsys, samples_of):
     for name, x in test.items():
         np.testing.assert_array_equal(x.ravel(), utterance(name)[: x.size])
 
-    card = records.read_card(out)
+    card = read_card(out)
     samples = whole("train").astype(np.float64) / 32768  # all of them, not only those in sequences
     assert card.normalization.kind == "scalar"
     assert card.normalization.mean == pytest.approx((samples.mean(),) * 200, rel=1e-12)
     assert card.normalization.std == pytest.approx((samples.std(),) * 200, rel=1e-12)
-    assert card.modality == records.Modality("audio", sample_rate_hz=16_000)
+    assert card.modality == Modality("audio", sample_rate_hz=16_000)
     assert [f.name for f in card.features] == [f"sample_{i}" for i in range(200)]
     assert {(f.kind, f.unit) for f in card.features} == {("real", "full scale")}
     assert card.name == "speech"
@@ -212,11 +212,11 @@ def test_faults_are_named(source, capsys):
 
 
 def test_skip_bad_leaves_out_and_counts(source, capsys):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     break_things(source)
     out = prepare(source, skip_bad=True, sequences_multiple=1)
-    card = records.read_card(out)
+    card = read_card(out)
     assert card.extra["skipped"] == {
         LISTS["valid"][1]: "is listed but does not exist",
         LISTS["train"][2]: "has a sample rate of 8000 Hz; accepted: 16000",

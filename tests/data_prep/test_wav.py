@@ -58,7 +58,7 @@ def samples_of(read_back):
 
 
 def test_a_file_is_a_sequence_of_frames(source, capsys, samples_of):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import Modality, read_card
 
     out = prepare(source)
     shapes = {"train": {"train/a/1.wav": 3, "train/b.flac": 8}, "valid": {"valid/c.WAV": 2}}
@@ -69,12 +69,12 @@ def test_a_file_is_a_sequence_of_frames(source, capsys, samples_of):
             samples = noise(name, LENGTHS[name])[: x.size]
             np.testing.assert_array_equal(x, samples.reshape(-1, FRAME))
 
-    card = records.read_card(out)
+    card = read_card(out)
     train = [noise(name, LENGTHS[name]) for name in shapes["train"]]
     train = np.concatenate(train).astype(np.float64) / 32768
     assert card.normalization.mean == pytest.approx((train.mean(),) * FRAME, rel=1e-12)
     assert card.normalization.std == pytest.approx((train.std(),) * FRAME, rel=1e-12)
-    assert card.modality == records.Modality("audio", sample_rate_hz=8000)
+    assert card.modality == Modality("audio", sample_rate_hz=8000)
     assert card.name == "wav"
     assert card.extra["files"] == {"train": 2, "valid": 1, "test": 1}
     assert card.command == (
@@ -114,7 +114,7 @@ def test_listed_files_alone_are_read(source, samples_of):
 
 
 def test_rates_must_agree_or_are_converted(source, samples_of):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     put(source / "raw" / "valid" / "c.WAV", noise("valid/c.WAV", 500), 11_025)
     with pytest.raises(UserError) as error:
@@ -124,7 +124,7 @@ def test_rates_must_agree_or_are_converted(source, samples_of):
         "11025 Hz; --sample_rate_hz=RATE resamples"
     )
     out = prepare(source, sample_rate_hz=16_000)
-    assert records.read_card(out).modality.sample_rate_hz == 16_000
+    assert read_card(out).modality.sample_rate_hz == 16_000
     assert len(samples_of(out, "train")["train/b.flac"]) == 500 // FRAME
     assert len(samples_of(out, "valid")["valid/c.WAV"]) == int(500 * 16_000 / 11_025) // FRAME
     with pytest.raises(UserError, match="--sample_rate_hz=999: accepted: 0, or 1000 to 384000"):
@@ -142,7 +142,7 @@ def test_channels_are_mixed_where_asked_for(source, samples_of):
 
 
 def test_skip_bad_does_not_move_others_between_splits(source, capsys, samples_of):
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     for number in range(20):
         put(source / "raw" / f"{number}.wav", noise(str(number), 99))
@@ -155,7 +155,7 @@ def test_skip_bad_does_not_move_others_between_splits(source, capsys, samples_of
     out = prepare(source, split="random", valid_share=0.3, skip_bad=True)
     expected["valid"].remove(bad)
     assert {split: list(samples_of(out, split)) for split in expected} == expected
-    card = records.read_card(out)
+    card = read_card(out)
     assert card.extra["skipped"] == {bad: "has 29 samples, at least 30 are needed"}
     assert f"skipped {bad}: has 29 samples" in capsys.readouterr().out
 
@@ -220,7 +220,7 @@ def test_decoding_processes_need_no_tensorflow(name):
 def test_spoken_digits(tmp_path, capsys, samples_of):
     if not os.environ.get("STCN_DATA"):
         pytest.skip("STCN_DATA is not set")
-    from stcn_tf.data import records
+    from stcn_tf.data.card import read_card
 
     with tarfile.open(Path(os.environ["STCN_DATA"], "fsdd", "recordings.tar.xz")) as archive:
         members = [m for m in archive.getmembers() if m.name.endswith(("_7.wav", "_8.wav"))]
@@ -233,7 +233,7 @@ def test_spoken_digits(tmp_path, capsys, samples_of):
             content = file.readframes(file.getnframes())
         samples[path.relative_to(tmp_path / "raw").as_posix()] = np.frombuffer(content, "<i2")
     assert len(samples) == 2 * 10 * 6
-    card = records.read_card(out)
+    card = read_card(out)
     counts = {split: card.splits[split].num_sequences for split in ("train", "valid", "test")}
     assert counts == {"train": 84, "valid": 24, "test": 12}
     for split in counts:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from stcn_tf import noise
 from stcn_tf.bounds import filter_particles, score_samples
 from stcn_tf.data.batches import eval_batches
-from stcn_tf.data.records import Feature, Modality, Normalization, read_card
+from stcn_tf.data.card import Feature, Modality, Normalization, read_card
 from stcn_tf.inference import table
 from stcn_tf.inference.evaluation import ACTIVE_UNIT_NATS, Evaluation, Evaluator
 from stcn_tf.models import build_model
@@ -306,3 +306,29 @@ def test_report_of_one_sequence_is_json(tmp_path, tiny_records, model):
     table.write(content, tmp_path / "evaluation.json")
     stored = json.loads((tmp_path / "evaluation.json").read_text())
     assert stored["terms"]["elbo"]["per_sequence_standard_error"] is None
+
+
+def test_no_value_is_waited_for_before_all_batches_are_scored(model, tiny_records):
+    """Else a device would stand still while the next batch is read."""
+    events = []
+
+    class Pending:
+        def __init__(self, tensor):
+            self._tensor = tensor
+
+        def numpy(self):
+            events.append("waited")
+            return self._tensor.numpy()
+
+    evaluator = Evaluator(model)
+    score = evaluator._score
+
+    def spy(*batch):
+        events.append("scored")
+        return tf.nest.map_structure(Pending, score(*batch))
+
+    evaluator._score = spy
+    evaluation = evaluator(eval_batches(tiny_records, split="valid", batch_size=2))
+    assert len(evaluation.elbo) == 7
+    assert events[:4] == ["scored"] * 4
+    assert set(events[4:]) == {"waited"}

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf import noise
-from stcn_tf.data.records import Normalization
+from stcn_tf.data.card import Normalization
 from stcn_tf.inference import generation
 from stcn_tf.inference.generation import generate_raw
 from stcn_tf.layers.observation import Observation

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf import export, flags
-from stcn_tf.data.records import Feature, Modality, Normalization, read_card
+from stcn_tf.data.card import Feature, Modality, Normalization, read_card
 from stcn_tf.inference import saved_model
 from stcn_tf.inference.generation import generate_raw
 from stcn_tf.layers.observation import Observation

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stcn_tf import media
-from stcn_tf.data.records import Feature, Normalization, read_card
+from stcn_tf.data.card import Feature, Normalization, read_card
 
 NUM, HEIGHT, WIDTH = 7, 3, 5
 

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from stcn_tf import media
-from stcn_tf.data.records import read_card
+from stcn_tf.data.card import read_card
 from stcn_tf.media.audio import Audio
 from stcn_tf.media.handwriting import Handwriting
 from stcn_tf.media.images import Images

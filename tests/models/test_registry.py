@@ -4,7 +4,7 @@ import inspect
 import keras
 import pytest
 
-from stcn_tf.data.records import read_card
+from stcn_tf.data.card import read_card
 from stcn_tf.layers import Observation, WavenetBlock
 from stcn_tf.models import STCN, Wavenet
 from stcn_tf.models.registry import (

@@ -18,7 +18,7 @@ from stcn_tf import flags as stcn_flags
 from stcn_tf import import_tf1
 from stcn_tf.config import Config, RunSettings, TrainingSettings
 from stcn_tf.data.batches import train_batches
-from stcn_tf.data.records import Feature, Modality, Normalization, read_card
+from stcn_tf.data.card import Feature, Modality, Normalization, read_card
 from stcn_tf.released.configuration import read_configuration
 from stcn_tf.released.importing import import_run, released_name
 from stcn_tf.runs import RunDirectory, load_run

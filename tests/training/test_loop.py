@@ -9,7 +9,8 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stcn_tf.data.batches import eval_batches
-from stcn_tf.data.records import Modality, read_card, write_dataset
+from stcn_tf.data.card import Modality, read_card
+from stcn_tf.data.records import write_dataset
 from stcn_tf.inference.evaluation import Evaluator
 from stcn_tf.runs import RunDirectory, load_run
 from stcn_tf.support.errors import UserError

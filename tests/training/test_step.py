@@ -8,7 +8,7 @@ import tensorflow as tf
 from stcn_tf import noise
 from stcn_tf.bounds import sum_over_time
 from stcn_tf.data.batches import Batch, train_batches
-from stcn_tf.data.records import read_card
+from stcn_tf.data.card import read_card
 from stcn_tf.models import build_model
 from stcn_tf.seeds import Stream
 from stcn_tf.training import schedules
