@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from stcn_tf.layers.base import SequenceLayer, State, at_ends
 
-_PRODUCT = "btc,cf->btf"  # of one matrix for all steps; tf.matmul would have slower gradients
+# Of one matrix for all steps; tf.matmul would have slower gradients.
+_PRODUCT, _PRODUCT_TRANSPOSED = "btc,cf->btf", "btf,cf->btc"
 
 
 class CausalConv(SequenceLayer):
@@ -139,11 +140,11 @@ def _products_of_taps(
         For each kernel [batch, steps, filters].
     """
     num_taps, channels, _ = kernels[0].shape
+    memory = (num_taps - 1) * dilation
 
     def side_by_side(state, inputs):
-        steps = tf.shape(inputs)[1]
         window = tf.concat([state, inputs], axis=1)
-        taps = [window[:, i * dilation : i * dilation + steps] for i in range(num_taps - 1)]
+        taps = [window[:, i * dilation : i * dilation - memory] for i in range(num_taps - 1)]
         return tf.concat([*taps, inputs], axis=-1)  # [batch, steps, taps * channels]
 
     # The gradient is the ordinary one. It is written out for two reasons: the taps, twice the size
@@ -161,31 +162,26 @@ def _products_of_taps(
             to_matrices = [tf.matmul(again, part, transpose_a=True) for part in flat]
             to_taps = tf.add_n(
                 [
-                    tf.matmul(part, matrix, transpose_b=True)
-                    for part, matrix in zip(flat, matrices, strict=True)
+                    tf.einsum(_PRODUCT_TRANSPOSED, part, matrix)
+                    for part, matrix in zip(upstream, matrices, strict=True)
                 ]
             )
-            to_taps = tf.ensure_shape(tf.reshape(to_taps, tf.shape(taps)), taps.shape)
-            return *_to_sources(to_taps, state, num_taps, dilation), *to_matrices
+            return *_to_sources(to_taps, num_taps, dilation), *to_matrices
 
         return [tf.einsum(_PRODUCT, taps, matrix) for matrix in matrices], gradient
 
     return multiply(state, inputs, *(tf.reshape(k, [-1, k.shape[-1]]) for k in kernels))
 
 
-def _to_sources(
-    to_taps: tf.Tensor, state: tf.Tensor, num_taps: int, dilation: int
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _to_sources(to_taps: tf.Tensor, num_taps: int, dilation: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The gradient of taps [batch, steps, taps * channels], for the state and for the inputs."""
-    steps, channels = tf.shape(to_taps)[1], to_taps.shape[-1] // num_taps
-    to_inputs = to_taps[..., (num_taps - 1) * channels :]
-    to_state = tf.zeros_like(state)
-    for i in range(num_taps - 1):
-        of_tap = to_taps[..., i * channels : (i + 1) * channels]
-        # Of this tap the first `age` steps read the state, the others the inputs.
-        age = (num_taps - 1 - i) * dilation
-        num_from_state = tf.minimum(age, steps)
-        to_inputs += tf.pad(of_tap[:, age:], [[0, 0], [0, num_from_state], [0, 0]])
-        padding = [[0, 0], [i * dilation, age - num_from_state], [0, 0]]
-        to_state += tf.pad(of_tap[:, :age], padding)
-    return to_state, to_inputs
+    channels, memory = to_taps.shape[-1] // num_taps, (num_taps - 1) * dilation
+    *older, newest = (to_taps[..., i * channels : (i + 1) * channels] for i in range(num_taps))
+    # Of state and inputs together, as `side_by_side` reads them.
+    to_window = tf.add_n(
+        [
+            tf.pad(to_tap, [[0, 0], [i * dilation, memory - i * dilation], [0, 0]])
+            for i, to_tap in enumerate(older)
+        ]
+    )
+    return to_window[:, :memory], newest + to_window[:, memory:]

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf import noise
+from stcn_tf.data.batches import Batch
 from stcn_tf.data.card import Normalization
 from stcn_tf.inference import generation
 from stcn_tf.inference.generation import generate_raw
@@ -319,3 +320,16 @@ def test_a_reconstruction_sees_its_own_step_and_nothing_later(model, beginning):
     other = model.reconstruction(model(changed), changed).numpy()
     np.testing.assert_array_equal(rebuilt[:, :2], other[:, :2])
     assert (rebuilt[:, 2, :2] != other[:, 2, :2]).any(axis=-1).all()
+
+
+def test_one_pass_scores_and_reconstructs(model, beginning, monkeypatch):
+    calls = []
+    original = type(model).observe
+    monkeypatch.setattr(
+        type(model), "observe", lambda *args, **how: calls.append(1) or original(*args, **how)
+    )
+    batch = Batch(tf.constant(beginning), tf.fill([len(beginning)], beginning.shape[1]))
+    normalization = Normalization("none", (0.0,) * 3, (1.0,) * 3)
+    rebuilt = generation.reconstruct_raw(model, normalization, [batch, batch], (1, 2))
+    assert len(rebuilt.elbo) == 2 * len(beginning)
+    assert calls == [1]  # traced once, for both batches
