@@ -231,7 +231,7 @@ def define_sample() -> None:
         1.0,
         "of real-valued features (dx, dy, samples of audio): divides the mixture's logits and "
         "multiplies its sigmas, so that below 1 is neater and above is wilder; 0: the mean of the "
-        "most probable component",
+        "heaviest component",
         lower_bound=0.0,
     )
     flags.DEFINE_float(
@@ -367,8 +367,8 @@ def _define_jit_compile() -> None:
         "jit_compile",
         False,
         "compile the generation with XLA: each step is several times faster, after a compilation "
-        "for each new number and length, which pays for thousands of steps or repeated use; other "
-        "random numbers for one seed",
+        "for each new number and length, which pays for thousands of steps or repeated use; the "
+        "same random numbers",
     )
 
 

@@ -685,7 +685,8 @@ def check_update(case):
 
 def check_dtypes(case, rounded):
     """Weights, distributions and terms are in float32, whatever convolutions compute in."""
-    assert {v.dtype for v in (*case.model.variables, *rounded.variables)} == {"float32"}
+    weights = (*case.model.trainable_variables, *rounded.trainable_variables)
+    assert {v.dtype for v in weights} == {"float32"}
     exact, _ = case.block(case.x, LENGTHS, temperature=0.0)
     start = rounded.start(BATCH)
     encoded = rounded.encode(tf.constant(case.x), tf.constant(LENGTHS), start)

@@ -24,7 +24,7 @@ class Sampler(tf.Module):
         length: int32 scalar, steps of each.
         seed: int32 [2]; the same seed gives the same samples.
         temperature: float32 scalar, of the real-valued features: divides the logits of the mixture
-            and multiplies the sigmas; 0: the mean of the most probable component. Latents and
+            and multiplies the sigmas; 0: the mean of the heaviest component. Latents and
             binary features are drawn from the model's own probabilities.
         Returns float32 [num, length, features], raw units.
 
