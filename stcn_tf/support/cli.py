@@ -97,7 +97,8 @@ def run(
         # Its class is TensorFlow's, which this module does not import.
         if type(error).__name__ != "DataLossError":
             raise
-        reason = str(error).splitlines()[0]
+        # Without the names of operations around it.
+        reason = re.sub(r"{{.*?}}|\[Op:.*", "", str(error).splitlines()[0]).strip()
         fail(
             f"damaged data ({reason}); `python -m data_prep.show RECORDS --verify` names the file "
             "of records"

@@ -48,10 +48,10 @@ class Progress(Hook):
 
     def finished_already(self, step: int) -> None:
         """There is nothing to do."""
-        self._report(
-            f"{self._run.path}: finished already, after {step:,} updates; {self._best}; a larger "
-            "--max_steps or --max_epochs extends it"
-        )
+        line = f"{self._run.path}: finished already, after {step:,} updates; {self._best}"
+        if not self._early_stopping.stops:
+            line += "; a larger --max_steps or --max_epochs extends it"
+        self._report(line)
 
     def started(self, step: int, last_step: int) -> None:
         """See `Hook.started`."""

@@ -113,7 +113,9 @@ def test_show_hashes_when_asked_and_names_the_file(dataset, hashed, capsys):
 
 def test_a_damaged_record_is_told_in_one_line(monkeypatch, capsys, parse_flags):
     def main():
-        raise tf.errors.DataLossError(None, None, "corrupted record at 12\nand more")
+        raise tf.errors.DataLossError(
+            None, None, "{{node a}} corrupted record at 12 [Op:b]\nand more"
+        )
 
     monkeypatch.setattr("sys.argv", ["test"])
     with pytest.raises(SystemExit) as caught:
