@@ -94,7 +94,7 @@ def score_samples(
     encoded = model.encode(x, lengths, start)
     if not model.latent_sizes:
         num_samples = at_once = 1
-    inputs = _repeated((Encoded(encoded.steps, encoded.state), x, lengths, start), at_once)
+    inputs = _repeated((encoded, x, lengths, start), at_once)
 
     def score(index) -> tuple[tuple, tf.Tensor]:
         """Sums of `at_once` draws, and of their weights the logarithm: [batch, steps or 1]."""
