@@ -79,14 +79,8 @@ def train_batches(
         UserError: an argument out of range, or files that are not as the card says.
     """
     _check_positive(batch_size=batch_size, window=window, pad_to_multiple=pad_to_multiple)
-    if max_length < 0:
-        raise UserError(f"max_length must be 0 (whole sequences) or more, got {max_length}")
     card = read_card(directory)
-    if max_length and card.modality.kind == "image":
-        raise UserError(
-            f"--max_length={max_length}: {directory} holds images, of which a piece is none; "
-            "accepted: 0, whole images"
-        )
+    _check_max_length(max_length, card, directory)
     paths = records.verify(directory, split)
     if not batches_per_epoch(card, batch_size, split):
         raise UserError(
@@ -260,6 +254,16 @@ def _finish(dataset: tf.data.Dataset, decode: Callable[..., Batch]) -> tf.data.D
     # Several workers share the stream batch by batch; by file would change what a window holds.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _check_max_length(max_length: int, card: DatasetCard, directory: str | os.PathLike) -> None:
+    if max_length < 0:
+        raise UserError(f"max_length must be 0 (whole sequences) or more, got {max_length}")
+    if max_length and card.modality.kind == "image":
+        raise UserError(
+            f"--max_length={max_length}: {directory} holds images, of which a piece is none; "
+            "accepted: 0, whole images"
+        )
 
 
 def _check_positive(**values: int) -> None:
