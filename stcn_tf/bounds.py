@@ -26,8 +26,6 @@ from stcn_tf.noise import Seed
 from stcn_tf.seeds import Stream
 from stcn_tf.support.errors import UserError
 
-BOUNDS = ("elbo", "iwae", "fivo")
-
 
 class SequenceTerms(NamedTuple):
     """`Terms` summed over the steps of each sequence; nats."""
@@ -211,7 +209,7 @@ def check(bound: str, model: SequenceModel, where: str) -> None:
     """Checks that a bound makes sense for a model.
 
     Args:
-        bound: one of `BOUNDS`.
+        bound: "elbo", "iwae" or "fivo".
         model: whose.
         where: the flag that asked for it, for the message.
 
@@ -234,7 +232,7 @@ def score(
     num_samples: int,
     **options,
 ) -> Scored:
-    """Scores sequences for one of `BOUNDS`: what training and evaluation share.
+    """Scores sequences for one of the bounds: what training and evaluation share.
 
     Args:
         bound: "elbo", "iwae" or "fivo".

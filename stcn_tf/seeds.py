@@ -30,3 +30,6 @@ class Stream(enum.IntEnum):
     LATENTS = 16
     OBSERVATION = 17
     RESAMPLING = 18
+    # Within one draw of an observation.
+    REAL_VALUES = 32
+    DISCRETE_VALUES = 33

@@ -36,7 +36,7 @@ class Evaluation:
         """[sequences]: what decides early stopping and the best weights.
 
         Args:
-            objective: that is trained, one of `bounds.BOUNDS`; as asked of the `Evaluator`.
+            objective: that is trained, "elbo", "iwae" or "fivo"; as asked of the `Evaluator`.
             select: "bound": a valid lower bound; "objective": what is trained, with KL weight 1.
         """
         if objective == "elbo":

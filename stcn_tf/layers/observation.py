@@ -9,6 +9,7 @@ from stcn_tf import noise
 from stcn_tf.layers.base import SequenceLayer, State
 from stcn_tf.layers.causal_conv import CausalConv
 from stcn_tf.noise import Seed
+from stcn_tf.seeds import Stream
 
 tfd = tfp.distributions
 
@@ -140,7 +141,9 @@ class Observation(SequenceLayer):
         Returns:
             [batch, time, real + binary features] float32.
         """
-        real_seed, discrete_seed = (noise.fold_in(seed, part) for part in range(2))
+        real_seed, discrete_seed = (
+            noise.fold_in(seed, stream) for stream in (Stream.REAL_VALUES, Stream.DISCRETE_VALUES)
+        )
         num_logits = self.num_binary + (self.num_components if self.num_real else 0)
         uniform = noise.uniform(discrete_seed, steps, num_logits)
         parts = []

@@ -90,10 +90,6 @@ class TensorBoard(Hook):
                 tf.summary.scalar(f"active_units/layer_{layer}", active)
         self._valid.flush()
 
-    def ended(self, step: int, finished: bool) -> None:
-        """See `Hook.ended`."""
-        self.flush()
-
     def pictures(self, step: int, samples: Sequence[np.ndarray], rebuilt: Reconstructions) -> None:
         """Generated sequences, and others beside their reconstructions; audio to be heard, too.
 
