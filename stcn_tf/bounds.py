@@ -20,11 +20,15 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from stcn_tf import noise
-from stcn_tf.models.base import Encoded, SequenceModel, Terms
-from stcn_tf.noise import Seed
+from stcn_tf import noise, recompute
+from stcn_tf.models.base import Encoded, SequenceModel, State, Terms, repeated
+from stcn_tf.noise import Places, Seed
 from stcn_tf.seeds import Stream
 from stcn_tf.support.errors import UserError
+
+# Steps of all sequences and draws that are scored together where memory need not hold them for a
+# gradient. Of fewer the overhead is felt; with more, what a layer makes falls out of the caches.
+STEPS_AT_ONCE = 2**14
 
 
 class SequenceTerms(NamedTuple):
@@ -68,11 +72,13 @@ def score_samples(
     seed: Seed,
     num_samples: int,
     kl_weight: tf.Tensor | float = 1.0,
-    at_once: int = 1,
+    at_once: int | None = None,
+    recompute_every: int = 0,
 ) -> Scored:
     """Scores sequences with several draws of the latents.
 
-    What does not depend on the latents is computed once.
+    What does not depend on the latents is computed once. The draws are the same however many of
+    them are made together: that of number k of the sequence in row r is that of the row r * K + k.
 
     Args:
         model: built.
@@ -81,22 +87,41 @@ def score_samples(
         seed: of the latent noise.
         num_samples: K, the number of draws; without latents one pass is all there is to do.
         kl_weight: of the latents' part of the log weights, for training; 1: those of a bound.
-        at_once: draws that are made together, a divisor of K. All of them, to differentiate; 1: one
-            after the other, so that memory does not grow with their number.
+        at_once: draws that are made together, a divisor of K. All of them, to differentiate; None:
+            as many as `STEPS_AT_ONCE` allows, so that memory does not grow with their number.
+        recompute_every: see `recompute.observe`; with all draws together only.
 
     Returns:
         Scored; its `bound` is the importance-weighted one.
     """
     x, lengths = tf.convert_to_tensor(x, tf.float32), tf.convert_to_tensor(lengths, tf.int32)
     start = model.start(tf.shape(x)[0])
-    encoded = model.encode(x, lengths, start)
     if not model.latent_sizes:
         num_samples = at_once = 1
-    inputs = _repeated((encoded, x, lengths, start), at_once)
+    if at_once is None and num_samples == 1:
+        at_once = 1
+    if at_once is None:
+        divisors = tf.constant([n for n in range(1, num_samples + 1) if num_samples % n == 0])
+        fits = divisors * tf.size(x[..., 0]) <= STEPS_AT_ONCE
+        at_once = tf.reduce_max(tf.where(fits, divisors, 1))
+    if recompute_every:
+        copies = _drawn_anew(repeated(start, at_once), at_once, num_samples, 0)
+
+        def observe(_) -> Terms:
+            return recompute.observe(
+                model, x, lengths, start, copies, at_once, seed, recompute_every
+            )
+
+    else:
+        inputs = repeated((model.encode(x, lengths, start), x, lengths, start), at_once)
+
+        def observe(index) -> Terms:
+            copies = _drawn_anew(inputs[-1], at_once, num_samples, index * at_once)
+            return model.observe(*inputs[:-1], copies, seed)[0]
 
     def score(index) -> tuple[tuple, tf.Tensor]:
         """Sums of `at_once` draws, and of their weights the logarithm: [batch, steps or 1]."""
-        terms, _ = model.observe(*inputs, noise.fold_in(seed, index))
+        terms = observe(index)
         log_weight = _tempered(terms, kl_weight)
         if model.do_latents_reach_across_steps:
             log_weight = tf.reduce_sum(log_weight, axis=1, keepdims=True)
@@ -112,7 +137,7 @@ def score_samples(
         return index + 1, tf.nest.map_structure(tf.add, sums, more), log_sum
 
     sums, log_sum = score(tf.constant(0))
-    if num_samples > at_once:
+    if isinstance(at_once, tf.Tensor) or at_once < num_samples:
         passes = num_samples // at_once
         _, sums, log_sum = tf.while_loop(
             lambda index, *_: index < passes,
@@ -159,20 +184,27 @@ def filter_particles(
     batch, time = tf.unstack(tf.shape(x)[:2])
     encoded = model.encode(x, lengths, model.start(batch))
     count = float(num_particles)
-    rows = tf.range(batch)[:, tf.newaxis] * num_particles  # the first particle of each sequence
+    first = tf.range(batch)[:, tf.newaxis] * num_particles  # particle of each sequence
+    start = _drawn_anew(
+        repeated(model.start(batch), num_particles), num_particles, num_particles, 0
+    )
     uniform = noise.uniform(
-        noise.fold_in(seed, Stream.RESAMPLING), tf.tile(tf.range(time)[tf.newaxis], [batch, 1]), 1
+        noise.fold_in(seed, Stream.RESAMPLING),
+        Places(tf.range(batch), tf.tile(tf.range(time)[tf.newaxis], [batch, 1])),
+        1,
     )[..., 0]
 
     def body(t, state, log_weights, total, sums):
         steps, frame = tf.nest.map_structure(lambda v: _at(v, t), (encoded.steps, x))
         ones = tf.clip_by_value(lengths - t, 0, 1)
-        inputs = _repeated((Encoded(steps, encoded.state), frame, ones), num_particles)
+        inputs = repeated((Encoded(steps, encoded.state), frame, ones), num_particles)
         terms, state = model.observe(*inputs, state, seed)
         log_weights += tf.reshape(_tempered(terms, kl_weight), [-1, num_particles])
         log_sum, log_weights, ancestors = _weighed(log_weights, _at(uniform, t))
-        chosen = tf.reshape(rows + ancestors, [-1])
+        chosen = tf.reshape(first + ancestors, [-1])
+        # A particle takes over its ancestor's past, but not its noise.
         state = tf.nest.map_structure(lambda s: tf.gather(s, chosen), state)
+        state = state._replace(row=start.row)
         mean = tf.nest.map_structure(
             lambda v: tf.reduce_mean(_by_draw(v, num_particles), axis=1), sum_over_time(terms)
         )
@@ -181,9 +213,9 @@ def filter_particles(
         return t + 1, state, log_weights, total + log_sum, sums
 
     layers = len(model.latent_sizes)
-    start = (
+    begin = (
         tf.constant(0),
-        _repeated(model.start(batch), num_particles),
+        start,
         tf.fill([batch, num_particles], -tf.math.log(count)),
         tf.zeros([batch]),
         (
@@ -194,10 +226,10 @@ def filter_particles(
     _, _, _, bound, (mean, kl_of_units) = tf.while_loop(
         lambda t, *_: t < time,
         body,
-        start,
+        begin,
         # Where sizes are known when this is traced, not all operations of the body keep them.
         shape_invariants=tf.nest.map_structure(
-            lambda v: tf.TensorShape([None] * len(v.shape[:2])).concatenate(v.shape[2:]), start
+            lambda v: tf.TensorShape([None] * len(v.shape[:2])).concatenate(v.shape[2:]), begin
         ),
         maximum_iterations=time,
         parallel_iterations=1,
@@ -252,11 +284,19 @@ def _tempered(terms: Terms, kl_weight: tf.Tensor | float) -> tf.Tensor:
     return terms.log_likelihood + kl_weight * (terms.log_weight - terms.log_likelihood)
 
 
-def _repeated(values: Any, count: int) -> Any:
-    """[batch, ...] -> [batch * count, ...], the copies of a row adjacent."""
-    if count == 1:
-        return values
-    return tf.nest.map_structure(lambda v: tf.repeat(v, count, axis=0), values)
+def _drawn_anew(copies: State, at_once: tf.Tensor | int, num_samples: int, first: Any) -> State:
+    """Gives the copies of each sequence noise of their own.
+
+    Args:
+        copies: [batch * at_once, ...], of `repeated`.
+        at_once: of each sequence.
+        num_samples: draws of each sequence in all.
+        first: the number of the first copy among them.
+    """
+    if num_samples == 1:
+        return copies
+    number = first + tf.range(tf.size(copies.row)) % at_once
+    return copies._replace(row=copies.row * num_samples + number)
 
 
 def _at(values: tf.Tensor, t: tf.Tensor) -> tf.Tensor:

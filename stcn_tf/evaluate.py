@@ -10,7 +10,6 @@ importance-weighted bound.
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +27,6 @@ _OVERRIDES = ("posterior_draws", "posterior_scale", "released_floors")
 def main() -> None:
     """Scores the split, prints the table, writes evaluation.json."""
     args = flags.FLAGS
-
-    from tqdm import tqdm
 
     from stcn_tf.data.batches import eval_batches
     from stcn_tf.data.card import read_card
@@ -53,12 +50,7 @@ def main() -> None:
     num_samples = args.num_samples or (1 if is_elbo_alone else 16)
     evaluator = Evaluator(model, bound=args.bound, num_samples=num_samples)
     total = card.splits[args.split].num_sequences
-    with tqdm(
-        total=min(args.limit, total) if args.limit else total,
-        unit=" sequences",
-        disable=not sys.stderr.isatty(),
-        leave=False,
-    ) as bar:
+    with cli.progress_bar(min(args.limit, total) if args.limit else total, " sequences") as bar:
         evaluation = evaluator(batches, args.seed, progress=lambda done: bar.update(done - bar.n))
     content = table.summary(evaluation, model, card, _about(run, trained, args))
     print(table.table(content))

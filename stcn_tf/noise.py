@@ -8,6 +8,8 @@ own coordinates alone: the counter-based generator Threefry 2x32 with 20 rounds 
 every device, compiled or not.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
@@ -15,6 +17,14 @@ from stcn_tf.seeds import Stream
 
 # Any two integers; a tensor [2] int32 inside tf.function.
 Seed = tuple[int, int] | tf.Tensor
+
+
+class Places(NamedTuple):
+    """What numbers belong to: the steps of some sequences."""
+
+    rows: tf.Tensor  # [batch] int32, a number for each sequence that tells it from all others
+    steps: tf.Tensor  # [batch, time] int32, the number of each step in its own sequence
+
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
@@ -45,19 +55,19 @@ def stream_of(seed: int, stream: Stream) -> tf.Tensor:
     return fold_in((seed, 0), stream)
 
 
-def standard_normal(seed: Seed, steps: tf.Tensor, units: int) -> tf.Tensor:
+def standard_normal(seed: Seed, places: Places, units: int) -> tf.Tensor:
     """Independent standard normal numbers (Box and Muller).
 
     Args:
         seed: [2] int32.
-        steps: [batch, time] int32, the number of each step in its own sequence.
+        places: of `batch` sequences and `time` steps of each.
         units: numbers for each step.
 
     Returns:
-        [batch, time, units] float32; that of row b, step number s and unit u depends on the seed,
-        b, s and u (and on `units`), and on nothing else.
+        [batch, time, units] float32; that of row number r, step number s and unit u depends on the
+        seed, r, s and u (and on `units`), and on nothing else.
     """
-    first, second = _words(seed, steps, (units + 1) // 2)
+    first, second = _words(seed, places, (units + 1) // 2)
     # 31 bits, so that the tail reaches 6.6 standard deviations; never log(0).
     uniform = (_to_float(first, 1) + 0.5) * np.float32(2.0**-31)
     radius = tf.sqrt(-2.0 * tf.math.log(uniform))
@@ -65,9 +75,9 @@ def standard_normal(seed: Seed, steps: tf.Tensor, units: int) -> tf.Tensor:
     return tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=-1)[..., :units]
 
 
-def uniform(seed: Seed, steps: tf.Tensor, units: int) -> tf.Tensor:
+def uniform(seed: Seed, places: Places, units: int) -> tf.Tensor:
     """Independent uniform numbers, as `standard_normal`; neither 0 nor 1 is among them."""
-    words = tf.concat(_words(seed, steps, (units + 1) // 2), axis=-1)
+    words = tf.concat(_words(seed, places, (units + 1) // 2), axis=-1)
     return _unit_interval(words)[..., :units]
 
 
@@ -82,11 +92,11 @@ def _to_float(words: tf.Tensor, shift: int) -> tf.Tensor:
     return tf.cast(tf.bitcast(upper, tf.int32), tf.float32)
 
 
-def _words(seed: Seed, steps: tf.Tensor, pairs: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _words(seed: Seed, places: Places, pairs: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Two random words for each pair of numbers, [batch, time, pairs] uint32 each."""
-    steps = tf.convert_to_tensor(steps, tf.int32)
+    rows, steps = (tf.convert_to_tensor(part, tf.int32) for part in places)
     batch, time = tf.unstack(tf.shape(steps))
-    rows = tf.range(batch)[:, tf.newaxis] * pairs + tf.range(pairs)  # [batch, pairs]
+    rows = rows[:, tf.newaxis] * pairs + tf.range(pairs)  # [batch, pairs]
     shape = [batch, time, pairs]
     counters = (
         tf.broadcast_to(steps[:, :, tf.newaxis], shape),

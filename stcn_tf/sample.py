@@ -24,7 +24,7 @@ def main() -> None:
     import numpy as np
 
     from stcn_tf.data.sequences import write_sequences
-    from stcn_tf.inference.generation import generate_raw
+    from stcn_tf.inference.generation import Generator, Temperatures, chunked, generate_raw
     from stcn_tf.media.page import medium_of, write_page
     from stcn_tf.runs import RunDirectory
     from stcn_tf.support.files import make_folder
@@ -36,20 +36,27 @@ def main() -> None:
     length = medium.steps_to_generate(args.length, given)
     model = run.load_model(args.checkpoint)
     out = make_folder(args.out)
-    sequences = generate_raw(
-        model,
-        run.card.normalization,
-        beginnings,
-        length,
-        (args.seed, 0),
-        args.temperature,
-        args.latent_temperature,
-        0.0 if args.binary_threshold else 1.0,
-        args.jit_compile,
-    )
-    how = "checkpoint seed temperature latent_temperature binary_threshold jit_compile".split()
-    made_by = {"run": str(run.path), "dataset": run.card.name}
-    made_by |= {name: args[name].value for name in how}
+    generator = Generator(model, args.jit_compile)
+    chunks = chunked(model, beginnings)
+    num_steps = len(chunks) * length
+    compiled = generator.compiles(len(chunks[0]), num_steps)
+    how = "compiled with XLA, which takes 4 to 20 s at first" if compiled else "not compiled"
+    print(f"generating {num_steps} steps of {len(chunks[0])} sequences at once, {how}", flush=True)
+    with cli.progress_bar(num_steps, " steps") as bar:
+        sequences = generate_raw(
+            generator,
+            run.card.normalization,
+            beginnings,
+            length,
+            (args.seed, 0),
+            Temperatures(
+                args.temperature, args.latent_temperature, 0.0 if args.binary_threshold else 1.0
+            ),
+            bar.update,
+        )
+    kept = "checkpoint seed temperature latent_temperature binary_threshold".split()
+    made_by = {"run": str(run.path), "dataset": run.card.name, "jit_compile": compiled}
+    made_by |= {name: args[name].value for name in kept}
     write_sequences(
         out / "samples.h5",
         run.card,

@@ -70,8 +70,8 @@ def passed(
     start = model.start(x.shape[0])
     steps = model.encode(x, tf.fill([x.shape[0]], x.shape[1]), start).steps
     posterior = steps.posterior if latents == "posterior" else None
-    numbers = model.steps_of(start, x)
-    drawn = model.draw_latents(steps.prior, posterior, numbers, seed, temperature)
+    places = model.places_of(start, x)
+    drawn = model.draw_latents(steps.prior, posterior, places, seed, temperature)
     outputs, _ = serial.run(model.output_layers, drawn.read, start.latent)
     return drawn, model.observation(outputs)[0]
 

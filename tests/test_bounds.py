@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stcn_tf import noise
+from stcn_tf import bounds, noise
 from stcn_tf.bounds import (
     SequenceTerms,
     _resample,
@@ -16,9 +16,11 @@ from stcn_tf.data.batches import Batch
 from stcn_tf.layers import serial
 from stcn_tf.layers.observation import Observation
 from stcn_tf.models import Wavenet
-from stcn_tf.models.base import Terms
+from stcn_tf.models.base import Terms, repeated
+from stcn_tf.noise import Places
 from stcn_tf.released.stcn import ReleasedSTCN
 from stcn_tf.training.step import TrainStep, make_optimizer
+from tests.contract import assert_close
 
 FLIPS = 8
 
@@ -158,12 +160,12 @@ def exact_of_steps(model, x, num):
     grid, log_weights = standard_normal_grid(num, 3 if model.dense else 2)
     if model.dense and model.posterior_draws == "shared":
         grid, log_weights = standard_normal_grid(num, 2)
-    d = [tf.repeat(d_l, len(grid), axis=0) for d_l in _encoded(model, x).prior]
+    begun = repeated(_encoded(model, x).prior, len(grid))
     nodes = np.tile(grid, (len(x), 1))[:, np.newaxis, np.newaxis]  # [rows, 1, 1, dimensions]
     lower, upper = model.latent_layers
-    top = upper.prior(d[1], None)
+    top = upper.prior(begun[1], None)
     b2, twin = (top.loc + top.scale * nodes[..., i] for i in (0, -1 if grid.shape[1] == 3 else 0))
-    prior = lower.prior(d[0], b2)
+    prior = lower.prior(begun[0], b2)
     z1 = prior.loc + prior.scale * nodes[..., 1]
     read = tf.concat([twin, z1], axis=-1) if model.dense else z1
     parameters = _predicted(model, read)
@@ -260,7 +262,9 @@ def test_the_expected_bound_does_not_fall_as_k_grows(randomize, x, kind):
 def test_terms_are_means_over_the_draws(randomize, x):
     model = tiny_model(randomize)
     sampled = score_samples(model, x, LENGTHS, (6, 7), 3)
-    draws = [model.score(x, LENGTHS, noise.fold_in((6, 7), k)) for k in range(3)]
+    rows = [model.start(len(x))._replace(row=3 * tf.range(len(x)) + k) for k in range(3)]
+    encoded = model.encode(x, LENGTHS, rows[0])
+    draws = [model.observe(encoded, x, LENGTHS, state, (6, 7))[0] for state in rows]
     summed = [sum_over_time(terms) for terms in draws]
     for name in ("log_likelihood", "kl"):
         expected = np.mean([getattr(terms, name) for terms in summed], axis=0)
@@ -272,7 +276,8 @@ def test_terms_are_means_over_the_draws(randomize, x):
     np.testing.assert_allclose(sampled.bound, np.log(weights.mean(axis=0)).sum(axis=1), rtol=1e-4)
 
 
-def test_draws_come_one_after_the_other(randomize, x, monkeypatch):
+@pytest.mark.parametrize(("limit", "together"), [(6, 1), (12, 2), (35, 4), (10**6, 12)])
+def test_as_many_draws_come_together_as_are_allowed(randomize, x, monkeypatch, limit, together):
     """So that memory does not grow with their number; the stack is passed once for all of them."""
     model = tiny_model(randomize)
     encode, observe = model.encode, model.observe
@@ -289,9 +294,11 @@ def test_draws_come_one_after_the_other(randomize, x, monkeypatch):
 
     monkeypatch.setattr(model, "encode", counted_encode)
     monkeypatch.setattr(model, "observe", counted_observe)
-    score_samples(model, x, LENGTHS, (1, 2), 7)  # eager: each turn of the loop calls Python
+    monkeypatch.setattr(bounds, "STEPS_AT_ONCE", limit)
+    score_samples(model, x, LENGTHS, (1, 2), 12)  # eager: each turn of the loop calls Python
     assert len(encoded) == 1
-    assert shapes == [x.shape[:2]] * 7
+    batch, time = x.shape[:2]
+    assert shapes == [(batch * together, time)] * (12 // together)
 
 
 def test_a_model_without_latents_is_scored_exactly(randomize, x):
@@ -329,7 +336,7 @@ def test_resampling_keeps_long_sequences_from_degenerating(randomize):
 def test_resampling_is_unbiased():
     """Each particle has, on average, as many descendants as its weight says."""
     weights = tf.constant([[0.05, 0.0, 0.5, 0.25, 0.2]])
-    offset = noise.uniform((1, 2), tf.zeros([4000, 1], tf.int32), 1)[..., 0]
+    offset = noise.uniform((1, 2), Places(tf.range(4000), tf.zeros([4000, 1], tf.int32)), 1)[..., 0]
     ancestors = _resample(tf.repeat(weights, 4000, axis=0), offset).numpy()
     descendants = (ancestors[..., np.newaxis] == np.arange(5)).sum(axis=1)
     np.testing.assert_allclose(descendants.mean(axis=0), 5 * weights[0], atol=0.03)
@@ -357,14 +364,14 @@ def _trained_on_flips(dense, draws):
     num = 2560
     inputs = _flips(rng, num), tf.fill([num], FLIPS), tf.constant((1, 2)), 4
     sampled = _score_samples(model, *inputs)
-    bounds = {
+    found = {
         "elbo": sampled.mean.elbo(model),
         "released objective": sampled.mean.objective(),
         "importance-weighted": sampled.bound,
     }
     return {
         name: (np.mean(values) / FLIPS, np.std(values) / FLIPS / np.sqrt(num))
-        for name, values in bounds.items()
+        for name, values in found.items()
     }
 
 
@@ -376,9 +383,9 @@ def test_on_coin_flips_no_bound_beats_log_2_but_the_released_objective_does():
     """
     shared = _trained_on_flips(dense=True, draws="shared")
     independent = _trained_on_flips(dense=True, draws="independent")
-    for bounds in (shared, independent):
+    for found in (shared, independent):
         for name in ("elbo", "importance-weighted"):
-            mean, stderr = bounds[name]
+            mean, stderr = found[name]
             assert mean < -np.log(2) + 3 * stderr, name
             assert stderr < 0.003
     assert shared["elbo"][0] > -0.72  # it did learn that the flips are fair
@@ -397,15 +404,18 @@ def _score_at_once(model, x, num, **options):
 
 
 @pytest.mark.parametrize("output_type", ["conv1x1", "wavenet"])
-def test_draws_at_once_have_the_law_of_draws_one_after_the_other(randomize, x, output_type):
+def test_draws_are_the_same_however_many_are_made_together(randomize, x, output_type):
     model = tiny_model(randomize, output_type=output_type)
-    inputs = model, np.tile(x, (2000, 1, 1)), np.tile(LENGTHS, 2000), tf.constant((1, 2)), 4
-    one, pairs, all_of_them = (_score_samples(*inputs, at_once=n) for n in (1, 2, 4))
-    for other in (pairs, all_of_them):
-        for a, b in ((one.bound, other.bound), (one.mean.elbo(model), other.mean.elbo(model))):
-            a, b = (v.numpy().reshape(-1, 2) for v in (a, b))
-            error = np.hypot(a.std(axis=0), b.std(axis=0)) / np.sqrt(len(a))
-            assert np.all(np.abs(a.mean(axis=0) - b.mean(axis=0)) < 4 * error)
+    inputs = model, x, LENGTHS, tf.constant((1, 2)), 6
+    one, *others = (_score_samples(*inputs, at_once=n) for n in (1, 2, 6, None))
+    for other in others:
+        assert_close(other, one, rtol=1e-5, atol=1e-5)
+    # And no two of one sequence, or of two, are the same.
+    terms, _ = model.observe(
+        *repeated((model.encode(x, LENGTHS, model.start(2)), x, LENGTHS), 3),
+        bounds._drawn_anew(repeated(model.start(2), 3), 3, 3, 0),
+    )
+    assert len(np.unique(terms.kl[:, 0, 0])) == 6
 
 
 @pytest.mark.parametrize("output_type", ["conv1x1", "wavenet"])
@@ -433,7 +443,7 @@ def test_gradients_of_importance_weighting_are_finite_differences(randomize, x, 
 @pytest.mark.parametrize("output_type", ["conv1x1", "wavenet"])
 def test_the_kl_weight_tempers_the_weights(randomize, x, output_type):
     model = tiny_model(randomize, output_type=output_type)
-    terms = model.score(np.repeat(x, 3, axis=0), np.repeat(LENGTHS, 3), noise.fold_in((1, 2), 0))
+    terms = model.score(np.repeat(x, 3, axis=0), np.repeat(LENGTHS, 3), (1, 2))
     likelihood, weight = (
         v.numpy().reshape(2, 3, 3) for v in (terms.log_likelihood, terms.log_weight)
     )
@@ -514,6 +524,6 @@ def test_auxiliary_costs_are_trained_and_part_of_no_bound(randomize, x):
 
 @pytest.mark.slow
 def test_on_coin_flips_the_released_objective_of_stcn_is_a_bound():
-    bounds = _trained_on_flips(dense=False, draws="independent")
-    for mean, stderr in bounds.values():
+    found = _trained_on_flips(dense=False, draws="independent")
+    for mean, stderr in found.values():
         assert -0.72 < mean < -np.log(2) + 3 * stderr

@@ -11,6 +11,10 @@ STEPS = np.arange(11)[np.newaxis] + np.array([[0], [4], [100]])
 NUMBERS = pytest.mark.parametrize("draw", [noise.standard_normal, noise.uniform])
 
 
+def _places(steps, rows=None):
+    return noise.Places(np.arange(len(steps)) if rows is None else rows, steps)
+
+
 def _word(value):
     return tf.constant(value, tf.uint32)
 
@@ -32,7 +36,7 @@ def test_known_answers_of_threefry(key, counter, expected):
 @NUMBERS
 @pytest.mark.parametrize("units", [1, 4, 5])
 def test_a_number_belongs_to_its_row_step_and_unit(draw, units):
-    whole = draw((1, 2), STEPS, units).numpy()
+    whole = draw((1, 2), _places(STEPS), units).numpy()
     assert whole.shape == (3, 11, units)
     assert whole.dtype == np.float32
     assert len(np.unique(whole)) == whole.size
@@ -42,18 +46,23 @@ def test_a_number_belongs_to_its_row_step_and_unit(draw, units):
         (STEPS[:2], slice(2), slice(None)),
         (STEPS[:, 3:5], slice(None), slice(3, 5)),
     ):
-        part = draw((1, 2), steps, units)[: len(whole[rows]), : whole[:, columns].shape[1]]
+        part = draw((1, 2), _places(steps), units)
+        part = part[: len(whole[rows]), : whole[:, columns].shape[1]]
         # Kernels of sine and cosine round differently at the end of an array.
         np.testing.assert_allclose(part, whole[rows, columns], rtol=1e-6, atol=1e-6)
+    # A row is what its number says, wherever it stands.
+    again = draw((1, 2), _places(STEPS[[2, 0, 2]], [2, 0, 7]), units).numpy()
+    np.testing.assert_allclose(again[:2], whole[[2, 0]], rtol=1e-6, atol=1e-6)
+    assert not np.isin(again[2], whole).any()
 
 
 @NUMBERS
 def test_compiled_or_not_the_numbers_are_the_same(draw):
     def drawn(steps, seed):
-        return draw(seed, steps, 5)
+        return draw(seed, noise.Places(tf.range(tf.shape(steps)[0]), steps), 5)
 
     args = tf.constant(STEPS, tf.int32), tf.constant([7, -8])
-    expected = draw((7, -8), STEPS, 5)
+    expected = draw((7, -8), _places(STEPS), 5)
     for jit_compile in (False, True):
         compiled = tf.function(drawn, jit_compile=jit_compile)(*args)
         # To the rounding of logarithm, sine and cosine.
@@ -72,7 +81,7 @@ def test_seeds_that_are_folded_in_differ_and_are_the_same_when_compiled():
 
 
 def test_numbers_are_standard_normal_and_know_of_no_other():
-    draws = noise.standard_normal((1, 2), np.tile(np.arange(50), (40, 1)), 9).numpy()
+    draws = noise.standard_normal((1, 2), _places(np.tile(np.arange(50), (40, 1))), 9).numpy()
     count = 40 * 50
     for unit in draws.T:  # [time, batch]
         assert abs(unit.mean()) < 5 / np.sqrt(count)
@@ -86,7 +95,7 @@ def test_numbers_are_standard_normal_and_know_of_no_other():
 
 
 def test_uniform_numbers_fill_the_open_interval_evenly():
-    draws = noise.uniform((1, 2), np.tile(np.arange(100), (50, 1)), 3).numpy().ravel()
+    draws = noise.uniform((1, 2), _places(np.tile(np.arange(100), (50, 1))), 3).numpy().ravel()
     counts = np.histogram(draws, 20, (0.0, 1.0))[0]
     expected = draws.size / 20
     # Chi-squared of 19 degrees of freedom: mean 19, standard deviation 6.2.

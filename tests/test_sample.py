@@ -47,6 +47,7 @@ def test_writes_strokes_and_pictures(run_sample, tiny_run, capsys, read):
     out = run_sample("out", "--num=3", "--length=11", "--seed=5", "--temperature=0.5")
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
     assert capsys.readouterr().out == (
+        "generating 11 steps of 3 sequences at once, not compiled\n"
         f"3 sequences, 11 generated steps each: {out}/samples.h5, and the first 3 in samples.png "
         "and samples.svg\n"
     )
@@ -170,6 +171,7 @@ def test_writes_images_in_a_grid(run_sample, tiny_image_run, capsys):
     out = run_sample("out", f"--run_dir={tiny_image_run}", "--seed=3")
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
     assert capsys.readouterr().out == (
+        "generating 20 steps of 100 sequences at once, not compiled\n"
         f"100 sequences, 20 generated steps each: {out}/samples.h5, and the first 100 in "
         "samples.png and samples.svg\n"
     )
@@ -236,7 +238,7 @@ def test_writes_sounds_and_continues_them(run_sample, tiny_audio_run, capsys):
         frames = file["frames"][()]
         assert (file.attrs["modality"], file.attrs["sample_rate_hz"]) == ("audio", 210)
     assert frames.shape == (2, 9, 7)
-    lines = capsys.readouterr().out.splitlines()
+    _, *lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("2 sequences, 9 generated steps each:")
     for name, line, waveform in zip(sounds, lines[1:], frames.reshape(2, 63), strict=True):
         played, rate = soundfile.read(out / name)

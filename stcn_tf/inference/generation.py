@@ -1,10 +1,16 @@
 """Sampling and continuation, in the normalised units of the records; reconstruction.
 
 `generate_raw` takes and gives raw units, `reconstruct_raw` gives them.
+
+A given beginning is observed in one pass, its latents drawn from the posterior; then each step is
+predicted, drawn and advanced, with latents from the prior (Eq. 7) and x_t from Eq. 9. Time and
+memory of a step do not depend on how many there are. Compiled with XLA a step is faster, which pays
+for many steps of few sequences; the random numbers are the same.
 """
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,183 +20,325 @@ from stcn_tf.bounds import sum_over_time
 from stcn_tf.data.batches import Batch
 from stcn_tf.data.card import Normalization
 from stcn_tf.media.reconstructions import Reconstructions
-from stcn_tf.models.base import SequenceModel
-from stcn_tf.noise import Seed
+from stcn_tf.models.base import SequenceModel, State
+from stcn_tf.noise import Places, Seed
 from stcn_tf.seeds import Stream
 
+# Compiling takes some seconds and saves what TensorFlow needs to start the operations of a step, so
+# it pays from many steps on: of one sequence 3,000 (AVX-512) or 1,500 (AVX2). Of many sequences at
+# once products take the time, in which XLA is no better.
+COMPILED_FROM, COMPILED_UP_TO = 3000, 32
+# Steps of one call, which is what is compiled: once for each number of sequences, whatever their
+# length. Each call lays out the weights for XLA's products, which takes as long as some 20 steps.
+BLOCK = 200
+# What the states of the sequences of one chunk may take, and how many steps of their beginnings are
+# observed together.
+_CHUNK_BYTES, _CHUNK_STEPS = 2**26, 2**15
 
-def generate(
-    model: SequenceModel,
-    beginning: tf.Tensor,
-    length: tf.Tensor | int,
-    seed: Seed,
-    temperature: tf.Tensor | float = 1.0,
-    latent_temperature: tf.Tensor | float = 1.0,
-    binary_temperature: tf.Tensor | float = 1.0,
-    given_lengths: tf.Tensor | None = None,
-) -> tf.Tensor:
-    """Generates sequences step by step, latents from the prior (Eq. 7) and x_t from Eq. 9.
 
-    The given beginning is observed in one pass, its latents drawn from the posterior; then each
-    step is predicted, drawn and advanced. Cost for each step does not depend on `length`. May be
-    called inside tf.function, with or without XLA, which draw the same random numbers.
+class Temperatures(NamedTuple):
+    """How far draws stray from the likeliest.
+
+    Attributes:
+        real: of the real-valued features, see `Observation.sample`.
+        latent: multiplies the noise of the latents, those of a beginning included; 0: means.
+        binary: of the binary features, see `Observation.sample`.
+    """
+
+    real: tf.Tensor | float = 1.0
+    latent: tf.Tensor | float = 1.0
+    binary: tf.Tensor | float = 1.0
+
+
+AS_MODELLED = Temperatures()
+
+
+class Generator:
+    """Generates sequences with one model; made once, so that it is traced once.
 
     Args:
-        model: built.
-        beginning: [num, steps, features] float32, what every sequence starts with; `steps` may be
-            0, and `num` is the number of sequences. A model that does not predict the first frame
-            then begins with a zero one.
-        length: steps to generate after each beginning.
-        seed: stateless; the same seed gives the same samples.
-        temperature: of the real-valued features, see `Observation.sample`.
-        latent_temperature: multiplies the noise of the latents, those of the beginning included;
-            0: means.
-        binary_temperature: of the binary features, see `Observation.sample`.
-        given_lengths: [num] int32, how many steps of `beginning` each sequence starts with, the
-            others being padding; None: all.
-
-    Returns:
-        [num, steps + length, features] float32, the beginnings included. A sequence with a shorter
-        beginning goes on from its own end and is followed by zeros.
+        model: built. One that does not predict the first frame begins with a zero one where nothing
+            is given, the mean of the records.
+        jit_compile: compile the steps with XLA; None: where it pays, from `COMPILED_FROM` steps on,
+            of `COMPILED_UP_TO` sequences at most.
     """
+
+    def __init__(self, model: SequenceModel, jit_compile: bool | None = None):
+        self.model = model
+        self.jit_compile = jit_compile
+        scalar, whole = tf.TensorSpec([], tf.float32), tf.TensorSpec([None], tf.int32)
+        draws = [tf.TensorSpec([2], tf.int32), Temperatures(*[scalar] * 3)]
+        frames = tf.TensorSpec([None, None, model.num_features], tf.float32)
+        state = tf.nest.map_structure(
+            lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), model.start(1)
+        )
+
+        # Sizes are left open, as in an exported model: TensorFlow optimises graphs of known sizes
+        # into ones that round otherwise.
+        def traced(function, signature, jit_compile=False):
+            return tf.function(
+                function, input_signature=signature, jit_compile=jit_compile, autograph=False
+            )
+
+        self._begin = traced(functools.partial(_begin, model), [frames, whole, whole, *draws])
+        self._plain = traced(
+            functools.partial(_steps, model), [state, *draws, tf.TensorSpec([], tf.int32)]
+        )
+        self._compiled = traced(
+            functools.partial(_steps, model, count=BLOCK), [state, *draws], jit_compile=True
+        )
+
+    def compiles(self, num: tf.Tensor | int, num_steps: tf.Tensor | int) -> tf.Tensor | bool:
+        """Whether so many steps, each of `num` sequences, are compiled."""
+        if self.jit_compile is not None:
+            return self.jit_compile
+        return (num_steps >= COMPILED_FROM) & (num <= COMPILED_UP_TO)
+
+    def __call__(
+        self,
+        beginning: tf.Tensor,
+        length: int,
+        seed: Seed,
+        temperatures: Temperatures = AS_MODELLED,
+        given_lengths: tf.Tensor | None = None,
+        first_row: int = 0,
+        compiled: bool | None = None,
+        progress: Callable[[int], None] = lambda steps: None,
+    ) -> tf.Tensor:
+        """Generates.
+
+        Args:
+            beginning: [num, steps, features] float32, what every sequence starts with; `steps` may
+                be 0, and `num` is the number of sequences.
+            length: steps to generate after each beginning.
+            seed: stateless; the same seed gives the same samples.
+            temperatures: of the draws.
+            given_lengths: [num] int32, how many steps of `beginning` each sequence starts with, the
+                others being padding; None: all.
+            first_row: the number of the first sequence among all that are drawn with this seed.
+            compiled: whether to; None: as `compiles` says of `length`.
+            progress: told how many steps were made each time.
+
+        Returns:
+            [num, steps + length, features] float32, the beginnings included. A sequence with a
+            shorter beginning goes on from its own end and is followed by zeros.
+        """
+        beginning, given_lengths = _given(beginning, given_lengths)
+        compiled = self.compiles(len(beginning), length) if compiled is None else compiled
+        rows = first_row + tf.range(tf.shape(beginning)[0])
+        draws = (noise.as_seed(seed), Temperatures(*map(tf.cast, temperatures, [tf.float32] * 3)))
+        state = self._begin(beginning, given_lengths, rows, *draws)
+        blocks = []
+        for done in range(0, length, BLOCK):
+            count = min(BLOCK, length - done)
+            if compiled:
+                frames, state = self._compiled(state, *draws)
+            else:
+                frames, state = self._plain(state, *draws, count)
+            blocks.append(frames[:, :count])
+            progress(count)
+        nothing = beginning[:, :0]
+        return _joined(self.model, beginning, given_lengths, tf.concat([nothing, *blocks], axis=1))
+
+    def in_graph(
+        self,
+        beginning: tf.Tensor,
+        length: tf.Tensor,
+        seed: tf.Tensor,
+        temperatures: Temperatures = AS_MODELLED,
+        given_lengths: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """The same as part of a graph, as a SavedModel has it; `length` is a scalar int32."""
+        beginning, given_lengths = _given(beginning, given_lengths)
+        draws = (seed, temperatures)
+        rows = tf.range(tf.shape(beginning)[0])
+        state = self._begin(beginning, given_lengths, rows, *draws)
+        at_least_one = tf.maximum(length, 1)  # nothing cannot be stacked
+
+        def plain():
+            return self._plain(state, *draws, at_least_one)[0][:, :length]
+
+        def compiled():
+            return self._in_blocks(state, draws, at_least_one)[:, :length]
+
+        which = self.compiles(tf.shape(beginning)[0], length)
+        if isinstance(which, bool):
+            frames = compiled() if which else plain()
+        else:
+            frames = tf.cond(which, compiled, plain)
+        return _joined(self.model, beginning, given_lengths, frames)
+
+    def _in_blocks(self, state: State, draws: tuple, length: tf.Tensor) -> tf.Tensor:
+        """Compiled steps, block after block: [num, `length` or some more, features]."""
+        num_blocks = (length + BLOCK - 1) // BLOCK
+        shape = tf.TensorShape([None, BLOCK, self.model.num_features])
+
+        def body(index, state, blocks):
+            frames, state = self._compiled(state, *draws)
+            return index + 1, state, blocks.write(index, frames)
+
+        _, _, blocks = tf.while_loop(
+            lambda index, *_: index < num_blocks,
+            body,
+            (tf.constant(0), state, tf.TensorArray(tf.float32, num_blocks, element_shape=shape)),
+            shape_invariants=(tf.TensorShape([]), _open(state), tf.TensorShape(None)),
+            parallel_iterations=1,
+        )
+        frames = tf.transpose(blocks.stack(), [1, 0, 2, 3])  # [num, blocks, BLOCK, features]
+        num = tf.shape(state.step)[0]
+        return tf.reshape(frames, [num, num_blocks * BLOCK, shape[-1]])
+
+
+def _given(beginning: tf.Tensor, given_lengths: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     beginning = tf.convert_to_tensor(beginning, tf.float32)
-    length = tf.convert_to_tensor(length, tf.int32)
     num, steps = tf.unstack(tf.shape(beginning)[:2])
     if given_lengths is None:
-        given_lengths = tf.fill([num], steps)
-    # 1. What is given: not padding, whatever that may hold. A model that does not predict the first
-    # frame is given a zero one, the mean of the records, where there is none.
-    within = tf.sequence_mask(given_lengths, steps)[..., tf.newaxis]  # [num, steps, 1]
+        return beginning, tf.fill([num], steps)
+    return beginning, tf.convert_to_tensor(given_lengths, tf.int32)
+
+
+def _observed(
+    model: SequenceModel, beginning: tf.Tensor, given_lengths: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What is observed before the first draw, and how many steps of it of each sequence.
+
+    No padding, whatever that may hold. A model that does not predict the first frame is given a
+    zero one, the mean of the records, where there is none.
+    """
+    within = tf.sequence_mask(given_lengths, tf.shape(beginning)[1])[..., tf.newaxis]
     extra = model.num_given_frames
-    given = tf.pad(tf.where(within, beginning, 0.0), [[0, 0], [0, extra], [0, 0]])
-    observed_lengths = tf.maximum(given_lengths, extra)
-    state = _observed(model, given, observed_lengths, seed, latent_temperature)
-    # 2. What is drawn.
+    observed = tf.pad(tf.where(within, beginning, 0.0), [[0, 0], [0, extra], [0, 0]])
+    return observed, tf.maximum(given_lengths, extra)
+
+
+def _begin(
+    model: SequenceModel,
+    beginning: tf.Tensor,
+    given_lengths: tf.Tensor,
+    rows: tf.Tensor,
+    seed: Seed,
+    temperatures: Temperatures,
+) -> State:
+    """The state after the beginnings."""
+    observed, lengths = _observed(model, beginning, given_lengths)
+    start = model.start(tf.shape(observed)[0])._replace(row=rows)
+    encoded = model.encode(observed, lengths, start)
+    return model.observe(encoded, observed, lengths, start, seed, temperatures.latent)[1]
+
+
+def _steps(
+    model: SequenceModel,
+    state: State,
+    seed: Seed,
+    temperatures: Temperatures,
+    count: tf.Tensor | int,
+) -> tuple[tf.Tensor, State]:
+    """The next frames of every sequence, [num, count, features], and the state after them."""
     observation_seed = noise.fold_in(seed, Stream.OBSERVATION)
 
     def body(index, state, frames):
-        parameters, pending = model.predict_next(state, seed, latent_temperature)
+        parameters, pending = model.predict_next(state, seed, temperatures.latent)
         drawn = model.observation.sample(
             parameters,
             observation_seed,
-            state.step[:, tf.newaxis],
-            temperature,
-            binary_temperature,
+            Places(state.row, state.step[:, tf.newaxis]),
+            temperatures.real,
+            temperatures.binary,
         )
         return index + 1, model.advance(pending, drawn), frames.write(index, drawn[:, 0])
 
-    _, _, frames = tf.while_loop(
-        lambda index, *_: index < length,
+    _, state, frames = tf.while_loop(
+        lambda index, *_: index < count,
         body,
         (
             tf.constant(0),
             state,
-            tf.TensorArray(tf.float32, size=length, element_shape=[None, model.num_features]),
+            tf.TensorArray(tf.float32, size=count, element_shape=[None, model.num_features]),
         ),
-        # Where sizes are known when this is traced, not all operations of the body keep them.
-        shape_invariants=(
-            tf.TensorShape([]),
-            tf.nest.map_structure(lambda s: tf.TensorShape([None, *s.shape[1:]]), state),
-            tf.TensorShape(None),
-        ),
+        shape_invariants=(tf.TensorShape([]), _open(state), tf.TensorShape(None)),
     )
-    # 3. Each row: what was given, what was drawn, zeros.
-    drawn = tf.transpose(frames.stack(), [1, 0, 2])
-    both = tf.concat([given, drawn, tf.zeros_like(given)], axis=1)
+    return tf.transpose(frames.stack(), [1, 0, 2]), state
+
+
+def _open(state: State) -> State:
+    """Its shapes, rows left open: not all operations of a loop's body keep their number."""
+    return tf.nest.map_structure(lambda part: tf.TensorShape([None, *part.shape[1:]]), state)
+
+
+def _joined(
+    model: SequenceModel, beginning: tf.Tensor, given_lengths: tf.Tensor, drawn: tf.Tensor
+) -> tf.Tensor:
+    """Of each row what was given, what was drawn, zeros: [num, steps + length, features]."""
+    observed, lengths = _observed(model, beginning, given_lengths)
+    steps, length = tf.shape(beginning)[1], tf.shape(drawn)[1]
+    both = tf.concat([observed, drawn, tf.zeros_like(observed)], axis=1)
     position = tf.range(steps + length)[tf.newaxis]  # [1, time]
-    behind = position - observed_lengths[:, tf.newaxis] + tf.shape(given)[1]
-    is_given = position < observed_lengths[:, tf.newaxis]
+    behind = position - lengths[:, tf.newaxis] + tf.shape(observed)[1]
+    is_given = position < lengths[:, tf.newaxis]
     sequences = tf.gather(both, tf.where(is_given, position, behind), axis=1, batch_dims=1)
     is_within = position < given_lengths[:, tf.newaxis] + length
     return tf.where(is_within[..., tf.newaxis], sequences, 0.0)
 
 
-def _observed(
-    model: SequenceModel,
-    given: tf.Tensor,
-    lengths: tf.Tensor,
-    seed: Seed,
-    temperature: tf.Tensor | float,
-):
-    """The state after the given frames."""
-    start = model.start(tf.shape(given)[0])
-    encoded = model.encode(given, lengths, start)
-    return model.observe(encoded, given, lengths, start, seed, temperature)[1]
-
-
-def compile_generate(model: SequenceModel, jit_compile: bool = False) -> Callable[..., tf.Tensor]:
-    """`generate` with this model as a tf.function, all its arguments by position.
-
-    Args:
-        model: built.
-        jit_compile: compile with XLA, anew for each number and length of sequences.
-    """
-    temperature = tf.TensorSpec([], tf.float32)
-    # Sizes are left open, as in an exported model: TensorFlow optimises graphs of known sizes into
-    # ones that round otherwise.
-    return tf.function(
-        functools.partial(generate, model),
-        input_signature=[
-            tf.TensorSpec([None, None, model.num_features], tf.float32),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([2], tf.int32),
-            *[temperature] * 3,
-            tf.TensorSpec([None], tf.int32),
-        ],
-        jit_compile=jit_compile,
-        autograph=False,
-    )
-
-
 def generate_raw(
-    model: SequenceModel,
+    generator: Generator,
     normalization: Normalization,
     beginnings: Sequence[np.ndarray],
     length: int,
     seed: Seed,
-    temperature: float = 1.0,
-    latent_temperature: float = 1.0,
-    binary_temperature: float = 1.0,
-    jit_compile: bool = False,
+    temperatures: Temperatures = AS_MODELLED,
+    progress: Callable[[int], None] = lambda steps: None,
 ) -> list[np.ndarray]:
-    """Continues sequences of raw units, each from its own end.
+    """Continues sequences of raw units, each from its own end, as many at once as memory allows.
 
     Args:
-        model: built.
+        generator: of the model.
         normalization: of the records that the model was trained on.
         beginnings: [steps, features] each, not necessarily of one length; of no steps at all: the
             sequence is generated from its first step on.
         length: steps to generate after each beginning.
         seed: stateless; the same seed gives the same samples.
-        temperature: see `generate`.
-        latent_temperature: see `generate`.
-        binary_temperature: see `generate`.
-        jit_compile: compile with XLA.
+        temperatures: of the draws.
+        progress: told how many steps were made each time, of `length` for each of `chunked`.
 
     Returns:
         [steps + length, features] float32 each; its first `steps` are those of its beginning.
     """
-    given_lengths = np.array([len(beginning) for beginning in beginnings], np.int32)
-    padded = np.zeros((len(beginnings), given_lengths.max(), model.num_features), np.float32)
-    for row, beginning in zip(padded, beginnings, strict=True):
-        row[: len(beginning)] = normalization.normalize(beginning)
-    generated = compile_generate(model, jit_compile)(
-        padded,
-        length,
-        seed,
-        temperature,
-        latent_temperature,
-        binary_temperature,
-        given_lengths,
-    )
-    raw = normalization.denormalize(generated.numpy())
+    chunks = chunked(generator.model, beginnings)
+    compiled = generator.compiles(len(chunks[0]), len(chunks) * length)
     sequences = []
-    for row, beginning in zip(raw, beginnings, strict=True):
-        sequence = row[: len(beginning) + length]
-        # Back from normalised values they could be off by rounding.
-        sequence[: len(beginning)] = beginning
-        sequences.append(sequence)
+    for chunk in chunks:
+        its = [beginnings[i] for i in chunk if i < len(beginnings)]
+        given_lengths = np.zeros(len(chunk), np.int32)
+        given_lengths[: len(its)] = [len(beginning) for beginning in its]
+        steps, features = max(map(len, beginnings)), generator.model.num_features
+        padded = np.zeros((len(chunk), steps, features), np.float32)
+        for row, beginning in zip(padded, its, strict=False):
+            row[: len(beginning)] = normalization.normalize(beginning)
+        generated = generator(
+            padded, length, seed, temperatures, given_lengths, chunk[0], compiled, progress
+        )
+        raw = normalization.denormalize(generated.numpy())
+        for row, beginning in zip(raw, its, strict=False):
+            # Not a view: that would keep the whole chunk.
+            sequence = row[: len(beginning) + length].copy()
+            # Back from normalised values they could be off by rounding.
+            sequence[: len(beginning)] = beginning
+            sequences.append(sequence)
     return sequences
+
+
+def chunked(model: SequenceModel, beginnings: Sequence[np.ndarray]) -> list[range]:
+    """The numbers of the sequences that are generated together, as many in each chunk.
+
+    The last chunk may go beyond the last sequence, so that none has a shape of its own.
+    """
+    num = len(beginnings)
+    parts = tf.nest.flatten(model.start(1))
+    most = _CHUNK_BYTES // sum(part.dtype.size * int(tf.size(part)) for part in parts)
+    most = max(min(most, _CHUNK_STEPS // max(1, *map(len, beginnings))), 1)
+    size = -(-num // -(-num // most))
+    return [range(first, first + size) for first in range(0, num, size)]
 
 
 def reconstruct_raw(

@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from stcn_tf.data.card import DatasetCard
-from stcn_tf.inference.generation import generate
+from stcn_tf.inference.generation import Generator, Temperatures
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import replacing_folder
@@ -33,13 +33,15 @@ class Sampler(tf.Module):
     Args:
         model: built.
         card: of the records that it was trained on.
-        jit_compile: compile `sample` with XLA; each new number and length is then compiled anew.
+        jit_compile: compile the steps of `sample` with XLA, once for each number of sequences;
+            None: where it pays, see `Generator`.
     """
 
-    def __init__(self, model: SequenceModel, card: DatasetCard, jit_compile: bool = False):
+    def __init__(self, model: SequenceModel, card: DatasetCard, jit_compile: bool | None = None):
         super().__init__(name="sampler")
         # Variables that no attribute of the module reaches would not be saved.
         self._vars = [variable.value for variable in model.variables]
+        generator = Generator(model, jit_compile)
         mean = tf.constant(card.normalization.mean, tf.float64)
         std = tf.constant(card.normalization.std, tf.float64)
 
@@ -50,12 +52,11 @@ class Sampler(tf.Module):
                 tf.TensorSpec([2], tf.int32, "seed"),
                 tf.TensorSpec([], tf.float32, "temperature"),
             ],
-            jit_compile=jit_compile,
             autograph=False,
         )
         def sample(num, length, seed, temperature):
             nothing = tf.zeros([num, 0, card.num_features])
-            x = generate(model, nothing, length, seed, temperature)
+            x = generator.in_graph(nothing, length, seed, Temperatures(real=temperature))
             # As `Normalization.denormalize` computes it.
             return tf.cast(tf.cast(x, tf.float64) * std + mean, tf.float32)
 

@@ -54,6 +54,6 @@ def at_ends(values: tf.Tensor, lengths: tf.Tensor | None, count: int = 1) -> tf.
         [batch, count, channels], the last `count` values up to each row's last step.
     """
     if lengths is None:
-        return values[:, tf.shape(values)[1] - count :]
+        return values[:, -count:]
     index = lengths[:, tf.newaxis] + tf.range(count)
     return tf.gather(values, index, axis=1, batch_dims=1)

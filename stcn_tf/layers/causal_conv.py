@@ -12,9 +12,6 @@ import tensorflow as tf
 
 from stcn_tf.layers.base import SequenceLayer, State, at_ends
 
-# Of one matrix for all steps; tf.matmul would have slower gradients.
-_PRODUCT, _PRODUCT_TRANSPOSED = "btc,cf->btf", "btf,cf->btc"
-
 
 class CausalConv(SequenceLayer):
     """1-D convolution whose output at t reads inputs at t, t - dilation, ... and nothing later.
@@ -113,64 +110,122 @@ def convolve(
     inputs = tf.cast(inputs, first.compute_dtype)
     # The casts are written out, because a layer may be asked from outside of its autocast scope.
     kernels = [tf.cast(conv.kernel, first.compute_dtype) for conv in convs]
+    biases = [tf.cast(conv.bias, first.compute_dtype) for conv in convs]
     if not first.memory:
-        products = [tf.einsum(_PRODUCT, inputs, kernel[0]) for kernel in kernels]
+        flat = _flat(inputs)
+        products = [_affine(flat, k[0], b) for k, b in zip(kernels, biases, strict=True)]
     else:
-        products = _products_of_taps(state, inputs, kernels, first.dilation)
-        state = at_ends(tf.concat([state, inputs], axis=1), lengths, first.memory)
+        products = _products_of_taps(state, inputs, kernels, biases, first.dilation)
+        state = _state_after(state, inputs, lengths, first.memory)
     outputs = [
-        conv.activation(product + tf.cast(conv.bias, conv.compute_dtype))
+        _by_step(conv.activation(product), inputs)
         for conv, product in zip(convs, products, strict=True)
     ]
     return outputs, state
 
 
+def product_of_channels(conv: CausalConv, inputs: tf.Tensor, first: int) -> tf.Tensor:
+    """What some input channels of a 1x1 convolution add to its output, before the activation.
+
+    Args:
+        conv: built, of `kernel_size` 1.
+        inputs: [batch, steps, some channels].
+        first: the number of the first of them.
+
+    Returns:
+        [batch, steps, filters]; the first channel brings the bias with it.
+    """
+    matrix = tf.cast(conv.kernel, conv.compute_dtype)[0, first : first + inputs.shape[-1]]
+    bias = None if first else tf.cast(conv.bias, conv.compute_dtype)
+    flat = _flat(tf.cast(inputs, conv.compute_dtype))
+    return _by_step(_affine(flat, matrix, bias), inputs)
+
+
+def _flat(values: tf.Tensor) -> tf.Tensor:
+    """[batch, steps, channels] -> [batch * steps, channels]: all steps meet the same matrix."""
+    return tf.reshape(values, [-1, values.shape[-1]])
+
+
+def _by_step(flat: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
+    """[batch * steps, channels] -> [batch, steps, channels], `inputs` having those steps."""
+    steps = inputs.shape[1]
+    steps = tf.shape(inputs)[1] if steps is None else steps
+    # A block may have no step: then the number of rows must be said.
+    rows = -1 if isinstance(steps, int) and steps else tf.shape(inputs)[0]
+    return tf.reshape(flat, [rows, steps, flat.shape[-1]])
+
+
+def _affine(flat: tf.Tensor, matrix: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
+    """Written so that TensorFlow fuses product, bias and the activation that follows."""
+    product = tf.matmul(flat, matrix)
+    return product if bias is None else tf.nn.bias_add(product, bias)
+
+
+def _state_after(
+    state: tf.Tensor, inputs: tf.Tensor, lengths: tf.Tensor | None, memory: int
+) -> tf.Tensor:
+    """The last `memory` inputs of each row after a block of them."""
+    if lengths is None and inputs.shape[1] == 1:  # generation: the state is moved only once
+        return tf.concat([state[:, 1:], inputs], axis=1)
+    return at_ends(tf.concat([state, inputs], axis=1), lengths, memory)
+
+
 def _products_of_taps(
-    state: tf.Tensor, inputs: tf.Tensor, kernels: Sequence[tf.Tensor], dilation: int
+    state: tf.Tensor,
+    inputs: tf.Tensor,
+    kernels: Sequence[tf.Tensor],
+    biases: Sequence[tf.Tensor],
+    dilation: int,
 ) -> Sequence[tf.Tensor]:
-    """Each step's taps, side by side, times each kernel.
+    """Each step's taps, side by side, times each kernel, plus its bias.
 
     Args:
         state: [batch, memory, channels], what comes before `inputs`.
         inputs: [batch, steps, channels].
         kernels: [taps, channels, filters] each.
+        biases: [filters] each.
         dilation: steps between taps.
 
     Returns:
-        For each kernel [batch, steps, filters].
+        For each kernel [batch * steps, filters].
     """
     num_taps, channels, _ = kernels[0].shape
     memory = (num_taps - 1) * dilation
 
     def side_by_side(state, inputs):
-        window = tf.concat([state, inputs], axis=1)
-        taps = [window[:, i * dilation : i * dilation - memory] for i in range(num_taps - 1)]
-        return tf.concat([*taps, inputs], axis=-1)  # [batch, steps, taps * channels]
+        if inputs.shape[1] == 1:
+            taps = [state[:, i * dilation : i * dilation + 1] for i in range(num_taps - 1)]
+        else:
+            window = tf.concat([state, inputs], axis=1)
+            taps = [window[:, i * dilation : i * dilation - memory] for i in range(num_taps - 1)]
+        return _flat(tf.concat([*taps, inputs], axis=-1))  # [batch * steps, taps * channels]
 
     # The gradient is the ordinary one. It is written out for two reasons: the taps, twice the size
     # of their inputs, are laid out anew instead of being kept for it; and each part of it is moved
     # only once. So products take the time and the memory of TensorFlow's convolution.
     @tf.custom_gradient
-    def multiply(state, inputs, *matrices):
+    def multiply(state, inputs, *weights):
+        matrices, biases = weights[: len(kernels)], weights[len(kernels) :]
         taps = side_by_side(state, inputs)
 
-        def gradient(*upstream):  # [batch, steps, filters] each
+        def gradient(*upstream):  # [batch * steps, filters] each
             # Else the optimiser of graphs would find that they have been laid out before.
             with tf.control_dependencies(upstream):
-                again = tf.reshape(side_by_side(state, inputs), [-1, num_taps * channels])
-            flat = [tf.reshape(part, [-1, part.shape[-1]]) for part in upstream]
-            to_matrices = [tf.matmul(again, part, transpose_a=True) for part in flat]
+                again = side_by_side(state, inputs)
+            to_matrices = [tf.matmul(again, part, transpose_a=True) for part in upstream]
+            to_biases = [tf.reduce_sum(part, axis=0) for part in upstream]
             to_taps = tf.add_n(
                 [
-                    tf.einsum(_PRODUCT_TRANSPOSED, part, matrix)
+                    tf.matmul(part, matrix, transpose_b=True)
                     for part, matrix in zip(upstream, matrices, strict=True)
                 ]
             )
-            return *_to_sources(to_taps, num_taps, dilation), *to_matrices
+            to_taps = _by_step(to_taps, inputs)
+            return *_to_sources(to_taps, num_taps, dilation), *to_matrices, *to_biases
 
-        return [tf.einsum(_PRODUCT, taps, matrix) for matrix in matrices], gradient
+        return [_affine(taps, m, b) for m, b in zip(matrices, biases, strict=True)], gradient
 
-    return multiply(state, inputs, *(tf.reshape(k, [-1, k.shape[-1]]) for k in kernels))
+    return multiply(state, inputs, *map(_flat, kernels), *biases)
 
 
 def _to_sources(to_taps: tf.Tensor, num_taps: int, dilation: int) -> tuple[tf.Tensor, tf.Tensor]:

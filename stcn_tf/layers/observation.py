@@ -123,7 +123,7 @@ class Observation(SequenceLayer):
         self,
         parameters: ObservationParameters,
         seed: Seed,
-        steps: tf.Tensor,
+        places: noise.Places,
         temperature: tf.Tensor | float = 1.0,
         binary_temperature: tf.Tensor | float = 1.0,
     ) -> tf.Tensor:
@@ -132,7 +132,7 @@ class Observation(SequenceLayer):
         Args:
             parameters: of every step.
             seed: [2] int32, stateless.
-            steps: [batch, time] int32, the number of each step in its sequence (see `noise`).
+            places: of the steps, see `noise`.
             temperature: divides the component's logits and multiplies the Gaussian's sigma; 0: the
                 mean of the heaviest component.
             binary_temperature: divides the logits of the binary features; 0: 1 where the
@@ -145,12 +145,12 @@ class Observation(SequenceLayer):
             noise.fold_in(seed, stream) for stream in (Stream.REAL_VALUES, Stream.DISCRETE_VALUES)
         )
         num_logits = self.num_binary + (self.num_components if self.num_real else 0)
-        uniform = noise.uniform(discrete_seed, steps, num_logits)
+        uniform = noise.uniform(discrete_seed, places, num_logits)
         parts = []
         if self.num_real:
             of_components = uniform[..., self.num_binary :]
             mean, sigma = self._choose_component(parameters, of_components, temperature)
-            normal = noise.standard_normal(real_seed, steps, self.num_real)
+            normal = noise.standard_normal(real_seed, places, self.num_real)
             parts.append(mean + temperature * sigma * normal)
         if self.num_binary:
             of_binary = uniform[..., : self.num_binary]

@@ -18,12 +18,14 @@ import keras
 import tensorflow as tf
 
 from stcn_tf.layers.observation import Observation, ObservationParameters
-from stcn_tf.noise import Seed
+from stcn_tf.noise import Places, Seed
 
 
 class State(NamedTuple):
     """Where a model is in each sequence."""
 
+    # [batch] int32, a number for each sequence, which its noise belongs to; at the start 0, 1, ...
+    row: tf.Tensor
     step: tf.Tensor  # [batch] int32, frames observed so far
     encoder: Any  # what no latent touches; nested tensors [batch, ...]
     latent: Any  # what latents reach; nested tensors [batch, ...], () where none do
@@ -213,9 +215,16 @@ class SequenceModel(keras.Model):
         rebuilt = self.observation.point_estimate(terms.parameters, binarize)
         return tf.concat([x[:, :given], rebuilt[:, given:]], axis=1)
 
-    def steps_of(self, state: State, x: tf.Tensor) -> tf.Tensor:
-        """[batch, steps] int32: the number of each step of a block in its own sequence."""
-        return state.step[:, tf.newaxis] + tf.range(tf.shape(x)[1])
+    def places_of(self, state: State, x: tf.Tensor) -> Places:
+        """Where in which sequences the steps of a block are, `state` being that before it."""
+        return Places(state.row, state.step[:, tf.newaxis] + tf.range(tf.shape(x)[1]))
+
+
+def repeated(values: Any, count: tf.Tensor | int) -> Any:
+    """[batch, ...] -> [batch * count, ...], the copies of a row adjacent."""
+    if isinstance(count, int) and count == 1:
+        return values
+    return tf.nest.map_structure(lambda v: tf.repeat(v, count, axis=0), values)
 
 
 def sequence_mask(lengths: tf.Tensor, x: tf.Tensor) -> tf.Tensor:

@@ -51,10 +51,10 @@ class Latents(NamedTuple):
 
 
 class EncodedSteps(NamedTuple):
-    """What the deterministic stack says about each step; lists go from layer 1 to L."""
+    """What the latent networks have made of the stack (`GaussianNetwork.begin`), from 1 to L."""
 
-    prior: list[tf.Tensor]  # [batch, steps, filters], d_{t-1}^l at position t
-    posterior: list[tf.Tensor]  # the same, d_t^l at position t
+    prior: list[tuple[tf.Tensor, tf.Tensor]]  # of d_{t-1}^l at position t
+    posterior: list[tuple[tf.Tensor, tf.Tensor]]  # of d_t^l at position t
 
 
 class EncoderState(NamedTuple):
@@ -163,6 +163,7 @@ class STCN(SequenceModel):
     def start(self, batch_size: tf.Tensor | int) -> State:
         """See `SequenceModel.start`: a zero frame comes before the first one."""
         return State(
+            row=tf.range(batch_size),
             step=tf.zeros([batch_size], tf.int32),
             encoder=EncoderState(
                 previous=tf.zeros([batch_size, 1, self.num_features]),
@@ -172,35 +173,46 @@ class STCN(SequenceModel):
         )
 
     def encode(self, x: tf.Tensor, lengths: tf.Tensor, state: State) -> Encoded:
-        """See `SequenceModel.encode`: one pass of the deterministic stack."""
+        """See `SequenceModel.encode`: the deterministic stack, and what networks make of it."""
         # The one-step shift: with the last frame in front, d[:, t + 1] has seen x_t and d[:, t],
         # which has not, feeds the prior of z_t.
         frames = tf.concat([state.encoder.previous, x], axis=1)
         outputs, stack_state = self.stack(frames, state.encoder.stack, lengths)
-        d = self._layers_of(outputs)
+        layers = list(zip(self.latent_layers, self._layers_of(outputs), strict=True))
         return Encoded(
-            EncodedSteps([d_l[:, :-1] for d_l in d], [d_l[:, 1:] for d_l in d]),
+            EncodedSteps(
+                [layer.prior_network.begin(d[:, :-1]) for layer, d in layers],
+                [layer.posterior_network.begin(d[:, 1:]) for layer, d in layers],
+            ),
             EncoderState(at_ends(frames, lengths), stack_state),
         )
 
     def observe(self, encoded, x, lengths, state, seed=(0, 0), temperature=1.0):
         """See `SequenceModel.observe`. The bound is Eq. 14, its terms Eq. 15 and Eq. 16 or 17."""
-        steps = self.steps_of(state, x)
-        latents = self.draw_latents(*encoded.steps, steps, seed, temperature)
+        places = self.places_of(state, x)
+        latents = self.draw_latents(*encoded.steps, places, seed, temperature)
         outputs, latent_state = serial.run(self.output_layers, latents.read, state.latent, lengths)
         parameters, _ = self.observation(outputs)
         terms = self._terms(latents, parameters, x, sequence_mask(lengths, x))
-        return terms, State(state.step + lengths, encoded.state, latent_state)
+        return terms, state._replace(
+            step=state.step + lengths, encoder=encoded.state, latent=latent_state
+        )
 
     def predict_next(self, state, seed=(0, 0), temperature=1.0):
         """See `SequenceModel.predict_next`."""
         previous, stack_state = state.encoder
         outputs, stack_state = self.stack(previous, stack_state)
-        steps = self.steps_of(state, previous)
-        latents = self.draw_latents(self._layers_of(outputs), None, steps, seed, temperature)
+        places = self.places_of(state, previous)
+        begun = [
+            layer.prior_network.begin(d)
+            for layer, d in zip(self.latent_layers, self._layers_of(outputs), strict=True)
+        ]
+        latents = self.draw_latents(begun, None, places, seed, temperature)
         outputs, latent_state = serial.run(self.output_layers, latents.read, state.latent)
         parameters, _ = self.observation(outputs)
-        return parameters, State(state.step, EncoderState(previous, stack_state), latent_state)
+        return parameters, state._replace(
+            encoder=EncoderState(previous, stack_state), latent=latent_state
+        )
 
     def advance(self, pending: State, x: tf.Tensor) -> State:
         """See `SequenceModel.advance`."""
@@ -214,34 +226,34 @@ class STCN(SequenceModel):
 
     def draw_latents(
         self,
-        d_prior: list[tf.Tensor],
-        d_posterior: list[tf.Tensor] | None,
-        steps: tf.Tensor,
+        of_prior: list[tuple[tf.Tensor, tf.Tensor]],
+        of_posterior: list[tuple[tf.Tensor, tf.Tensor]] | None,
+        places: noise.Places,
         seed: Seed,
         temperature: tf.Tensor | float,
     ) -> Latents:
         """Draws z^L, ..., z^1 (Figure 2).
 
         Args:
-            d_prior: for each layer, from 1 to L, [batch, steps, filters]: d_{t-1} at position t.
-            d_posterior: the same, d_t at position t: the latents are drawn from the approximate
+            of_prior: `EncodedSteps.prior`.
+            of_posterior: `EncodedSteps.posterior`: the latents are drawn from the approximate
                 posterior (Eq. 12); None: from the prior (Eq. 7).
-            steps: [batch, steps] int32, see `steps_of`.
+            places: of the steps, see `places_of`.
             seed: of the noise.
             temperature: multiplies the noise.
         """
-        noise_of_layers = self._latent_noise(seed, steps, temperature)
+        noise_of_layers = self._latent_noise(seed, places, temperature)
         priors, posteriors, draws = [], [], []  # topmost first
         above = None
         for index in reversed(range(len(self.latent_layers))):
             layer = self.latent_layers[index]
             # Eq. 8: p(z^l | z^{l+1}, d_{t-1}^l).
-            source = layer.prior(d_prior[index], above and above.prior_below)
+            source = layer.prior(of_prior[index], above and above.prior_below)
             priors.append(source)
-            if d_posterior is not None:
+            if of_posterior is not None:
                 # Eq. 10 and 11: q(z^l | z^{l+1}, d_t^l).
                 source = layer.posterior(
-                    d_posterior[index], above and above.posterior_below, priors[-1]
+                    of_posterior[index], above and above.posterior_below, priors[-1]
                 )
                 posteriors.append(source)
             above = self._draw(source, noise_of_layers[index], is_lowest=index == 0)
@@ -250,7 +262,7 @@ class STCN(SequenceModel):
         read = [draw.output for draw in (draws if self.dense else draws[-1:])]
         return Latents(
             priors=priors[::-1],
-            posteriors=posteriors[::-1] if d_posterior is not None else None,
+            posteriors=posteriors[::-1] if of_posterior is not None else None,
             draws=draws[::-1],
             read=tf.concat(read, axis=-1),
         )
@@ -261,11 +273,11 @@ class STCN(SequenceModel):
         return list(self.latent_sizes)
 
     def _latent_noise(
-        self, seed: Seed, steps: tf.Tensor, temperature: tf.Tensor | float
+        self, seed: Seed, places: noise.Places, temperature: tf.Tensor | float
     ) -> list[tf.Tensor]:
         """For each layer [batch, steps, numbers of the layer]."""
         sizes = self._noise_sizes
-        drawn = noise.standard_normal(noise.fold_in(seed, Stream.LATENTS), steps, sum(sizes))
+        drawn = noise.standard_normal(noise.fold_in(seed, Stream.LATENTS), places, sum(sizes))
         return tf.split(temperature * drawn, sizes, axis=-1)
 
     def _draw(self, source: tfd.Normal, standard: tf.Tensor, is_lowest: bool) -> Draw:

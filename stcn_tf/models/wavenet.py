@@ -116,6 +116,7 @@ class Wavenet(SequenceModel):
         zero padding of each layer, as released.
         """
         return State(
+            row=tf.range(batch_size),
             step=tf.zeros([batch_size], tf.int32),
             encoder=EncoderState(
                 previous=tf.zeros([batch_size, 1, self.num_features]),
@@ -150,7 +151,7 @@ class Wavenet(SequenceModel):
         """See `SequenceModel.observe`; nothing is drawn, there is no layer of latents."""
         del seed, temperature
         parameters, _ = self.observation(encoded.steps)
-        is_scored = self.steps_of(state, x) >= self.num_given_frames
+        is_scored = self.places_of(state, x).steps >= self.num_given_frames
         log_likelihood = self.observation.log_prob(parameters, x)
         log_likelihood = tf.where(sequence_mask(lengths, x) & is_scored, log_likelihood, 0.0)
         terms = Terms(
@@ -161,7 +162,7 @@ class Wavenet(SequenceModel):
             auxiliary=tf.zeros_like(log_likelihood),
             parameters=parameters,
         )
-        return terms, State(state.step + lengths, encoded.state, ())
+        return terms, state._replace(step=state.step + lengths, encoder=encoded.state)
 
     def predict_next(self, state, seed=(0, 0), temperature=1.0):
         """See `SequenceModel.predict_next`; nothing is drawn."""

@@ -126,6 +126,18 @@ def import_tensorflow() -> None:
         tf.config.list_physical_devices()
 
 
+def progress_bar(total: int, unit: str):
+    """A bar on stderr with the time left, where a person may see it: a `tqdm` to `update`.
+
+    Args:
+        total: what is to be done.
+        unit: of it, with a space in front.
+    """
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=unit, disable=not sys.stderr.isatty(), leave=False)
+
+
 def _drop_stdout() -> None:
     """So that what nobody reads is not flushed, in vain, when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

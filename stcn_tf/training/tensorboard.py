@@ -9,7 +9,7 @@ from stcn_tf import media, noise
 from stcn_tf.data.batches import eval_batches
 from stcn_tf.data.units import likelihood_unit
 from stcn_tf.inference.evaluation import Evaluation
-from stcn_tf.inference.generation import compile_generate, reconstruct_raw
+from stcn_tf.inference.generation import Generator, reconstruct_raw
 from stcn_tf.media.page import medium_of
 from stcn_tf.media.reconstructions import Reconstructions
 from stcn_tf.models.base import SequenceModel
@@ -167,7 +167,7 @@ class Pictures(Hook):
             # The first sequences of the split, not of the batches, which begin with the shortest.
             num = self._medium.num_in_training
             self._batches = eval_batches(data_dir, split="valid", batch_size=num, limit=num)
-            self._generate = compile_generate(model)
+            self._generate = Generator(model)
 
     def updated(self, step: int) -> None:
         """See `Hook.updated`."""
@@ -182,10 +182,6 @@ class Pictures(Hook):
             tf.zeros([num, 0, self._model.num_features]),
             self._medium.length,
             noise.stream_of(seed, Stream.TRAINING_SAMPLES),
-            1.0,
-            1.0,
-            1.0,
-            tf.zeros([num], tf.int32),
         )
         seed = noise.stream_of(seed, Stream.TRAINING_RECONSTRUCTIONS)
         self._tensorboard.pictures(

@@ -8,14 +8,15 @@ from stcn_tf import noise
 from stcn_tf.data.batches import Batch
 from stcn_tf.data.card import Normalization
 from stcn_tf.inference import generation
-from stcn_tf.inference.generation import generate_raw
+from stcn_tf.inference.generation import Generator, Temperatures, chunked, generate_raw
 from stcn_tf.layers.observation import Observation
 from stcn_tf.models import Wavenet
+from stcn_tf.noise import Places
 from stcn_tf.released.stcn import ReleasedSTCN
 from stcn_tf.seeds import Stream
 
 NUM, GIVEN, LENGTH, FEATURES = 3, 4, 7, 3
-CERTAIN = {"temperature": 0.0, "latent_temperature": 0.0, "binary_temperature": 0.0}
+CERTAIN = {"real": 0.0, "latent": 0.0, "binary": 0.0}
 NORMALIZATION = Normalization("channel", (3.0, -1.0, 0.0), (40.0, 30.0, 1.0))
 
 
@@ -24,16 +25,18 @@ NORMALIZATION = Normalization("channel", (3.0, -1.0, 0.0), (40.0, 30.0, 1.0))
 def _model(dense=True, draws="shared", **changes):
     model = ReleasedSTCN(
         observation=Observation(2, 1, 5, name="observation"),
-        num_filters=6,
-        kernel_size=2,
-        blocks_per_layer=2,
-        latent_sizes=(4, 2),
-        latent_hidden_layers=1,
-        output_layers=2,
-        output_filters=8,
+        **{
+            "num_filters": 6,
+            "kernel_size": 2,
+            "blocks_per_layer": 2,
+            "latent_sizes": (4, 2),
+            "latent_hidden_layers": 1,
+            "output_layers": 2,
+            "output_filters": 8,
+        }
+        | changes,
         dense=dense,
         posterior_draws=draws,
-        **changes,
     )
     model.build()
     rng = np.random.default_rng(5)
@@ -42,24 +45,14 @@ def _model(dense=True, draws="shared", **changes):
     return model
 
 
-class _Generate:
-    """`generation.generate`, traced once for each model."""
-
-    def __init__(self):
-        self._compiled = {}
-
-    def __call__(self, model, beginning, length, seed, *temperatures, given_lengths=None, **named):
-        temperatures = dict(zip(CERTAIN, temperatures, strict=False)) | named
-        if given_lengths is None:
-            given_lengths = np.full(len(beginning), beginning.shape[1], np.int32)
-        if model not in self._compiled:
-            self._compiled[model] = generation.compile_generate(model)
-        return self._compiled[model](
-            beginning, length, seed, *[temperatures.get(n, 1.0) for n in CERTAIN], given_lengths
-        )
+@functools.cache
+def _generator(model, jit_compile=False):
+    return Generator(model, jit_compile)
 
 
-generate = _Generate()
+def generate(model, beginning, length, seed, *, given_lengths=None, **temperatures):
+    temperatures = Temperatures(**temperatures)
+    return _generator(model)(beginning, length, seed, temperatures, given_lengths)
 
 
 @functools.cache
@@ -144,9 +137,9 @@ def _chain(model, x, given, seed, latent_temperature=1.0):
     predicted = []
     for t in range(given, x.shape[1]):
         parameters, pending = model.predict_next(state, seed, latent_temperature)
-        steps = tf.fill([len(x), 1], t)
+        places = Places(state.row, tf.fill([len(x), 1], t))
         observation_seed = noise.fold_in(seed, Stream.OBSERVATION)
-        predicted.append(model.observation.sample(parameters, observation_seed, steps))
+        predicted.append(model.observation.sample(parameters, observation_seed, places))
         state = model.advance(pending, x[:, t : t + 1])
     return tf.concat(predicted, axis=1).numpy()
 
@@ -163,9 +156,9 @@ def test_the_latents_of_a_beginning_come_from_the_posterior(output_type, beginni
         _, pending = model.predict_next(state, (2, 6))
         state = model.advance(pending, tf.constant(beginning[:, t : t + 1]))
     parameters, _ = model.predict_next(state, (2, 6))
-    steps = tf.fill([NUM, 1], GIVEN)
+    places = Places(state.row, tf.fill([NUM, 1], GIVEN))
     seed = noise.fold_in((2, 6), Stream.OBSERVATION)
-    other = model.observation.sample(parameters, seed, steps)[:, 0]
+    other = model.observation.sample(parameters, seed, places)[:, 0]
     is_close = np.isclose(x[:, GIVEN, :2], other[:, :2], rtol=1e-3, atol=1e-3)
     assert not is_close.all(axis=-1).any() if output_type == "wavenet" else is_close.all()
 
@@ -228,18 +221,90 @@ def test_beginnings_of_different_lengths_for_a_model_that_must_be_given_one(give
 
 def test_raw_units_of_a_model_that_must_be_given_a_frame(given, beginning):
     raw = [NORMALIZATION.denormalize(x[:n]) for x, n in zip(beginning, (4, 0, 2), strict=True)]
-    continued = generate_raw(given, NORMALIZATION, raw, LENGTH, (5, 6))
+    continued = generate_raw(_generator(given), NORMALIZATION, raw, LENGTH, (5, 6))
     assert [x.shape for x in continued] == [(11, 3), (7, 3), (9, 3)]
     for before, after in zip(raw, continued, strict=True):
         np.testing.assert_array_equal(after[: len(before)], before)
     np.testing.assert_array_equal(continued[1][0], [3.0, -1.0, 0.0])  # the mean of the records
 
 
+# Chunks and blocks
+
+
+def test_chunks_give_the_samples_of_one_piece(model, beginning, monkeypatch):
+    raw = [NORMALIZATION.denormalize(x[:n]) for x, n in zip(beginning, (4, 0, 2), strict=True)]
+    raw = [*raw, *raw[:2]]
+    settings = (_generator(model), NORMALIZATION, raw, LENGTH, (5, 6))
+    assert chunked(model, raw) == [range(5)]
+    whole = generate_raw(*settings)
+    monkeypatch.setattr(generation, "_CHUNK_STEPS", 2 * GIVEN)
+    told = []
+    assert chunked(model, raw) == [range(2), range(2, 4), range(4, 6)]
+    in_chunks = generate_raw(*settings, progress=told.append)
+    assert told == [LENGTH] * 3
+    assert len(in_chunks) == 5
+    for one, other in zip(whole, in_chunks, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-2)
+    # All of them draw for themselves.
+    assert len(np.unique(np.concatenate([x[-LENGTH:, 0] for x in in_chunks]))) == 5 * LENGTH
+
+
+def test_the_states_of_a_chunk_are_bounded(monkeypatch):
+    small, large = _model(), _model(blocks_per_layer=3)
+    monkeypatch.setattr(generation, "_CHUNK_BYTES", 4000)
+    nothing = [np.zeros((0, FEATURES), np.float32)] * 100
+    few, more = (len(chunked(model, nothing)[0]) for model in (large, small))
+    assert 1 < few < more < 100
+    assert all(len(chunk) == more for chunk in chunked(small, nothing))
+    monkeypatch.setattr(generation, "_CHUNK_BYTES", 1)
+    assert chunked(small, nothing) == [range(i, i + 1) for i in range(100)]
+
+
+def test_blocks_of_steps_change_nothing(model, beginning, monkeypatch):
+    whole = generate(model, beginning, LENGTH, (1, 2))
+    monkeypatch.setattr(generation, "BLOCK", 3)
+    told = []
+    in_blocks = _generator(model)(beginning, LENGTH, (1, 2), progress=told.append)
+    np.testing.assert_array_equal(in_blocks, whole)
+    assert told == [3, 3, 1]
+
+
+def test_many_steps_of_few_sequences_are_compiled(model):
+    how = Generator(model)
+    assert how.compiles(32, 3000) and how.compiles(1, 10**6)
+    assert not how.compiles(33, 3000) and not how.compiles(1, 2999)
+    assert Generator(model, True).compiles(100, 1)
+    assert not Generator(model, False).compiles(1, 10**6)
+
+
+@pytest.mark.parametrize("jit_compile", [None, True])
+def test_in_a_graph_it_is_the_same(model, beginning, monkeypatch, jit_compile):
+    monkeypatch.setattr(generation, "BLOCK", 5)
+    monkeypatch.setattr(generation, "COMPILED_FROM", LENGTH)
+    generator = Generator(model, jit_compile)
+    given_lengths = np.array([GIVEN, 0, 2], np.int32)
+    inputs = beginning, tf.constant((1, 2)), given_lengths
+
+    @tf.function(autograph=False)
+    def graph(length, beginning, seed, given_lengths):
+        return generator.in_graph(
+            beginning, length, seed, Temperatures(0.7, 0.8, 0.9), given_lengths
+        )
+
+    for length in (0, 2, LENGTH):  # the last one compiled, where it is not all of them
+        x = graph(tf.constant(length), *inputs)
+        how = {"real": 0.7, "latent": 0.8, "binary": 0.9}
+        expected = generate(model, beginning, length, (1, 2), given_lengths=given_lengths, **how)
+        np.testing.assert_allclose(x, expected, rtol=1e-3, atol=1e-3)
+        same = generator(beginning, length, (1, 2), Temperatures(0.7, 0.8, 0.9), given_lengths)
+        np.testing.assert_array_equal(x, same)
+
+
 @pytest.mark.slow
 def test_wavenets_with_xla_draw_the_same(given, beginning):
     raw = [NORMALIZATION.denormalize(x[:n]) for x, n in zip(beginning, (4, 0, 2), strict=True)]
     plain, compiled = (
-        generate_raw(given, NORMALIZATION, raw, 5, (0, 0), jit_compile=jit) for jit in (False, True)
+        generate_raw(_generator(given, jit), NORMALIZATION, raw, 5, (0, 0)) for jit in (False, True)
     )
     for a, b in zip(plain, compiled, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2)
@@ -251,7 +316,7 @@ def test_wavenets_with_xla_draw_the_same(given, beginning):
 def test_draws_have_the_moments_of_the_predicted_distribution(model):
     num = 20_000
     nothing = np.zeros((num, 0, FEATURES), np.float32)
-    x = generate(model, nothing, 1, (0, 1), latent_temperature=0.0)[:, 0]
+    x = generate(model, nothing, 1, (0, 1), latent=0.0)[:, 0]
     parameters, _ = model.predict_next(model.start(1), (0, 0), 0.0)
     weights = tf.nn.softmax(parameters.component_logits)[0, 0].numpy()[:, np.newaxis]
     means, sigmas = parameters.mean[0, 0].numpy(), parameters.sigma[0, 0].numpy()
@@ -289,16 +354,18 @@ def test_beginnings_of_different_lengths(model, beginning):
 
 def test_raw_units(model, beginning):
     raw = [NORMALIZATION.denormalize(x[:n]) for x, n in zip(beginning, (4, 0, 2), strict=True)]
-    continued = generate_raw(model, NORMALIZATION, raw, LENGTH, (5, 6), 0.7, 0.8, 0.9)
+    continued = generate_raw(
+        _generator(model), NORMALIZATION, raw, LENGTH, (5, 6), Temperatures(0.7, 0.8, 0.9)
+    )
     assert [x.shape for x in continued] == [(11, 3), (7, 3), (9, 3)]
     assert all(x.dtype == np.float32 for x in continued)
     for before, after in zip(raw, continued, strict=True):
         np.testing.assert_array_equal(after[: len(before)], before)
     # Pen exactly 0 or 1, dx and dy as generated in normalised units.
     assert set(np.unique(np.concatenate(continued)[:, 2])) == {0.0, 1.0}
-    x = generate(
-        model, beginning, LENGTH, (5, 6), 0.7, 0.8, 0.9, given_lengths=np.array([4, 0, 2], np.int32)
-    )
+    given_lengths = np.array([4, 0, 2], np.int32)
+    how = {"real": 0.7, "latent": 0.8, "binary": 0.9}
+    x = generate(model, beginning, LENGTH, (5, 6), given_lengths=given_lengths, **how)
     for after, normalised in zip(continued, NORMALIZATION.denormalize(x.numpy()), strict=True):
         np.testing.assert_allclose(after, normalised[: len(after)], rtol=1e-3, atol=1e-3)
 
@@ -306,8 +373,10 @@ def test_raw_units(model, beginning):
 @pytest.mark.slow
 def test_with_xla_the_draws_are_the_same(model, beginning):
     raw = [NORMALIZATION.denormalize(x) for x in beginning]
-    settings = (model, NORMALIZATION, raw, LENGTH)
-    plain, compiled = (generate_raw(*settings, (0, 0), jit_compile=jit) for jit in (False, True))
+    plain, compiled = (
+        generate_raw(_generator(model, jit), NORMALIZATION, raw, LENGTH, (0, 0))
+        for jit in (False, True)
+    )
     np.testing.assert_allclose(plain, compiled, rtol=1e-3, atol=1e-2)
 
 

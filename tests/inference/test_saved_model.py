@@ -12,7 +12,7 @@ import tensorflow as tf
 from stcn_tf import export, flags
 from stcn_tf.data.card import Feature, Modality, Normalization, read_card
 from stcn_tf.inference import saved_model
-from stcn_tf.inference.generation import generate_raw
+from stcn_tf.inference.generation import Generator, Temperatures, generate_raw
 from stcn_tf.layers.observation import Observation
 from stcn_tf.models import STCN
 from stcn_tf.runs import RunDirectory
@@ -33,7 +33,7 @@ strokes = model.sample(num=3, length=11, seed=[6, 0], temperature=0.5).numpy()
 np.save(sys.argv[2], strokes)
 np.save(sys.argv[3], model.card().numpy())
 """
-SETTINGS = (11, (6, 0), 0.5)
+SETTINGS = (11, (6, 0), Temperatures(real=0.5))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def model(run):
 def live(run, model):
     """What the live model draws, [3, 11, 3] raw units."""
     nothing = [np.zeros((0, 3), np.float32)] * 3
-    return np.stack(generate_raw(model, run.card.normalization, nothing, *SETTINGS))
+    return np.stack(generate_raw(Generator(model), run.card.normalization, nothing, *SETTINGS))
 
 
 def test_samples_as_the_live_model_where_only_tensorflow_is(run, live, parse_flags, tmp_path):
@@ -118,7 +118,9 @@ def test_wavenets_sample_as_the_live_model(tiny_wavenet_run, parse_flags, tmp_pa
     parse_flags(flags.define_export, f"--run_dir={run.path}", f"--out={tmp_path / 'model'}")
     export.main()
     nothing = [np.zeros((0, 3), np.float32)] * 3
-    live = np.stack(generate_raw(run.load_model(), run.card.normalization, nothing, *SETTINGS))
+    live = np.stack(
+        generate_raw(Generator(run.load_model()), run.card.normalization, nothing, *SETTINGS)
+    )
     loaded = tf.saved_model.load(str(tmp_path / "model"))
     np.testing.assert_array_equal(loaded.sample(3, 11, [6, 0], 0.5), live)
     assert len(np.unique(live[:, 1:, 0])) == 3 * 10
@@ -176,5 +178,5 @@ def test_with_xla(run, model, tmp_path):
     np.testing.assert_array_equal(x, sampler.sample(3, 11, [6, 0], 0.5))
     assert loaded.sample(2, 5, [6, 0], 0.5).shape == (2, 5, 3)
     nothing = [np.zeros((0, 3), np.float32)] * 3
-    live = generate_raw(model, run.card.normalization, nothing, *SETTINGS, jit_compile=True)
+    live = generate_raw(Generator(model, True), run.card.normalization, nothing, *SETTINGS)
     np.testing.assert_array_equal(x, np.stack(live))

@@ -37,6 +37,14 @@ def _layer(randomize, scale="std", **kwargs):
     return randomize(layer)
 
 
+def _prior(layer, d=D, above=Z_ABOVE):
+    return layer.prior(layer.prior_network.begin(tf.constant(d)), above)
+
+
+def _posterior(layer, prior, d=D, above=Z_ABOVE):
+    return layer.posterior(layer.posterior_network.begin(tf.constant(d)), above, prior)
+
+
 def _kl(q, p):
     mean_q, sigma_q, mean_p, sigma_p = (
         t.numpy().astype(np.float64) for t in (q.loc, q.scale, p.loc, p.scale)
@@ -97,12 +105,13 @@ def test_prior_and_posterior_networks_share_nothing(randomize):
 def test_networks_read_d_first_and_the_latent_above_after_it(randomize):
     layer = _layer(randomize)
     both = np.concatenate([D, Z_ABOVE], axis=-1)
-    prior = layer.prior(D, Z_ABOVE)
+    prior = _prior(layer)
     mean, sigma = outputs_of(layer.prior_network, both)
-    np.testing.assert_array_equal(prior.loc, mean)
-    np.testing.assert_array_equal(prior.scale, sigma)
+    # In two sums, of d and of the latent above, which round differently from one.
+    np.testing.assert_allclose(prior.loc, mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(prior.scale, sigma, rtol=1e-5, atol=1e-6)
     estimate, estimate_sigma = outputs_of(layer.posterior_network, both)
-    posterior = layer.posterior(D, Z_ABOVE, prior)
+    posterior = _posterior(layer, prior)
     weight = estimate_sigma**-2 / (estimate_sigma**-2 + sigma**-2)
     expected = weight * estimate + (1 - weight) * mean
     np.testing.assert_allclose(posterior.loc, expected, rtol=1e-4, atol=1e-5)
@@ -112,9 +121,9 @@ def test_the_topmost_layer_reads_d_alone(randomize):
     layer = LatentLayer(UNITS, HIDDEN)
     layer.build((None, None, FILTERS))
     randomize(layer)
-    prior = layer.prior(D, None)
+    prior = _prior(layer, D, None)
     np.testing.assert_array_equal(prior.loc, outputs_of(layer.prior_network, D)[0])
-    assert layer.posterior(D, None, prior).loc.shape == (BATCH, TIME, UNITS)
+    assert _posterior(layer, prior, D, None).loc.shape == (BATCH, TIME, UNITS)
 
 
 @pytest.mark.parametrize(("reading", "expected"), [("std", 1 / 5), ("variance", np.sqrt(1 / 5))])
@@ -122,7 +131,7 @@ def test_equation_11_by_hand(randomize, reading, expected):
     layer = _layer(randomize, reading)
     _answer(layer.prior_network, mean=1.0, sigma=0.5)  # precision 4
     _answer(layer.posterior_network, mean=3.0, sigma=1.0)  # precision 1
-    posterior = layer.posterior(D, Z_ABOVE, layer.prior(D, Z_ABOVE))
+    posterior = _posterior(layer, _prior(layer))
     shape = (BATCH, TIME, UNITS)
     np.testing.assert_allclose(posterior.loc, np.full(shape, (3 * 1 + 1 * 4) / 5), rtol=1e-6)
     np.testing.assert_allclose(posterior.scale, np.full(shape, expected), rtol=1e-6)
@@ -141,17 +150,17 @@ def test_the_combined_sigma_is_not_clipped(randomize, reading, sigma, expected):
     layer = _layer(randomize, reading)
     _answer(layer.prior_network, 0.0, sigma)
     _answer(layer.posterior_network, 0.0, sigma)
-    posterior = layer.posterior(D, Z_ABOVE, layer.prior(D, Z_ABOVE))
+    posterior = _posterior(layer, _prior(layer))
     np.testing.assert_allclose(posterior.scale, np.full((BATCH, TIME, UNITS), expected), rtol=1e-5)
 
 
 @pytest.mark.parametrize("reading", ["std", "variance"])
 def test_posterior_lies_between_its_estimate_and_the_prior(randomize, reading):
     layer = _layer(randomize, reading)
-    prior = layer.prior(D, Z_ABOVE)
+    prior = _prior(layer)
     both = np.concatenate([D, Z_ABOVE], axis=-1)
     estimate, sigma = outputs_of(layer.posterior_network, both)
-    posterior = layer.posterior(D, Z_ABOVE, prior)
+    posterior = _posterior(layer, prior)
     low, high = np.minimum(estimate, prior.loc), np.maximum(estimate, prior.loc)
     assert np.all(posterior.loc >= low - 1e-5)
     assert np.all(posterior.loc <= high + 1e-5)
@@ -163,8 +172,8 @@ def test_kl_is_zero_where_the_posterior_is_the_prior(randomize):
     layer = _layer(randomize)
     _answer(layer.prior_network, 0.7, 2.0)
     _answer(layer.posterior_network, 0.7, 2.0)  # 1 / (1/4 + 1/4) = 2
-    prior = layer.prior(D, Z_ABOVE)
-    posterior = layer.posterior(D, Z_ABOVE, prior)
+    prior = _prior(layer)
+    posterior = _posterior(layer, prior)
     np.testing.assert_allclose(posterior.scale, prior.scale, rtol=1e-6)
     np.testing.assert_allclose(tfd.kl_divergence(posterior, prior), 0.0, atol=1e-6)
 
@@ -172,8 +181,8 @@ def test_kl_is_zero_where_the_posterior_is_the_prior(randomize):
 @pytest.mark.parametrize("reading", ["std", "variance"])
 def test_kl_is_the_closed_form(randomize, reading):
     layer = _layer(randomize, reading)
-    prior = layer.prior(D, Z_ABOVE)
-    posterior = layer.posterior(D, Z_ABOVE, prior)
+    prior = _prior(layer)
+    posterior = _posterior(layer, prior)
     kl = tfd.kl_divergence(posterior, prior)
     expected = _kl(posterior, prior)
     assert np.all(expected > 0)
@@ -183,14 +192,14 @@ def test_kl_is_the_closed_form(randomize, reading):
 def test_distributions_are_float32_under_bfloat16(randomize):
     layer = _layer(randomize, dtype="mixed_bfloat16")
     assert layer.prior_network.mean_layers[0].compute_dtype == "bfloat16"
-    prior = layer.prior(tf.cast(D, tf.bfloat16), Z_ABOVE)
-    posterior = layer.posterior(tf.cast(D, tf.bfloat16), Z_ABOVE, prior)
+    prior = _prior(layer, tf.cast(D, tf.bfloat16))
+    posterior = _posterior(layer, prior, tf.cast(D, tf.bfloat16))
     parameters = (prior.loc, prior.scale, posterior.loc, posterior.scale)
     assert {p.dtype for p in parameters} == {tf.float32}
     assert {v.dtype for v in layer.variables} == {"float32"}
     # Only rounding, relative 2^-9 at each of a few places, tells it from float32.
     exact = _layer(randomize)
-    np.testing.assert_allclose(prior.loc, exact.prior(D, Z_ABOVE).loc, atol=0.1)
+    np.testing.assert_allclose(prior.loc, _prior(exact).loc, atol=0.1)
 
 
 def test_config_round_trip():

@@ -3,11 +3,12 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf.layers import Observation, ObservationParameters
+from stcn_tf.noise import Places
 from tests.contract import check_layer, outputs_of
 
 BATCH, TIME, CHANNELS, REAL, BINARY, COMPONENTS = 2, 11, 7, 3, 4, 5
 DRAWS = 20_000
-STEPS = np.tile(np.arange(TIME, dtype=np.int32), (BATCH, 1))
+PLACES = Places(np.arange(BATCH), np.tile(np.arange(TIME, dtype=np.int32), (BATCH, 1)))
 
 KINDS = pytest.mark.parametrize(
     ("real", "binary", "components"),
@@ -156,7 +157,7 @@ def test_temperature_0_is_the_mean_of_the_most_probable_component(
 ):
     layer = _made(randomize, real, binary, components)
     parameters = outputs_of(layer, _inputs())
-    sample = layer.sample(parameters, (3, 4), STEPS, 0.0, 0.0).numpy()
+    sample = layer.sample(parameters, (3, 4), PLACES, 0.0, 0.0).numpy()
     assert sample.shape == (BATCH, TIME, real + binary)
     assert sample.dtype == np.float32
     if real:
@@ -182,7 +183,8 @@ def test_a_probability_of_exactly_one_half_gives_0():
     layer = Observation(0, 2)
     parameters = ObservationParameters((), (), (), tf.zeros([1, 3, 2]))
     np.testing.assert_array_equal(
-        layer.sample(parameters, (0, 0), STEPS[:1, :3], 1.0, 0.0), np.zeros((1, 3, 2))
+        layer.sample(parameters, (0, 0), Places([0], PLACES.steps[:1, :3]), 1.0, 0.0),
+        np.zeros((1, 3, 2)),
     )
 
 
@@ -207,8 +209,8 @@ def test_draws_have_the_moments_of_the_distribution(components, temperature, bin
         repeated(binary_logits),
     )
     layer = Observation(REAL, REAL, components)
-    steps = np.tile(np.arange(2), (DRAWS // 2, 1))
-    sample = layer.sample(parameters, (6, 7), steps, temperature, binary_temperature)
+    places = Places(np.arange(DRAWS // 2), np.tile(np.arange(2), (DRAWS // 2, 1)))
+    sample = layer.sample(parameters, (6, 7), places, temperature, binary_temperature)
     sample = sample.numpy().reshape(DRAWS, 2 * REAL).astype(np.float64)
     real, binary = sample[:, :REAL], sample[:, REAL:]
 
@@ -245,7 +247,7 @@ def test_the_same_seed_gives_the_same_sample(randomize, real, binary, components
     layer = _made(randomize, real, binary, components)
     parameters = outputs_of(layer, _inputs())
     first, again, other = (
-        layer.sample(parameters, seed, STEPS) for seed in ((1, 2), (1, 2), (1, 3))
+        layer.sample(parameters, seed, PLACES) for seed in ((1, 2), (1, 2), (1, 3))
     )
     np.testing.assert_array_equal(first, again)
     if real:
@@ -260,12 +262,12 @@ def test_a_draw_belongs_to_its_step_however_the_sequence_is_cut(
 ):
     layer = _made(randomize, real, binary, components)
     parameters = outputs_of(layer, _inputs())
-    whole = layer.sample(parameters, (1, 2), STEPS)
+    whole = layer.sample(parameters, (1, 2), PLACES)
     later = tf.nest.map_structure(lambda v: v[:, 4:7], parameters)
-    part = layer.sample(later, (1, 2), STEPS[:, 4:7])
+    part = layer.sample(later, (1, 2), PLACES._replace(steps=PLACES.steps[:, 4:7]))
     np.testing.assert_allclose(part, whole[:, 4:7], rtol=1e-4, atol=1e-5)
     # The same parameters at other steps: other draws.
-    other = layer.sample(later, (1, 2), STEPS[:, 4:7] + 1)
+    other = layer.sample(later, (1, 2), PLACES._replace(steps=PLACES.steps[:, 5:8]))
     assert np.any(other != part)
 
 

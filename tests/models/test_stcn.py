@@ -182,10 +182,10 @@ def test_latents_reach_later_steps_through_wavenet_output_layers(
     before, predicted = passed(model, x)
     original = model._latent_noise
 
-    def perturbed(seed, steps, temperature):
+    def perturbed(seed, places, temperature):
         return [
-            layer + tf.cast(steps == 4, tf.float32)[..., tf.newaxis]
-            for layer in original(seed, steps, temperature)
+            layer + tf.cast(places.steps == 4, tf.float32)[..., tf.newaxis]
+            for layer in original(seed, places, temperature)
         ]
 
     monkeypatch.setattr(model, "_latent_noise", perturbed)
@@ -217,7 +217,8 @@ def test_the_topmost_prior_ignores_the_frame_and_the_posterior_sees_it(model, x)
 
 def test_the_first_prior_is_the_answer_to_one_zero_frame(model, x):
     d = outputs_of(model.stack, tf.zeros([BATCH, 1, REAL + BINARY]))[-1].residual
-    expected = model.latent_layers[-1].prior(d, None)
+    top = model.latent_layers[-1]
+    expected = top.prior(top.prior_network.begin(d), None)
     prior = passed(model, x)[0].priors[-1]
     np.testing.assert_allclose(prior.loc[:, :1], expected.loc, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(prior.scale[:, :1], expected.scale, rtol=1e-5, atol=1e-6)
@@ -232,11 +233,14 @@ def test_each_latent_reads_the_last_block_of_its_group(model, x):
     for layer in range(len(LATENTS)):
         d = blocks[2 * layer + 1].residual
         assert d.shape == (BATCH, TIME + 1, FILTERS)
-        np.testing.assert_array_equal(encoded.prior[layer], d[:, :-1])
-        np.testing.assert_array_equal(encoded.posterior[layer], d[:, 1:])
+        networks = model.latent_layers[layer]
+        of_prior = networks.prior_network.begin(d[:, :-1])
+        of_posterior = networks.posterior_network.begin(d[:, 1:])
+        assert_same(encoded.prior[layer], of_prior)
+        assert_same(encoded.posterior[layer], of_posterior)
         above = latents.draws[layer + 1].output if layer + 1 < len(LATENTS) else None
-        prior = model.latent_layers[layer].prior(d[:, :-1], above)
-        posterior = model.latent_layers[layer].posterior(d[:, 1:], above, prior)
+        prior = networks.prior(of_prior, above)
+        posterior = networks.posterior(of_posterior, above, prior)
         read = (latents.priors[layer], latents.posteriors[layer])
         assert_close(moments(read), moments((prior, posterior)), 1e-5, 1e-5)
 

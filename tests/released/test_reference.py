@@ -110,8 +110,8 @@ def test_priors_and_posteriors(stochastic):
     model = stochastic.model
     start = model.start(len(stochastic.x))
     encoded = model.encode(stochastic.x, stochastic.lengths, start)
-    steps = model.steps_of(start, stochastic.x)
-    latents = model.draw_latents(*encoded.steps, steps, (0, 0), temperature=0.0)
+    places = model.places_of(start, stochastic.x)
+    latents = model.draw_latents(*encoded.steps, places, (0, 0), temperature=0.0)
     for kind, distributions in (("q", latents.posteriors), ("p", latents.priors)):
         for layer, distribution in enumerate(distributions):
             for part, value in (("mu", distribution.loc), ("sigma", distribution.scale)):

@@ -233,7 +233,7 @@ def test_iwae_averages_the_gradients_of_the_draws_by_their_weights(
     seed = noise.fold_in(noise.fold_in(seed, 1), 0)
     repeated = [tf.repeat(part, 3, axis=0) for part in batch]
     with tf.GradientTape(persistent=True) as tape:
-        terms = model.score(*repeated, noise.fold_in(seed, 0))
+        terms = model.score(*repeated, seed)
         log_weight = terms.log_likelihood + kl_weight * (terms.log_weight - terms.log_likelihood)
         if output_type == "wavenet":
             log_weight = tf.reduce_sum(log_weight, axis=1, keepdims=True)
