@@ -8,6 +8,7 @@ import importlib
 
 _HOMES = {
     "Config": "stcn_tf.config",
+    "Generator": "stcn_tf.inference.generation",
     "RunDirectory": "stcn_tf.runs",
     "RunSettings": "stcn_tf.config",
     "STCN": "stcn_tf.models",
@@ -16,7 +17,6 @@ _HOMES = {
     "TrainingSettings": "stcn_tf.config",
     "UserError": "stcn_tf.support.errors",
     "build_model": "stcn_tf.models.registry",
-    "generate": "stcn_tf.inference.generation",
     "load_run": "stcn_tf.runs",
     "make_settings": "stcn_tf.models.registry",
 }

@@ -50,9 +50,10 @@ class TrainingSettings(Settings):
         2000, "sequences shuffled together, then batched with others of similar length", least=1
     )
     pad_to_multiple: int = setting(
-        1,
-        "pad batches to a multiple of this many steps (fewer shapes to compile with jit_compile)",
-        least=1,
+        0,
+        "pad batches to a multiple of this many steps: fewer shapes, each of which XLA compiles "
+        "anew; 0: 64 where the update is compiled, else 1",
+        least=0,
     )
     learning_rate: float = setting(5e-4, "initial learning rate of Adam", above=0)
     learning_rate_decay: float = setting(
@@ -91,10 +92,11 @@ class TrainingSettings(Settings):
         0, "seed of the weights, the batches and the latent noise", least=0, most=2**31 - 1
     )
     precision: str = setting(
-        "float32",
+        "auto",
         "arithmetic of the convolutions; distributions and losses are always float32 (GPUs compute "
-        "float32 convolutions in TF32 by TensorFlow's default)",
-        ("float32", "mixed_bfloat16"),
+        "float32 convolutions in TF32 by TensorFlow's default); auto: mixed_bfloat16 on GPUs with "
+        "units for it, else float32; a run keeps what it began with",
+        ("auto", "float32", "mixed_bfloat16"),
     )
 
     def _check(self) -> None:
@@ -121,7 +123,16 @@ class RunSettings(Settings):
         "updates between pictures of samples and reconstructions in TensorBoard; 0: none",
         least=0,
     )
-    jit_compile: bool = setting(False, "compile the train step with XLA")
+    jit_compile: bool | None = setting(
+        None, "compile the update with XLA, for each shape of a batch; chosen: on GPUs", kind=bool
+    )
+    recompute: int = setting(
+        0,
+        "for long sequences: keep the states between blocks of this many steps, and compute each "
+        "block once more for its gradient; the same gradient, memory for one block, about a third "
+        "more time; 0: keep everything",
+        least=0,
+    )
     mirrored: bool = setting(
         False, "split each batch over all GPUs of this machine (tf.distribute.MirroredStrategy)"
     )

@@ -53,7 +53,7 @@ def define_model() -> None:
 
 def _define_setting(name: str, fields: list[dataclasses.Field], text: str) -> None:
     """A flag without a default of its own; `fields` are of one type."""
-    kind = type(fields[0].default)
+    kind = fields[0].metadata["kind"]
     choices = list(dict.fromkeys(c for field in fields for c in field.metadata["choices"]))
     if choices:
         flags.DEFINE_enum(name, None, choices, text)
@@ -83,6 +83,8 @@ def _text_of_models(fields: Mapping[str, dataclasses.Field]) -> str:
 
 
 def _default(field: dataclasses.Field) -> str:
+    if field.default is None:
+        return "default: chosen"
     text = _as_flag(field.default)
     return f"default: {text if text != '' else 'empty'}"
 

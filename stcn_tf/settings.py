@@ -22,6 +22,7 @@ def setting(
     most: float | None = None,
     above: float | None = None,
     nonempty: bool = False,
+    kind: type | None = None,
 ) -> Any:
     """A field of a settings class.
 
@@ -34,6 +35,8 @@ def setting(
         most: the largest.
         above: a number that every accepted one exceeds.
         nonempty: of a tuple, whether it must have a number in it.
+        kind: the type of a setting whose default is None, which stands for a choice that is made
+            when the value is needed.
     """
     metadata = {
         "help": help,
@@ -42,6 +45,7 @@ def setting(
         "most": most,
         "above": above,
         "nonempty": nonempty,
+        "kind": kind or (str if default is dataclasses.MISSING else type(default)),
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -94,14 +98,17 @@ def nearest(name: str, names: Collection[str]) -> str:
 
 def _as_declared(field: dataclasses.Field, value: Any) -> Any:
     """The value in the type of the field: lists as tuples, whole numbers as floats."""
-    kind = str if field.default is dataclasses.MISSING else type(field.default)
+    kind = field.metadata["kind"]
+    if value is None and field.default is None:
+        return None
     if kind is tuple and isinstance(value, list):
         return tuple(value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
+        accepted = f"{kind.__name__} or null" if field.default is None else kind.__name__
         raise UserError(
-            f"{field.name}: {value!r} of type {type(value).__name__}; accepted: {kind.__name__}"
+            f"{field.name}: {value!r} of type {type(value).__name__}; accepted: {accepted}"
         )
     return value
 
@@ -120,7 +127,8 @@ def _accepted(field: dataclasses.Field, value: Any) -> str:
         return f"one or more {numbers}" if rules["nonempty"] else f"{numbers}, or none"
     if isinstance(value, float) and not math.isfinite(value):
         return "finite numbers"
-    return "" if isinstance(value, bool) or _is_in_range(rules, value) else _range(rules)
+    is_good = value is None or isinstance(value, bool) or _is_in_range(rules, value)
+    return "" if is_good else _range(rules)
 
 
 def _is_in_range(rules: Any, value: float) -> bool:

@@ -127,7 +127,11 @@ def tiny_config() -> Config:
             output_filters=7,
         ),
         TrainingSettings(
-            batch_size=4, shuffle_window=8, learning_rate=1e-2, kl_weight_increment=0.1
+            batch_size=4,
+            shuffle_window=8,
+            learning_rate=1e-2,
+            kl_weight_increment=0.1,
+            precision="float32",
         ),
         RunSettings(max_steps=8, evaluate_every=4, checkpoint_every=5, log_every=1, sample_every=0),
     )

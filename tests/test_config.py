@@ -126,6 +126,7 @@ def test_what_is_no_part_of_a_runs_numbers():
         "log_every",
         "sample_every",
         "jit_compile",
+        "recompute",
         "mirrored",
     )
 
@@ -159,7 +160,7 @@ REFUSED = [
     (TrainingSettings, "max_length", 1, "1; accepted: 0, or 2 or more"),
     (TrainingSettings, "max_length", -5, "-5; accepted: 0, or 2 or more"),
     (TrainingSettings, "shuffle_window", 0, "0; accepted: 1 or more"),
-    (TrainingSettings, "pad_to_multiple", 0, "0; accepted: 1 or more"),
+    (TrainingSettings, "pad_to_multiple", -1, "-1; accepted: 0 or more"),
     (TrainingSettings, "learning_rate", 0.0, "0.0; accepted: more than 0"),
     (TrainingSettings, "learning_rate", float("inf"), "inf; accepted: finite numbers"),
     (TrainingSettings, "clip_norm", float("nan"), "nan; accepted: finite numbers"),
@@ -181,8 +182,14 @@ REFUSED = [
     (RunSettings, "sample_every", -1, "-1; accepted: 0 or more"),
     (TrainingSettings, "seed", -1, "-1; accepted: 0 to 2147483647"),
     (TrainingSettings, "seed", 2**31, "2147483648; accepted: 0 to 2147483647"),
-    (TrainingSettings, "precision", "float16", "'float16'; accepted: float32, mixed_bfloat16"),
-    (RunSettings, "jit_compile", 1, "1 of type int; accepted: bool"),
+    (
+        TrainingSettings,
+        "precision",
+        "float16",
+        "'float16'; accepted: auto, float32, mixed_bfloat16",
+    ),
+    (RunSettings, "recompute", -1, "-1; accepted: 0 or more"),
+    (RunSettings, "jit_compile", 1, "1 of type int; accepted: bool or null"),
     (RunSettings, "mirrored", "no", "'no' of type str; accepted: bool"),
 ]
 
@@ -303,6 +310,8 @@ def test_files_without_a_version_are_converted():
             kl_weight_increment=5e-4,
             evaluate_sequences=240,
             patience=0,
+            pad_to_multiple=1,
+            precision="float32",
         ),
         RunSettings(max_steps=3000, checkpoint_every=250, sample_every=0, jit_compile=True),
     )
@@ -344,7 +353,7 @@ def test_differences_are_told_line_by_line():
         "model.latent_sizes: (7, 3), not (32, 16, 8, 5, 2)",
         "training.learning_rate: 0.001, not 0.0005",
         "training.seed: 5, not 0",
-        "run.jit_compile: True, not False",
+        "run.jit_compile: True, not None",
     ]
     assert len(Config().differences(OTHER)) == 7
     assert OTHER.differences(Config(), ["training"]) == [

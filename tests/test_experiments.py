@@ -21,6 +21,7 @@ from stcn_tf.data.batches import Batch
 from stcn_tf.data.card import DatasetCard, Feature, Normalization
 from stcn_tf.models import SequenceModel
 from stcn_tf.models.registry import build_model, make_settings
+from stcn_tf.support.devices import precision_of
 from stcn_tf.training.step import TrainStep, make_optimizer
 
 ROOT = Path(__file__).parents[1]
@@ -543,7 +544,7 @@ def test_builds_and_steps(experiment, settings_of):
     config = settings_of(key, *arguments)
     card = card_of(key)
     keras.utils.set_random_seed(0)  # in so small a layer all ReLUs might be dead
-    model = build_model(config.model, card, config.training.precision)
+    model = build_model(config.model, card, precision_of(config.training.precision))
     optimizer = make_optimizer(config.training)
     optimizer.build(model.trainable_variables)
     # Eager: tracing thirty blocks takes longer than one small step.

@@ -77,7 +77,8 @@ def test_the_help_says_which_models_have_a_setting_and_its_default_for_each(pars
         "1,2,...,2^(K-1); default: empty; of wavenet, wavenet_dense: dilations of the Wavenet "
         "blocks, over and over (released: 1,2,4,8,16); default: 1,2,4,8,16,32"
     )
-    assert FLAGS["jit_compile"].help.endswith("; default: false")
+    assert FLAGS["mirrored"].help.endswith("; default: false")
+    assert FLAGS["jit_compile"].help.endswith("; default: chosen")
     for name, entry in MODELS.items():
         assert f"{name}: {entry.about}" in FLAGS["model"].help
     assert FLAGS["model"].help.endswith("; default: stcn_dense")
@@ -93,7 +94,7 @@ def _other_value(field):
     choices = field.metadata["choices"]
     if choices:
         return next(choice for choice in choices if choice != field.default)
-    if isinstance(field.default, bool):
+    if field.metadata["kind"] is bool:
         return not field.default
     if isinstance(field.default, tuple):
         return (9, 4, 1)

@@ -219,7 +219,7 @@ def read_configuration(path: str | os.PathLike) -> Configuration:
     try:
         config = Config(
             make_settings(model.pop("model"), released_floors=True, **model),
-            TrainingSettings(**training),
+            TrainingSettings(**training, precision="float32"),
             RunSettings(**run),
         )
     except UserError as error:

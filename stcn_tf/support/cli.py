@@ -123,7 +123,9 @@ def import_tensorflow() -> None:
         import tensorflow as tf
 
         # Looking for devices here keeps "failed call to cuInit" of CPU machines off the screen.
-        tf.config.list_physical_devices()
+        for gpu in tf.config.list_physical_devices("GPU"):
+            # Else TensorFlow takes all memory of a GPU that others may use, too.
+            tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def progress_bar(total: int, unit: str):

@@ -14,7 +14,23 @@ class Updates(NamedTuple):
     last: int  # the number of the last one
     count: int
     totals: dict[str, np.ndarray]  # sums of the `StepResult` fields over them
-    per_second: float
+    seconds: float  # that they took, evaluation, pictures and checkpoints left out
+    waiting: float  # seconds of these in which they waited for their batches
+
+    @property
+    def per_second(self) -> float:
+        """Updates a second."""
+        return self.count / self.seconds
+
+    @property
+    def steps_per_second(self) -> float:
+        """Steps of sequences a second, without padding: what a user waits for."""
+        return float(self.totals["num_valid"]) / self.seconds
+
+    @property
+    def padding(self) -> float:
+        """The share of the steps that were padding."""
+        return 1.0 - float(self.totals["num_valid"] / self.totals["num_padded"])
 
 
 class Hook:

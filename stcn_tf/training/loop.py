@@ -24,7 +24,8 @@ class TrainingLoop:
 
     Args:
         settings: how long, and what when.
-        update: makes the next update.
+        next_batch: gives the next batch.
+        update: makes an update from it.
         evaluate: evaluates the validation split; given a function that says whether to give up, in
             which case it returns None.
         value_of: of an evaluation the number that decides, nats per sequence.
@@ -41,7 +42,8 @@ class TrainingLoop:
     def __init__(
         self,
         settings: RunSettings,
-        update: Callable[[], StepResult],
+        next_batch: Callable[[], Any],
+        update: Callable[[Any], StepResult],
         evaluate: Callable[[Callable[[], bool]], Evaluation | None],
         value_of: Callable[[Evaluation], float],
         early_stopping: EarlyStopping,
@@ -50,6 +52,7 @@ class TrainingLoop:
         hooks: Sequence[Hook],
     ):
         self._settings = settings
+        self._next_batch = next_batch
         self._update = update
         self._evaluate_split = evaluate
         self._value_of = value_of
@@ -101,7 +104,9 @@ class TrainingLoop:
                 with window.paused():
                     self._evaluate()
                 continue
-            window.add(self._update())
+            with window.waiting():
+                batch = self._next_batch()
+            window.add(self._update(batch))
             self.step = step = self.step + 1
             is_checkpoint_due = step % self._settings.checkpoint_every == 0
             is_report_due = step % self._settings.log_every == 0 or step == self.last_step
@@ -166,6 +171,7 @@ class _Window:
         self._sums = None
         self.count = 0
         self._start = time.monotonic()
+        self._waiting = 0.0
 
     def add(self, result: StepResult) -> None:
         """Adds an update's result, on the device: nothing waits for its value."""
@@ -174,6 +180,13 @@ class _Window:
             self._sums = result
         else:
             self._sums = tf.nest.map_structure(tf.add, self._sums, result)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Notes the time that is spent inside."""
+        start = time.monotonic()
+        yield
+        self._waiting += time.monotonic() - start
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -185,4 +198,4 @@ class _Window:
     def summed(self, last: int) -> Updates:
         """The updates, the last of them by its number; waits for their results."""
         totals = {name: value.numpy() for name, value in self._sums._asdict().items()}
-        return Updates(last, self.count, totals, self.count / (time.monotonic() - self._start))
+        return Updates(last, self.count, totals, time.monotonic() - self._start, self._waiting)

@@ -75,8 +75,9 @@ class Progress(Hook):
         left = (self._last_step - updates.last) / updates.per_second
         self._report(
             f"update {updates.last:>7,}/{self._last_step:,}  {self._trained_name} {per_step:8.4f} "
-            f"nats/step{kl_weight}  {updates.per_second:.2f} updates/s  at most "
-            f"{_duration(left)} left"
+            f"nats/step{kl_weight}  {updates.per_second:.2f} updates/s, "
+            f"{updates.steps_per_second:,.0f} steps/s ({updates.padding:.0%} padding, "
+            f"{updates.waiting / updates.seconds:.0%} waiting)  at most {_duration(left)} left"
         )
 
     def evaluated(self, step: int, evaluation: Evaluation, verdict: Verdict) -> None:

@@ -23,7 +23,9 @@ class StepResult(NamedTuple):
     elbo: tf.Tensor  # [], nats, a valid bound (of a particle filter's proposals none)
     objective: tf.Tensor  # [], nats, what is maximised, before `loss_reduction`
     num_sequences: tf.Tensor  # []
-    num_steps: tf.Tensor  # []
+    num_steps: tf.Tensor  # [], scored ones
+    num_valid: tf.Tensor  # [], all steps of the sequences
+    num_padded: tf.Tensor  # [], with the padding
     gradient_norm: tf.Tensor  # [], before clipping
     kl_weight: tf.Tensor  # []
     learning_rate: tf.Tensor  # []
@@ -48,7 +50,8 @@ class TrainStep:
         model: built, in the strategy's scope.
         optimizer: from `make_optimizer`, in the strategy's scope.
         strategy: the distribution strategy; the default one for a single device.
-        jit_compile: compile the update with XLA.
+        jit_compile: compile scoring and gradients with XLA.
+        recompute: steps of a block that is computed again for its gradient; 0: none is.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class TrainStep:
         optimizer: keras.optimizers.Optimizer,
         strategy: tf.distribute.Strategy,
         jit_compile: bool = False,
+        recompute: int = 0,
     ):
         self.config = config
+        self._recompute = recompute
         self.model = model
         self.optimizer = optimizer
         self.strategy = strategy
@@ -138,6 +143,8 @@ class TrainStep:
             "objective": tf.reduce_sum(objective),
             "num_sequences": tf.cast(tf.shape(batch.x)[0], tf.float32),
             "num_steps": tf.reduce_sum(num_scored),
+            "num_valid": tf.cast(tf.reduce_sum(batch.lengths), tf.float32),
+            "num_padded": tf.cast(tf.size(batch.x[..., 0]), tf.float32),
         }
         return sums, gradients
 
@@ -146,7 +153,9 @@ class TrainStep:
     ) -> tuple[bounds.Scored, tf.Tensor]:
         """The batch, scored; and for each sequence what is maximised, [batch]."""
         name, num_samples = self.config.objective, self.config.num_samples
-        options = {} if name == "fivo" else {"at_once": num_samples}
+        options = {}
+        if name != "fivo":
+            options = {"at_once": num_samples, "recompute_every": self._recompute}
         scored = bounds.score(
             name,
             self.model,

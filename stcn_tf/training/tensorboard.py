@@ -62,7 +62,18 @@ class TensorBoard(Hook):
             )
             for name in ("gradient_norm", "kl_weight", "learning_rate"):
                 tf.summary.scalar(f"training/{name}", totals[name] / updates.count)
-            tf.summary.scalar("training/steps_per_second", updates.per_second)
+            tf.summary.scalar("training/updates_per_second", updates.per_second)
+            tf.summary.scalar(
+                "training/steps_per_second",
+                updates.steps_per_second,
+                description="steps of the sequences, without padding",
+            )
+            tf.summary.scalar("training/padding", updates.padding)
+            tf.summary.scalar(
+                "training/waiting",
+                updates.waiting / updates.seconds,
+                description="share of the time in which updates waited for their batches",
+            )
             tf.summary.scalar(
                 "training/objective_per_step",
                 totals["objective"] / totals["num_steps"],

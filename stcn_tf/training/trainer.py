@@ -1,8 +1,11 @@
 """One run, put together: records, model, optimizer, checkpoints, and the loop with its hooks."""
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -14,18 +17,21 @@ from stcn_tf.data.units import normalized
 from stcn_tf.inference.evaluation import Evaluation, Evaluator
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.models.registry import build_model
-from stcn_tf.runs import RunDirectory
+from stcn_tf.runs import CONFIG_NAME, RunDirectory
+from stcn_tf.support import devices
 from stcn_tf.support.errors import UserError
 from stcn_tf.training.checkpoints import Checkpoints
 from stcn_tf.training.distribution import Distribution
 from stcn_tf.training.early_stopping import EarlyStopping
 from stcn_tf.training.loop import TrainingLoop
 from stcn_tf.training.progress import Progress
-from stcn_tf.training.step import StepResult, TrainStep, make_optimizer
+from stcn_tf.training.step import TrainStep, make_optimizer
 from stcn_tf.training.tensorboard import Pictures, TensorBoard
 
 # Flushed, so that a log file or a pipe shows progress, too.
 _print_now = functools.partial(print, flush=True)
+# Steps to which batches are padded where XLA compiles each shape anew.
+_COMPILED_MULTIPLE = 64
 
 
 class Trainer:
@@ -55,7 +61,10 @@ class Trainer:
         run_dir: str | os.PathLike,
         report: Callable[[str], None] = _print_now,
     ):
+        config = _with_precision(config, run_dir)
         training = config.training
+        compiled = devices.compiles(config.run.jit_compile) and _may_compile(config)
+        multiple = training.pad_to_multiple or (_COMPILED_MULTIPLE if compiled else 1)
         # Of the initial weights. Before the batches, because TensorFlow mixes its global seed into
         # the seeds of tf.data.
         keras.utils.set_random_seed(training.seed)
@@ -68,14 +77,14 @@ class Trainer:
             max_length=training.max_length,
             window=training.shuffle_window,
             seed=training.seed,
-            pad_to_multiple=training.pad_to_multiple,
+            pad_to_multiple=multiple,
         )
         self._valid_batches = eval_batches(
             data_dir,
             split="valid",
             batch_size=training.batch_size,
             limit=training.evaluate_sequences,
-            pad_to_multiple=training.pad_to_multiple,
+            pad_to_multiple=multiple,
         )
         with self._distribution.strategy.scope():
             self.model = build_model(config.model, card, training.precision)
@@ -89,17 +98,17 @@ class Trainer:
             self.model,
             optimizer,
             self._distribution.strategy,
-            config.run.jit_compile,
+            compiled,
+            config.run.recompute,
         )
-        self._evaluator = Evaluator(
-            self.model, config.run.jit_compile, training.objective, training.num_samples
-        )
+        self._evaluator = Evaluator(self.model, compiled, training.objective, training.num_samples)
         self.early_stopping = EarlyStopping(training, bool(self.model.latent_sizes))
         self.checkpoints = Checkpoints(
             self.run, self.model, optimizer, self.early_stopping, self._batches
         )
         self.checkpoints.restore()
         self.loop = self._make_loop(data_dir, report)
+        _warn_of_slow_bfloat16(training.precision, compiled, report)
 
     @property
     def step(self) -> int:
@@ -151,7 +160,8 @@ class Trainer:
         )
         return TrainingLoop(
             config.run,
-            self._update,
+            self._next_batch,
+            self._step,
             self._evaluate,
             self._value_of,
             self.early_stopping,
@@ -160,8 +170,8 @@ class Trainer:
             [self._tensorboard, self._progress, self._pictures],
         )
 
-    def _update(self) -> StepResult:
-        return self._step(self._distribution.split(next(self._batches)))
+    def _next_batch(self) -> Any:
+        return self._distribution.split(next(self._batches))
 
     def _evaluate(self, stop: Callable[[], bool]) -> Evaluation | None:
         return self._evaluator(self._valid_batches, self.run.config.training.seed, stop)
@@ -184,10 +194,43 @@ def _check_objective(config: Config, model: SequenceModel) -> None:
         raise UserError(
             f"--objective={objective}: {config.model.model} has no latents; accepted: elbo"
         )
-    if objective == "fivo" and config.run.jit_compile:
+    if config.run.jit_compile and not _may_compile(config):
         raise UserError(
             "--jit_compile: XLA does not differentiate the loop of --objective=fivo; accepted: "
             "without, or --objective=elbo, iwae"
+        )
+    if objective == "fivo" and config.run.recompute:
+        raise UserError(
+            f"--recompute={config.run.recompute}: a particle filter takes single steps; accepted "
+            "with --objective=fivo: 0"
+        )
+
+
+def _may_compile(config: Config) -> bool:
+    return config.training.objective != "fivo"
+
+
+def _with_precision(config: Config, run_dir: str | os.PathLike) -> Config:
+    """The settings with the arithmetic that the run began with, or begins with here."""
+    if config.training.precision != "auto":
+        return config
+    precision = devices.precision_of("auto")
+    if (Path(run_dir) / CONFIG_NAME).exists():
+        precision = RunDirectory.open(run_dir).config.training.precision
+    training = dataclasses.replace(config.training, precision=precision)
+    return dataclasses.replace(config, training=training)
+
+
+def _warn_of_slow_bfloat16(precision: str, compiled: bool, report: Callable[[str], None]) -> None:
+    """One line where bfloat16 is no gain: processors without units for it convert every number."""
+    if precision == "float32" or devices.has_gpu():
+        return
+    rates = [devices.product_rate(dtype, compiled) for dtype in ("bfloat16", "float32")]
+    if rates[0] < rates[1]:
+        how = "compiled with XLA on this processor" if compiled else "on this processor"
+        report(
+            f"--precision={precision}: products of matrices are {rates[1] / rates[0]:.1f} times "
+            f"slower than in float32 {how}"
         )
 
 

@@ -522,6 +522,7 @@ def test_training_settings(tmp_path):
     config = settings_of(tmp_path, options)
     assert config.run == RunSettings(max_epochs=9, evaluate_every=11, checkpoint_every=12)
     assert config.training == TrainingSettings(
+        precision="float32",
         batch_size=5,
         learning_rate=0.002,
         learning_rate_decay=0.9**2,

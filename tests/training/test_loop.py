@@ -110,7 +110,10 @@ def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with)
             "kl_weight",
             "learning_rate",
             "objective_per_step",
+            "padding",
             "steps_per_second",
+            "updates_per_second",
+            "waiting",
         )
     ]
     valid = [f"active_units/layer_{layer}" for layer in (1, 2, 3)] + ["selected/per_sequence"]
@@ -431,8 +434,8 @@ def test_divergence_is_told(tmp_path, tiny_records, tiny_config_with):
 
 def test_a_gradient_that_is_not_finite_is_told(tmp_path, tiny_records, tiny_config):
     trainer = Trainer(tiny_config, tiny_records, tmp_path / "run", report=lambda line: None)
-    step = trainer._step
-    trainer._step = lambda batch: step(batch)._replace(gradient_norm=tf.constant(np.nan))
+    step = trainer.loop._update
+    trainer.loop._update = lambda batch: step(batch)._replace(gradient_norm=tf.constant(np.nan))
     with pytest.raises(UserError, match="training diverged by update 1 .*gradient norm nan"):
         trainer.train()
 
