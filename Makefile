@@ -30,7 +30,7 @@ PREPARE_mnist := --source=smoke/raw/mnist
 
 SUPPORTED := import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13)
 
-.PHONY: help quickstart smoke test test-slow lint format clean $(SMOKE:%=smoke-%)
+.PHONY: help quickstart smoke test test-slow benchmark lint format clean $(SMOKE:%=smoke-%)
 .DELETE_ON_ERROR:
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo "                  make smoke-NAME: one of $(SMOKE)"
 	@echo "make test         all tests but the slow ones (WORKERS=$(WORKERS) processes)"
 	@echo "make test-slow    the slow tests"
+	@echo "make benchmark    speeds beside a plain transcription of the equations, under 5 minutes"
 	@echo "make lint         style and format, checked"
 	@echo "make format       style and format, mended"
 	@echo "make clean        remove quickstart/, smoke/ and caches; .venv stays"
@@ -71,6 +72,9 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(PY) -m pytest -m slow
+
+benchmark: $(STAMP)
+	$(PY) -m stcn_tf.benchmark --out=benchmark.json
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -36,9 +36,11 @@ def model_fields() -> dict[str, dict[str, dataclasses.Field]]:
     return fields
 
 
-def define_settings(kind: type[Settings]) -> None:
-    """Defines one flag for each field of a settings class."""
+def define_settings(kind: type[Settings], but: Iterable[str] = ()) -> None:
+    """Defines one flag for each field of a settings class, but for some."""
     for field in dataclasses.fields(kind):
+        if field.name in but:
+            continue
         _define_setting(field.name, [field], f"{field.metadata['help']}; {_default(field)}")
 
 
@@ -286,6 +288,30 @@ def define_export() -> None:
     _define_run()
     flags.DEFINE_string("out", None, "folder for the SavedModel", required=True)
     _define_jit_compile()
+
+
+def define_benchmark() -> None:
+    """Flags of `python -m stcn_tf.benchmark`."""
+    define_model()
+    # So that any flagfile of a run may be given.
+    define_settings(TrainingSettings, but=("batch_size",))
+    define_settings(RunSettings)
+    _define_released()
+    flags.DEFINE_string("run_dir", None, "not used; flagfiles may give it")
+    flags.DEFINE_string("data", None, "folder of records, of which the input is timed")
+    flags.DEFINE_list(
+        "what", ["generate", "train", "evaluate"], "of generate, train, evaluate, scaling"
+    )
+    flags.register_validator(
+        "what",
+        lambda names: bool(names) and set(names) <= {"generate", "train", "evaluate", "scaling"},
+        "accepted: generate, train, evaluate, scaling, separated by commas",
+    )
+    flags.DEFINE_integer("batch_size", 20, "sequences in a batch", lower_bound=1)
+    flags.DEFINE_integer("length", 200, "steps of a batch", lower_bound=1)
+    flags.DEFINE_integer("num_draws", 16, "draws of an evaluation", lower_bound=1)
+    flags.DEFINE_integer("rounds", 3, "how often each is timed", lower_bound=1)
+    flags.DEFINE_string("out", None, "file to write, a picture comes beside it")
 
 
 class _ReleasedParser(flags.ArgumentParser):

@@ -1,0 +1,1 @@
+"""How fast it is: against a plain transcription of the published graph, and against the machine."""

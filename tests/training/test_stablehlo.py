@@ -1,0 +1,32 @@
+"""An update as a program for machines that have an accelerator and no TensorFlow."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stcn_tf.data.batches import Batch
+from stcn_tf.data.card import read_card
+from stcn_tf.models.registry import MODELS, build_model
+from stcn_tf.training.step import TrainStep, make_optimizer
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_update_captures_variables_alone_and_is_a_program(name, tiny_config_with, tiny_records):
+    config = tiny_config_with(model={"model": name})
+    model = build_model(config.model, read_card(tiny_records))
+    optimizer = make_optimizer(config.training)
+    optimizer.build(model.trainable_variables)
+    step = TrainStep(config.training, model, optimizer, tf.distribute.get_strategy())
+
+    @tf.function(jit_compile=True, autograph=False)
+    def update(x, lengths):
+        return step(Batch(x, lengths))
+
+    x = tf.constant(np.random.default_rng(0).integers(0, 2, (2, 5, 3)), tf.float32)
+    inputs = x, tf.constant([5, 3])
+    concrete = update.get_concrete_function(*inputs)
+    handles = {id(variable.handle) for variable in concrete.variables}
+    assert {id(captured) for captured in concrete.captured_inputs} <= handles
+    program = update.experimental_get_compiler_ir(*inputs)(stage="stablehlo")
+    assert "stablehlo.dot_general" in program
+    assert "custom_call" not in program
