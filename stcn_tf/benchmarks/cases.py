@@ -77,7 +77,7 @@ def generate(settings: ModelSettings, sizes: Sizes) -> dict[str, Any]:
         seconds = interleaved(runs, sizes.rounds)
         made = dict.fromkeys(runs, steps) | {BASELINE: slow}
         per_step = {name: [v / made[name] for v in values] for name, values in seconds.items()}
-        tables[f"generate, {num} sequences, a step"] = compared(per_step, BASELINE)
+        tables[f"generate, {num} at once, a step"] = compared(per_step, BASELINE)
     return tables
 
 

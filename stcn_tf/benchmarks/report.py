@@ -90,6 +90,6 @@ def write(content: dict[str, Any], out: Path) -> None:
     axes.barh(list(ratios), values, xerr=spread, color="tab:blue", ecolor="black", capsize=2)
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlabel("times as fast as what it is compared with (median, least and most of pairs)")
+    axes.set_xlabel("times as fast (median, least and most of pairs)")
     with replacing_file(out.with_suffix(".png")) as partial:
         figure.savefig(partial, format="png", dpi=120)
