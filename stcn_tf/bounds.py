@@ -184,7 +184,7 @@ def filter_particles(
     batch, time = tf.unstack(tf.shape(x)[:2])
     encoded = model.encode(x, lengths, model.start(batch))
     count = float(num_particles)
-    first = tf.range(batch)[:, tf.newaxis] * num_particles  # particle of each sequence
+    first = tf.range(batch)[:, tf.newaxis] * num_particles  # the first particle of each sequence
     start = _drawn_anew(
         repeated(model.start(batch), num_particles), num_particles, num_particles, 0
     )

@@ -25,8 +25,8 @@ from stcn_tf.noise import Places, Seed
 from stcn_tf.seeds import Stream
 
 # Compiling takes some seconds and saves what TensorFlow needs to start the operations of a step, so
-# it pays from many steps on: of one sequence 3,000 (AVX-512) or 1,500 (AVX2). Of many sequences at
-# once products take the time, in which XLA is no better.
+# it pays from many steps on: of one sequence some 3,000 at the paper's size (two AVX-512 cores).
+# Of many sequences at once products take the time, in which XLA is no better.
 COMPILED_FROM, COMPILED_UP_TO = 3000, 32
 # Steps of one call, which is what is compiled: once for each number of sequences, whatever their
 # length. Each call lays out the weights for XLA's products, which takes as long as some 20 steps.
