@@ -299,13 +299,11 @@ def define_benchmark() -> None:
     _define_released()
     flags.DEFINE_string("run_dir", None, "not used; flagfiles may give it")
     flags.DEFINE_string("data", None, "folder of records, of which the input is timed")
-    flags.DEFINE_list(
-        "what", ["generate", "train", "evaluate"], "of generate, train, evaluate, scaling"
-    )
+    kinds = ("generate", "train", "evaluate", "scaling", "environment")
+    accepted = f"{', '.join(kinds)}, separated by commas"
+    flags.DEFINE_list("what", ["generate", "train", "evaluate"], f"what is timed: {accepted}")
     flags.register_validator(
-        "what",
-        lambda names: bool(names) and set(names) <= {"generate", "train", "evaluate", "scaling"},
-        "accepted: generate, train, evaluate, scaling, separated by commas",
+        "what", lambda names: bool(names) and set(names) <= set(kinds), f"accepted: {accepted}"
     )
     flags.DEFINE_integer("batch_size", 20, "sequences in a batch", lower_bound=1)
     flags.DEFINE_integer("length", 200, "steps of a batch", lower_bound=1)

@@ -330,6 +330,7 @@ def check_model(make: Callable[..., SequenceModel], *, does_smooth: bool = False
         check_causality(case)
         check_encode_in_blocks(case)
     check_steps(case)
+    check_receptive_field(case)
     check_seeds(case)
     if case.model.latent_sizes:
         check_log_weight(case)
@@ -579,6 +580,22 @@ def check_causality(case):
         ends = np.full(BATCH, step, np.int32)
         states = [case.block(x, ends)[1] for x in (case.x, changed)]
         assert_same(*states)
+
+
+def check_receptive_field(case):
+    """A state holds the frames that later predictions can see, and nothing of earlier ones."""
+    reach, before = case.model.receptive_field, 3
+    if reach is None:
+        return
+    x = frames(case.model, BATCH, before + reach)
+    _, state = case.block(x)
+    start = case.model.start(BATCH)._replace(step=tf.fill([BATCH], before))
+    assert_close(case.block(x[:, before:], None, start)[1], state)
+    for step, is_seen in ((before - 1, False), (before, True)):
+        changed = x.copy()
+        changed[:, step] = 1.0 - changed[:, step]
+        found = arrays(case.block(changed)[1])
+        assert is_seen == any(map(np.any, map(np.not_equal, found, arrays(state))))
 
 
 def check_steps(case):

@@ -1,10 +1,18 @@
+import contextlib
 import json
+import os
 
 import numpy as np
 import pytest
 
 from stcn_tf import benchmark, flags
+from stcn_tf.benchmarks import processes
 from stcn_tf.benchmarks.measure import check_same, compared
+from stcn_tf.benchmarks.sizes import Sizes
+from stcn_tf.benchmarks.worker import Worker
+from stcn_tf.models.settings import STCNSettings
+from stcn_tf.support import environment
+from stcn_tf.support.environment import ONEDNN, THREADS
 from stcn_tf.support.errors import UserError
 
 TINY = (
@@ -21,10 +29,7 @@ TINY = (
 def test_every_case_is_timed_and_written(parse_flags, tiny_records, tmp_path, capsys):
     out = tmp_path / "speeds.json"
     small = ("--batch_size=4", "--length=6", "--num_draws=2", "--rounds=1")
-    what = "--what=generate,train,evaluate,scaling"
-    parse_flags(
-        flags.define_benchmark, *TINY, *small, what, f"--data={tiny_records}", f"--out={out}"
-    )
+    parse_flags(flags.define_benchmark, *TINY, *small, f"--data={tiny_records}", f"--out={out}")
     benchmark.main()
     content = json.loads(out.read_text())
     assert len(content["tables"]) == 6
@@ -35,6 +40,77 @@ def test_every_case_is_timed_and_written(parse_flags, tiny_records, tmp_path, ca
     printed = capsys.readouterr().out
     for title in content["tables"]:
         assert title in printed
+
+
+@pytest.mark.slow
+def test_what_is_timed_in_processes(parse_flags, capfd, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    small = ("--batch_size=4", "--length=6", "--num_draws=2", "--rounds=1")
+    out = tmp_path / "speeds.json"
+    parse_flags(flags.define_benchmark, *TINY, *small, "--what=scaling,environment", f"--out={out}")
+    benchmark.main()
+    tables = json.loads(out.read_text())["tables"]
+    assert [len(rows) for rows in tables.values()] == [9, 4, 6, 6]
+    assert all(row["peak_memory_mib"] > 100 for row in tables["scaling, an update"].values())
+    assert (tmp_path / "stcn_tf/environment.json").is_file()
+    printed = capfd.readouterr()
+    assert "for all commands on this processor: " in printed.out
+    assert "oneDNN custom operations" not in printed.err
+
+
+def test_a_worker_has_its_own_environment_and_memory(monkeypatch):
+    kept = bytearray(os.urandom(2**20) * 1024)  # nothing to the process of the worker
+    settings = STCNSettings("stcn", num_filters=4, blocks_per_layer=1, latent_sizes=(2, 2))
+    monkeypatch.setenv(ONEDNN, "1")
+    with Worker(["generation"], (settings, Sizes(2, 3)), {ONEDNN: "0"}) as worker:
+        worker("generation")
+        assert 100 < worker.peak_memory() < len(kept) >> 20
+        assert worker.operations("generation") == 0
+        with pytest.raises(KeyError, match="something else"):
+            worker("something else")
+    assert os.environ[ONEDNN] == "1"
+
+
+@pytest.mark.parametrize(
+    ("times_faster", "expected"),
+    [
+        (
+            {"oneDNN off": 1.2, "oneDNN on": 1.3, "one thread an operation": 0.5},
+            {"TF_ENABLE_ONEDNN_OPTS": "1"},
+        ),
+        (
+            {"oneDNN off, one thread": processes.WORTH + 0.01},
+            {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_NUM_INTRAOP_THREADS": "1"},
+        ),
+        ({"oneDNN off": processes.WORTH - 0.01}, {}),
+    ],
+)
+def test_the_fastest_environment_is_chosen_where_it_is_worth_it(
+    tmp_path, monkeypatch, capsys, times_faster, expected
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    started = []
+
+    def worker(names, arguments, variables):
+        started.append(variables)
+        return contextlib.nullcontext(lambda name: None)
+
+    def interleaved(runs, rounds):
+        return {name: [1.0 / times_faster.get(name, 1.0)] * rounds for name in runs}
+
+    monkeypatch.setattr(processes, "Worker", worker)
+    monkeypatch.setattr(processes, "interleaved", interleaved)
+    environment.choose({THREADS: "7"})
+    tables = processes.environment(STCNSettings("stcn"), Sizes())
+    assert environment.chosen() == expected
+    assert ("as TensorFlow chooses" in capsys.readouterr().out) == (not expected)
+    # Nothing of the environment of this process is in those that are compared.
+    assert all(set(variables) == set(environment.NAMES) for variables in started)
+    assert started[0] == dict.fromkeys(environment.NAMES)
+    for rows in tables.values():
+        assert list(rows) == ["as TensorFlow chooses", *processes.ENVIRONMENTS]
+        for name, row in rows.items():
+            assert row["times_faster"] == pytest.approx(times_faster.get(name, 1.0))
 
 
 @pytest.mark.parametrize(

@@ -1,47 +1,39 @@
-"""What is timed: generation, updates, evaluation and input."""
+"""What is compared: generation, updates and their parts, evaluation, input."""
 
-import dataclasses
-import resource
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import keras
-import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from stcn_tf import bounds
+from stcn_tf.benchmarks import processes
 from stcn_tf.benchmarks.measure import check_same, compared, interleaved
+from stcn_tf.benchmarks.sizes import Sizes
 from stcn_tf.benchmarks.transcription import Transcription
+from stcn_tf.benchmarks.work import (
+    GENERATED_STEPS,
+    SEED,
+    Work,
+    evaluation,
+    make_batch,
+    make_model,
+    operations_of,
+    update,
+)
 from stcn_tf.config import TrainingSettings
-from stcn_tf.data.batches import Batch, train_batches
+from stcn_tf.data.batches import train_batches
 from stcn_tf.data.card import read_card
 from stcn_tf.inference.generation import Generator
-from stcn_tf.models.base import SequenceModel
-from stcn_tf.models.registry import build_model
+from stcn_tf.layers import serial
 from stcn_tf.models.settings import ModelSettings, STCNSettings
+from stcn_tf.models.stcn import STCN
 from stcn_tf.support.devices import product_rate
 from stcn_tf.support.errors import UserError
-from stcn_tf.training.step import TrainStep, make_optimizer
+from stcn_tf.training.step import make_optimizer
 
 BASELINE = "transcription"
-
-
-class _Pen(NamedTuple):
-    """All that a model must know of handwriting."""
-
-    num_real: int = 2
-    num_binary: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """How much of it."""
-
-    batch_size: int = 20
-    length: int = 200
-    num_samples: int = 16
-    rounds: int = 3
 
 
 def check(settings: ModelSettings) -> None:
@@ -60,100 +52,72 @@ def check(settings: ModelSettings) -> None:
 
 
 def generate(settings: ModelSettings, sizes: Sizes) -> dict[str, Any]:
-    """Seconds a step, as called, compiled, and of the transcription."""
-    model = _model(settings)
-    plain, compiled = (Generator(model, jit_compile) for jit_compile in (False, True))
+    """Seconds a step, as called, compiled, in bfloat16, and of the transcription."""
+    model = make_model(settings)
+    generators = {
+        "as called": Generator(model, jit_compile=False),
+        "compiled": Generator(model, jit_compile=True),
+        "mixed_bfloat16": Generator(make_model(settings, "mixed_bfloat16"), jit_compile=False),
+    }
     graph = tf.function(Transcription(model).generate, autograph=False)
     tables = {}
-    for num, steps, slow in ((1, 200, 6), (20, 200, 2)):
+    for num, slow in ((1, 6), (20, 2)):
         nothing = tf.zeros([num, 0, model.num_features])
-        first = graph(num, slow, (1, 2))
-        check_same("generation", plain(nothing, slow, (1, 2)), first, 1e-3)
+        first = graph(num, slow, SEED)
+        for name in ("as called", "compiled"):
+            check_same(f"generation, {name}", generators[name](nothing, slow, SEED), first, 1e-3)
         runs = {
-            name: lambda g=generator, x=nothing, n=steps: g(x, n, (1, 2))
-            for name, generator in (("as called", plain), ("compiled", compiled))
+            name: lambda g=generator, x=nothing: g(x, GENERATED_STEPS, SEED)
+            for name, generator in generators.items()
         }
-        runs[BASELINE] = lambda n=num, s=slow: graph(n, s, (1, 2))
+        runs[BASELINE] = lambda n=num, s=slow: graph(n, s, SEED)
         seconds = interleaved(runs, sizes.rounds)
-        made = dict.fromkeys(runs, steps) | {BASELINE: slow}
+        made = dict.fromkeys(runs, GENERATED_STEPS) | {BASELINE: slow}
         per_step = {name: [v / made[name] for v in values] for name, values in seconds.items()}
         tables[f"generate, {num} at once, a step"] = compared(per_step, BASELINE)
     return tables
 
 
 def train(settings: ModelSettings, sizes: Sizes) -> dict[str, Any]:
-    """Seconds an update, with the rate of its products beside that of the machine."""
-    batch = _batch(sizes.batch_size, sizes.length)
-    steps = {
-        name: _train_step(settings, precision, jit_compile)
-        for name, precision, jit_compile in (
-            ("float32", "float32", False),
-            ("mixed_bfloat16", "mixed_bfloat16", False),
-            ("float32, compiled", "float32", True),
-        )
+    """Seconds an update and of its parts; their products' rate beside that of the machine."""
+    works = {
+        "float32": update(settings, sizes),
+        "mixed_bfloat16": update(settings, sizes, "mixed_bfloat16"),
+        "float32, compiled": update(settings, sizes, jit_compile=True),
+        BASELINE: _transcribed_update(settings, sizes),
     }
-    other = _train_step(settings, "float32", False)
-    transcription = Transcription(other.model)
-    one = other.model.score(*batch, (1, 2))
-    expected = tf.reduce_sum(bounds.sum_over_time(one).elbo(other.model))
-    found = tf.reduce_sum(transcription.elbo(*batch, (1, 2)))
-    check_same("the ELBO", expected, found, 1e-4)
-
-    @tf.function(autograph=False)
-    def update(x, lengths):
-        weights = [v.value for v in other.model.trainable_variables]
-        with tf.GradientTape() as tape:
-            loss = -tf.reduce_mean(transcription.elbo(x, lengths, (1, 2)) / sizes.length)
-        gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, weights), 1.0)
-        other.optimizer.apply(gradients, other.model.trainable_variables)
-        return loss
-
-    runs = {name: lambda s=step: s(batch).elbo for name, step in steps.items()}
-    runs[BASELINE] = lambda: update(*batch)
+    runs = {name: work.run for name, work in works.items()}
     rows = compared(interleaved(runs, sizes.rounds), BASELINE)
-    operations = _operations_of_update(other.model, sizes)
+    parts = {}
+    for precision in ("float32", "mixed_bfloat16"):
+        of_precision = _parts(settings, sizes, precision)
+        seconds = interleaved({name: work.run for name, work in of_precision.items()}, sizes.rounds)
+        for name, values in seconds.items():
+            parts[f"{name}, {precision}"] = {"seconds": min(values)}
+            works[f"{name}, {precision}"] = of_precision[name]
     rates = {dtype: product_rate(dtype) for dtype in ("float32", "bfloat16")}
-    for name, row in rows.items():
-        dtype = "bfloat16" if "bfloat16" in name else "float32"
-        row["gflop_per_second"] = operations / row["seconds"] / 1e9
-        row["of_product_rate"] = operations / row["seconds"] / rates[dtype]
-    return {f"update, {sizes.batch_size} sequences of {sizes.length} steps": rows}
+    for name, row in (rows | parts).items():
+        if operations := works[name].operations:
+            rate = operations / row["seconds"]
+            row["gflop_per_second"] = rate / 1e9
+            row["of_product_rate"] = rate / rates["bfloat16" if "bfloat16" in name else "float32"]
+    title = f"update, {sizes.batch_size} sequences of {sizes.length} steps"
+    return {title: rows, "parts of an update, each by itself, forwards and backwards": parts}
 
 
 def evaluate(settings: ModelSettings, sizes: Sizes) -> dict[str, Any]:
     """Seconds of a batch with several draws, and of as many passes of the transcription."""
-    model = _model(settings)
-    x, lengths = _batch(sizes.batch_size, sizes.length)
-    scored = tf.function(bounds.score_samples, autograph=False)
-    passed = tf.function(Transcription(model).elbo, autograph=False)
+    model, batch = make_model(settings), make_batch(sizes)
+    transcription = Transcription(model)
+    _check_elbo(transcription, sizes)
+    passed = tf.function(transcription.elbo, autograph=False)
     draws = sizes.num_samples
     runs = {
-        "as called": lambda: scored(model, x, lengths, tf.constant((1, 2)), draws).bound,
-        BASELINE: lambda: [passed(x, lengths, tf.constant((1, k))) for k in range(draws)],
+        "as called": evaluation(settings, sizes).run,
+        "mixed_bfloat16": evaluation(settings, sizes, "mixed_bfloat16").run,
+        BASELINE: lambda: [passed(*batch, tf.constant((1, k))) for k in range(draws)],
     }
     return {f"evaluate, {draws} draws": compared(interleaved(runs, sizes.rounds), BASELINE)}
-
-
-def scaling(settings: ModelSettings, sizes: Sizes) -> dict[str, Any]:
-    """Seconds an update over length, batch, filters and depth, each by itself."""
-    variants: dict[str, tuple[ModelSettings, Sizes]] = {"as it is": (settings, sizes)}
-    for factor in (0.5, 2.0):
-        for name in ("length", "batch_size"):
-            changed = dataclasses.replace(sizes, **{name: int(factor * getattr(sizes, name))})
-            variants[f"{name} x {factor:g}"] = (settings, changed)
-    half = settings.num_filters // 2
-    variants["num_filters x 0.5"] = (dataclasses.replace(settings, num_filters=half), sizes)
-    blocks = max(settings.blocks_per_layer // 2, 1)
-    variants["blocks_per_layer x 0.5"] = (
-        dataclasses.replace(settings, blocks_per_layer=blocks),
-        sizes,
-    )
-    runs = {}
-    for name, (its_settings, its_sizes) in variants.items():
-        step = _train_step(its_settings, "float32", False)
-        batch = _batch(its_sizes.batch_size, its_sizes.length)
-        runs[name] = lambda s=step, b=batch: s(b).elbo
-    return {"scaling, an update": compared(interleaved(runs, sizes.rounds), "as it is")}
 
 
 def read(data: str, sizes: Sizes, num_batches: int = 200) -> dict[str, Any]:
@@ -181,35 +145,111 @@ CASES: dict[str, Callable[[ModelSettings, Sizes], dict[str, Any]]] = {
     "generate": generate,
     "train": train,
     "evaluate": evaluate,
-    "scaling": scaling,
+    "scaling": processes.scaling,
+    "environment": processes.environment,
 }
 
 
-def peak_memory() -> int:
-    """Of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+def _check_elbo(transcription: Transcription, sizes: Sizes) -> None:
+    model, batch = transcription.model, make_batch(sizes)
+    expected = bounds.sum_over_time(model.score(*batch, SEED)).elbo(model)
+    check_same("the ELBO", expected, transcription.elbo(*batch, SEED), 1e-4)
 
 
-def _model(settings: ModelSettings, precision: str = "float32") -> SequenceModel:
-    keras.utils.set_random_seed(0)
-    return build_model(settings, _Pen(), precision)
-
-
-def _train_step(settings: ModelSettings, precision: str, jit_compile: bool) -> TrainStep:
-    training = TrainingSettings(precision=precision)
-    model = _model(settings, precision)
-    optimizer = make_optimizer(training)
+def _transcribed_update(settings: ModelSettings, sizes: Sizes) -> Work:
+    model, batch = make_model(settings), make_batch(sizes)
+    optimizer = make_optimizer(TrainingSettings())
     optimizer.build(model.trainable_variables)
-    return TrainStep(training, model, optimizer, tf.distribute.get_strategy(), jit_compile)
+    transcription = Transcription(model)
+    _check_elbo(transcription, sizes)
+
+    @tf.function(autograph=False)
+    def run(x, lengths):
+        weights = [v.value for v in model.trainable_variables]
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(transcription.elbo(x, lengths, SEED) / sizes.length)
+        gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, weights), 1.0)
+        optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    return Work(lambda: run(*batch), 3.0 * operations_of(model, sizes))
 
 
-def _batch(batch_size: int, length: int) -> Batch:
-    x = np.random.default_rng(0).standard_normal((batch_size, length, 3)).astype(np.float32)
-    x[..., 2] = x[..., 2] > 1.5
-    return Batch(tf.constant(x), tf.fill([batch_size], length))
+def _parts(settings: ModelSettings, sizes: Sizes, precision: str) -> dict[str, Work]:
+    """The parts of an update: what each makes of its inputs, and the gradients of that."""
+    model: STCN = make_model(settings, precision)
+    x, lengths = make_batch(sizes)
+    state = model.start(sizes.batch_size)
+    encoded = tf.function(model.encode, autograph=False)(x, lengths, state)
+    read = sum(model.latent_sizes if model.dense else model.latent_sizes[:1])
+    frames = tf.concat([state.encoder.previous, x], axis=1)
+    deterministic = tf.random.stateless_normal(
+        [len(model.latent_sizes), *frames.shape[:2], model.stack.filters], SEED
+    )
+    deterministic = tf.cast(deterministic, encoded.steps.prior[0][0].dtype)
+    places = model.places_of(state, x)
+
+    def stack(frames):
+        outputs, _ = model.stack(frames, state.encoder.stack, lengths)
+        every = model.blocks_per_layer
+        return [block.residual for block in outputs[every - 1 :: every]]
+
+    def latents(*deterministic):
+        layers = list(zip(model.latent_layers, deterministic, strict=True))
+        latents = model.draw_latents(
+            [layer.prior_network.begin(d[:, :-1]) for layer, d in layers],
+            [layer.posterior_network.begin(d[:, 1:]) for layer, d in layers],
+            places,
+            SEED,
+            1.0,
+        )
+        pairs = zip(latents.posteriors, latents.priors, strict=True)
+        return [latents.read, *(tfp.distributions.kl_divergence(q, p) for q, p in pairs)]
+
+    def output(latents):
+        outputs, _ = serial.run(model.output_layers, latents, state.latent, lengths)
+        return [model.observation.log_prob(model.observation(outputs)[0], x)]
+
+    drawn = tf.random.stateless_normal([*x.shape[:2], read], SEED)
+    return {
+        "stack": _both_ways(stack, [frames], [model.stack], sizes),
+        "latents": _both_ways(latents, tf.unstack(deterministic), model.latent_layers, sizes),
+        "output layers, heads": _both_ways(
+            output, [drawn], [*model.output_layers, model.observation], sizes
+        ),
+        "optimizer": _apply(model),
+    }
 
 
-def _operations_of_update(model: SequenceModel, sizes: Sizes) -> float:
-    """Of all products, forwards and twice as many backwards."""
-    weights = sum(int(np.prod(v.shape)) for v in model.trainable_variables if len(v.shape) > 1)
-    return 3.0 * 2.0 * weights * sizes.batch_size * sizes.length
+def _both_ways(function, inputs: list[tf.Tensor], layers: list, sizes: Sizes) -> Work:
+    """What layers make of inputs, and the gradients of its sum for inputs and weights."""
+    variables = [v for layer in layers for v in layer.trainable_variables]
+
+    @tf.function(autograph=False)
+    def run(*inputs):
+        weights = [v.value for v in variables]
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            total = tf.add_n([tf.reduce_sum(tf.cast(o, tf.float32)) for o in function(*inputs)])
+        gradients = tape.gradient(total, [*inputs, *weights], unconnected_gradients="zero")
+        # A number of each, which waits for all of it.
+        return tf.stack([tf.cast(tf.reshape(g, [-1])[0], tf.float32) for g in gradients])
+
+    # TensorFlow takes the functions of several parts for one that is traced anew each time.
+    run = run.get_concrete_function(*inputs)
+    return Work(lambda: run(*inputs), 3.0 * sum(operations_of(layer, sizes) for layer in layers))
+
+
+def _apply(model: STCN) -> Work:
+    """Clipping and the update of the weights, with gradients that are there."""
+    optimizer = make_optimizer(TrainingSettings())
+    optimizer.build(model.trainable_variables)
+    gradients = [tf.fill(v.shape, 1e-3) for v in model.trainable_variables]
+
+    @tf.function(autograph=False)
+    def run(gradients):
+        clipped, norm = tf.clip_by_global_norm(gradients, 1.0)
+        optimizer.apply(clipped, model.trainable_variables)
+        return norm
+
+    return Work(lambda: run(gradients), 0.0)

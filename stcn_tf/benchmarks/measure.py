@@ -1,8 +1,12 @@
 """Timing: what is compared alternates, so that a machine that changes its speed is fair to all."""
 
+import contextlib
+import re
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,7 @@ from stcn_tf.support.errors import UserError
 
 
 def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Times functions that return tensors, one after the other, again and again.
+    """Times functions that return tensors or None, one after the other, again and again.
 
     Args:
         runs: by name; each is called once before, untimed.
@@ -23,11 +27,11 @@ def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
     """
     seconds = {name: [] for name in runs}
     for run in runs.values():
-        _wait(run())
+        wait(run())
     for _ in range(rounds):
         for name, run in runs.items():
             start = time.perf_counter()
-            _wait(run())
+            wait(run())
             seconds[name].append(time.perf_counter() - start)
     return seconds
 
@@ -63,6 +67,16 @@ def check_same(what: str, one: Any, other: Any, rtol: float) -> None:
         raise UserError(f"{what}: the results differ by {difference:.2g} of {size:.2g}; not timed")
 
 
-def _wait(result: Any) -> None:
+def wait(result: Any) -> None:
+    """Until tensors are computed, on whatever device."""
     for part in tf.nest.flatten(result):
-        part.numpy()
+        np.asarray(part)
+
+
+def peak_memory() -> int:
+    """Of this process so far, in MiB."""
+    with contextlib.suppress(OSError):
+        # Linux counts what its parent took to the usage of a process.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from matplotlib.figure import Figure
 
+from stcn_tf.support import environment
 from stcn_tf.support.files import replacing_file
 
 # What has a ratio is compared with something.
@@ -18,31 +19,15 @@ _RATIO = "times_faster"
 
 def machine() -> dict[str, Any]:
     """The processor, its settings and the versions."""
-    names = ("TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     return {
-        "processor": _processor(),
+        "processor": environment.processor(),
         "cores": os.cpu_count(),
         "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
-        "environment": {name: os.environ[name] for name in names if name in os.environ},
+        "environment": environment.set_here(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
-
-
-def _processor() -> str:
-    """Its name, family and the vector instructions that matter, where Linux tells them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = dict(
-        (part.strip() for part in line.split(":", 1)) for line in reversed(lines) if ":" in line
-    )
-    units = {"avx2", "avx512f", "avx512_bf16", "amx_bf16"} & set(facts.get("flags", "").split())
-    name = facts.get("model name", platform.machine())
-    family = f"family {facts.get('cpu family', '?')}, model {facts.get('model', '?')}"
-    return f"{name} ({family}; {', '.join(sorted(units))})"
 
 
 def heading(content: dict[str, Any]) -> str:
@@ -58,12 +43,15 @@ def text(tables: dict[str, Any]) -> str:
     for title, rows in tables.items():
         lines += ["", title]
         for name, row in rows.items():
-            line = f"  {name:24s}{1e3 * row['seconds']:10.2f} ms"
+            line = f"  {name:36s}{1e3 * row['seconds']:10.2f} ms"
             if _RATIO in row:
                 line += f"  {row[_RATIO]:7.2f} x ({row['least']:.2f} to {row['most']:.2f})"
             if "gflop_per_second" in row:
                 line += f"  {row['gflop_per_second']:6.0f} GFLOP/s"
+            if "of_product_rate" in row:
                 line += f", {row['of_product_rate']:.0%} of a product's rate"
+            if "peak_memory_mib" in row:
+                line += f"  {row['peak_memory_mib']:6,} MiB"
             if "padding" in row:
                 line += f"  {row['padding']:.1%} padding, {row['steps_per_second']:,.0f} steps/s"
             lines.append(line)

@@ -6,17 +6,15 @@ their own, which tell of a byte that flips later. What was verified is remembere
 modification. Where that cannot be read or written, shards are hashed once in each process.
 """
 
-import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from stcn_tf.support.errors import UserError
-from stcn_tf.support.files import replacing_file
+from stcn_tf.support.remembered import recall, remember
 
+_FILE = "verified"
 _MOST_REMEMBERED = 10_000  # shards
 
 _hashed: dict[str, list] = {}  # in this process: path -> [size, time of modification, sha256]
@@ -53,24 +51,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _file() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(folder, "stcn_tf", "verified.json").expanduser()
-
-
 def _remembered() -> dict[str, list]:
-    try:
-        content = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, RuntimeError, ValueError):
-        return {}
-    entries = content.items() if isinstance(content, dict) else ()
-    return {k: v for k, v in entries if isinstance(v, list) and len(v) == 3}
+    return {k: v for k, v in recall(_FILE).items() if isinstance(v, list) and len(v) == 3}
 
 
 def _remember(new: dict[str, list]) -> None:
     entries = list({**_remembered(), **new}.items())[-_MOST_REMEMBERED:]
-    with contextlib.suppress(OSError, RuntimeError, UserError):
-        file = _file()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing_file(file) as partial:
-            partial.write_text(json.dumps(dict(entries)), encoding="utf-8")
+    remember(_FILE, dict(entries))

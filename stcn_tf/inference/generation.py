@@ -2,10 +2,11 @@
 
 `generate_raw` takes and gives raw units, `reconstruct_raw` gives them.
 
-A given beginning is observed in one pass, its latents drawn from the posterior; then each step is
-predicted, drawn and advanced, with latents from the prior (Eq. 7) and x_t from Eq. 9. Time and
-memory of a step do not depend on how many there are. Compiled with XLA a step is faster, which pays
-for many steps of few sequences; the random numbers are the same.
+A given beginning is observed in one pass, its latents drawn from the posterior: as much of its end
+as the model can see. Then each step is predicted, drawn and advanced, with latents from the prior
+(Eq. 7) and x_t from Eq. 9. Time and memory of a step do not depend on how many there are. Compiled
+with XLA a step is faster, which pays for many steps of few sequences; the random numbers are the
+same.
 """
 
 import functools
@@ -211,6 +212,18 @@ def _observed(
     return observed, tf.maximum(given_lengths, extra)
 
 
+def _recent(
+    model: SequenceModel, observed: tf.Tensor, lengths: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The last frames of each sequence, as far as later ones see; how many; how many are before."""
+    if model.receptive_field is None:
+        return observed, lengths, tf.zeros_like(lengths)
+    count = tf.minimum(tf.shape(observed)[1], model.receptive_field)
+    skipped = tf.maximum(lengths - count, 0)
+    position = skipped[:, tf.newaxis] + tf.range(count)
+    return tf.gather(observed, position, axis=1, batch_dims=1), lengths - skipped, skipped
+
+
 def _begin(
     model: SequenceModel,
     beginning: tf.Tensor,
@@ -220,8 +233,8 @@ def _begin(
     temperatures: Temperatures,
 ) -> State:
     """The state after the beginnings."""
-    observed, lengths = _observed(model, beginning, given_lengths)
-    start = model.start(tf.shape(observed)[0])._replace(row=rows)
+    observed, lengths, skipped = _recent(model, *_observed(model, beginning, given_lengths))
+    start = model.start(tf.shape(observed)[0])._replace(row=rows, step=skipped)
     encoded = model.encode(observed, lengths, start)
     return model.observe(encoded, observed, lengths, start, seed, temperatures.latent)[1]
 
@@ -333,10 +346,11 @@ def chunked(model: SequenceModel, beginnings: Sequence[np.ndarray]) -> list[rang
 
     The last chunk may go beyond the last sequence, so that none has a shape of its own.
     """
-    num = len(beginnings)
+    num, longest = len(beginnings), max(1, *map(len, beginnings))
     parts = tf.nest.flatten(model.start(1))
     most = _CHUNK_BYTES // sum(part.dtype.size * int(tf.size(part)) for part in parts)
-    most = max(min(most, _CHUNK_STEPS // max(1, *map(len, beginnings))), 1)
+    observed = min(longest, model.receptive_field or longest)
+    most = max(min(most, _CHUNK_STEPS // observed), 1)
     size = -(-num // -(-num // most))
     return [range(first, first + size) for first in range(0, num, size)]
 

@@ -72,6 +72,8 @@ class SequenceModel(keras.Model):
         elbo_kl_weights: one number for each layer: how often its KL counts in a valid lower bound.
         num_given_frames: first frames of a sequence that are not scored (their log-likelihood is 0)
             and that generation must be given.
+        receptive_field: how many past frames the prediction of x_t can see, the latents that come
+            from them included; None: all. After as many a state holds nothing of earlier ones.
         do_latents_reach_across_steps: whether the prediction of x_t reads latents of earlier steps;
             if not, importance weights may be taken for each step by itself.
     """
@@ -80,6 +82,7 @@ class SequenceModel(keras.Model):
     latent_sizes: tuple[int, ...] = ()
     elbo_kl_weights: tuple[float, ...] = ()
     num_given_frames: int = 0
+    receptive_field: int | None = None
     do_latents_reach_across_steps: bool = False
 
     @property

@@ -145,7 +145,7 @@ class STCN(SequenceModel):
 
     @property
     def receptive_field(self) -> int:
-        """Past frames that the prediction of x_t can see."""
+        """See `SequenceModel`."""
         return self.stack.receptive_field + sum(layer.memory for layer in self.output_layers)
 
     def build(self, input_shape=None):

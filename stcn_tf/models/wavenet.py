@@ -96,7 +96,7 @@ class Wavenet(SequenceModel):
 
     @property
     def receptive_field(self) -> int:
-        """Past frames that the prediction of x_t can see."""
+        """See `SequenceModel`."""
         layers = [self.causal, *self.output_layers]
         return self.stack.receptive_field + sum(layer.memory for layer in layers)
 
