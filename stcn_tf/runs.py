@@ -213,7 +213,7 @@ def weights_by_path(model: SequenceModel) -> dict[str, keras.Variable]:
 
     `tf.train.Checkpoint(model=...)` would drop those of layers in Python lists.
     """
-    return {variable.path: variable for variable in model.variables}
+    return {variable.path: variable for variable in model.weights}
 
 
 def restore(checkpoint: tf.train.Checkpoint, prefix: str, whole: bool = False) -> None:

@@ -112,6 +112,17 @@ def tiny_audio(tmp_path_factory) -> str:
     return str(folder)
 
 
+# Sizes of recurrent models; every one differs.
+TINY_RECURRENT = {
+    "recurrent_units": 8,
+    "input_units": 6,
+    "latent_size": 3,
+    "latent_input_units": 4,
+    "latent_units": 5,
+    "output_units": 7,
+}
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> Config:
     """Settings of a model that trains in no time; every size differs."""
@@ -163,7 +174,9 @@ def _switched(settings, changes: dict):
         kept = {*settings_of(name).names(), *changes}
         values = {key: value for key, value in values.items() if key in kept}
         # Of STCN: no dilations of its own, a pattern for each layer.
-        values["dilations"] = values["dilations"] or (1,)
+        if "dilations" in values:
+            values["dilations"] = values["dilations"] or (1,)
+        values = {key: TINY_RECURRENT[key] for key in kept & TINY_RECURRENT.keys()} | values
     return make_settings(name, **values)
 
 
@@ -231,7 +244,7 @@ def _write_run(folder, records: str, config: Config) -> str:
     run = RunDirectory.prepare(folder, config, card)
     model = build_model(config.model, card)
     rng = np.random.default_rng(3)
-    for variable in model.variables:
+    for variable in model.weights:
         variable.assign(0.5 * rng.standard_normal(variable.shape))
     optimizer = make_optimizer(config.training)
     optimizer.build(model.trainable_variables)
@@ -249,7 +262,7 @@ def randomize():
 
     def randomize(layer, seed=0, scale=0.5):
         rng = np.random.default_rng(seed)
-        for variable in layer.variables:
+        for variable in layer.weights:
             variable.assign(scale * rng.standard_normal(variable.shape))
         return layer
 

@@ -26,7 +26,7 @@ SEED, OTHER_SEED = (1, 2), (1, 3)
 def randomize(layer: keras.layers.Layer, seed: int = 0, scale: float = 0.5) -> keras.layers.Layer:
     """Gives every weight, biases too, a value that depends on the seed alone."""
     rng = np.random.default_rng(seed)
-    for variable in layer.variables:
+    for variable in layer.weights:
         variable.assign(scale * rng.standard_normal(variable.shape))
     return layer
 
@@ -268,8 +268,8 @@ def check_layer_dtypes(layer, x, output_dtype=None):
         again = type(layer).from_config({**layer.get_config(), "dtype": policy})
         assert again.get_config() | {"dtype": None} == layer.get_config() | {"dtype": None}
         again.build((None, None, x.shape[-1]))
-        assert [v.path for v in again.variables] == [v.path for v in layer.variables]
-        for mine, theirs in zip(again.variables, layer.variables, strict=True):
+        assert [v.path for v in again.weights] == [v.path for v in layer.weights]
+        for mine, theirs in zip(again.weights, layer.weights, strict=True):
             assert mine.dtype == "float32"
             mine.assign(theirs)
         result = _whole(again, x)
@@ -293,7 +293,7 @@ def check_layer_reach(layer, channels, receptive_field=None, dilation=1):
     """The gradient of an output reaches the steps that it may see, and each of them."""
     layer = type(layer).from_config(layer.get_config())
     layer.build((None, None, channels))
-    for variable in layer.variables:
+    for variable in layer.weights:
         # All of one sign, so that no two paths cancel; small, so that nothing saturates; in the
         # open part of every ReLU.
         share = 0.5 / np.prod(variable.shape[:-1][-1:], initial=1)
@@ -312,12 +312,12 @@ def check_layer_reach(layer, channels, receptive_field=None, dilation=1):
 # Models
 
 
-def check_model(make: Callable[..., SequenceModel], *, does_smooth: bool = False) -> None:
+def check_model(make: Callable[..., SequenceModel], *, does_remember: bool = True) -> None:
     """Holds a model against its contract (`stcn_tf.models.base`).
 
     Args:
         make: makes it, built, with the same random weights at each call; takes `compute_dtype`.
-        does_smooth: whether its posterior sees the future of its block.
+        does_remember: whether what it generates depends on the past.
     """
     case = Case(make())
     check_shadowing(case)
@@ -326,10 +326,12 @@ def check_model(make: Callable[..., SequenceModel], *, does_smooth: bool = False
     check_lengths(case)
     check_rows(case)
     check_observe_in_blocks(case)
-    if not does_smooth:
+    if case.model.does_smooth:
+        check_smoothing(case)
+    else:
         check_causality(case)
         check_encode_in_blocks(case)
-    check_steps(case)
+    check_steps(case, does_remember)
     check_receptive_field(case)
     check_seeds(case)
     if case.model.latent_sizes:
@@ -506,6 +508,8 @@ def check_lengths(case):
         assert_close(at_rows(state, [row]), its_state)
     none = np.zeros(BATCH, np.int32)
     assert_same(case.block(case.x, none, state)[1], state)
+    if case.model.does_smooth:
+        return
     # Rows that go on from their own ends, with frames of their own.
     again, _ = case.block(case.x, None, state)
     whole, _ = case.block(np.concatenate([case.x[:2, :4], case.x[:2]], axis=1))
@@ -582,6 +586,18 @@ def check_causality(case):
         assert_same(*states)
 
 
+def check_smoothing(case):
+    """The posterior sees what comes later in its block, as far as a row's own end, and no more."""
+    assert case.model.latent_sizes
+    changed = case.x.copy()
+    changed[:, TIME - 1] = 1.0 - changed[:, TIME - 1]
+    before, after = case.block(case.x)[0], case.block(changed)[0]
+    np.testing.assert_array_equal(changed_steps(before.kl, after.kl), range(TIME))
+    ends = np.full(BATCH, TIME - 1, np.int32)
+    assert_same(case.block(case.x, ends)[1], case.block(changed, ends)[1])
+    assert_same(*(_masked(case.block(x, ends)[0]) for x in (case.x, changed)))
+
+
 def check_receptive_field(case):
     """A state holds the frames that later predictions can see, and nothing of earlier ones."""
     reach, before = case.model.receptive_field, 3
@@ -598,7 +614,7 @@ def check_receptive_field(case):
         assert is_seen == any(map(np.any, map(np.not_equal, found, arrays(state))))
 
 
-def check_steps(case):
+def check_steps(case, does_remember=True):
     """Predict and advance: the same states and, without latents, the same predictions."""
     model, given = case.model, case.model.num_given_frames
     terms, state = case.block(case.x)
@@ -612,7 +628,8 @@ def check_steps(case):
     changed[:, 5:] = 1.0 - changed[:, 5:]
     other, _ = case.predicted(changed)
     assert_same(at_steps(other, 0, 6), at_steps(parameters, 0, 6))
-    assert len(changed_steps(at_steps(other, 6, 7), at_steps(parameters, 6, 7)))
+    has_changed = len(changed_steps(at_steps(other, 6, 7), at_steps(parameters, 6, 7)))
+    assert bool(has_changed) == does_remember
     # A beginning that is observed, at once or step by step, and then gone on from.
     for start in (0, 4):
         if start < given:
@@ -622,7 +639,8 @@ def check_steps(case):
         for t in range(start):
             _, state = case.block(case.x[:, t : t + 1], None, state)
         rest = [case.predicted(case.x[:, start:], s) for s in (at_once, state)]
-        assert_close(*rest)
+        if not model.does_smooth:
+            assert_close(*rest)
         if not model.latent_sizes:
             assert_close(rest[0][0], at_steps(terms.parameters, start, None))
     # The state keeps its structure, shapes and dtypes, as loops need it.

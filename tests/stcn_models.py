@@ -83,7 +83,7 @@ def moments(normals) -> list[tuple[tf.Tensor, tf.Tensor]]:
 
 def answer(network, mean: float, sigma) -> None:
     """Lets a latent network answer every input with these numbers."""
-    for variable in network.variables:
+    for variable in network.weights:
         variable.assign(tf.zeros_like(variable))
     network.mean_layers[-1].bias.assign(np.full(network.units, mean))
     bias = np.log(np.expm1(np.asarray(sigma, np.float64)))

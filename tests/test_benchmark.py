@@ -118,7 +118,9 @@ def test_the_fastest_environment_is_chosen_where_it_is_worth_it(
     [
         (["--model=wavenet"], "--model=wavenet: accepted: stcn, stcn_dense"),
         (["--output_type=wavenet"], "--model=stcn_dense: accepted: stcn, stcn_dense"),
-        (["--posterior_draws=independent"], "accepted: shared draws, no floors"),
+        (["--posterior_draws=independent"], "--posterior_draws: accepted .*: shared"),
+        (["--latent_prior=static"], "--latent_prior: accepted with a transcription: dynamic"),
+        (["--observation=ordered_gmm"], "--observation=ordered_gmm: accepted: normal, gmm"),
     ],
 )
 def test_what_has_no_transcription_is_refused(parse_flags, arguments, message):

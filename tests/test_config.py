@@ -5,8 +5,18 @@ import sys
 import pytest
 
 from stcn_tf.config import Config, RunSettings, TrainingSettings
+from stcn_tf.models import registry
 from stcn_tf.models.registry import make_settings
-from stcn_tf.models.settings import STCNSettings, WavenetDenseSettings, WavenetSettings
+from stcn_tf.models.settings import (
+    RNNSettings,
+    SRNNSettings,
+    STCNSettings,
+    VariationalBiLSTMSettings,
+    VRNNSettings,
+    WavenetDenseSettings,
+    WavenetSettings,
+    ZForcingSettings,
+)
 from stcn_tf.support.errors import UserError
 
 OTHER = Config(
@@ -153,6 +163,28 @@ REFUSED = [
     (STCNSettings, "released_floors", "yes", "'yes' of type str; accepted: bool"),
     (STCNSettings, "output_layers", -1, "-1; accepted: 0 or more"),
     (STCNSettings, "output_filters", 0, "0; accepted: 1 or more"),
+    (STCNSettings, "sigma_form", "exp", "'exp'; accepted: softplus, log_variance"),
+    (STCNSettings, "frame_units", 0, "0; accepted: 1 or more"),
+    (STCNSettings, "frame_embedding", 0, "0; accepted: 1 or more"),
+    (STCNSettings, "frame_start", "zero", "'zero'; accepted: context, initial"),
+    (STCNSettings, "latent_prior", "unit", "'unit'; accepted: dynamic, unit_top, static"),
+    (STCNSettings, "latent_recursion", 1, "1 of type int; accepted: bool"),
+    (RNNSettings, "recurrent_units", 0, "0; accepted: 1 or more"),
+    (RNNSettings, "input_units", 0, "0; accepted: 1 or more"),
+    (RNNSettings, "output_units", 0, "0; accepted: 1 or more"),
+    (RNNSettings, "hidden_layers", -1, "-1; accepted: 0 or more"),
+    (RNNSettings, "unit_forget_bias", 1, "1 of type int; accepted: bool"),
+    (RNNSettings, "first_frame", "zero", "'zero'; accepted: scored, given"),
+    (VRNNSettings, "latent_size", 0, "0; accepted: 1 or more"),
+    (VRNNSettings, "latent_units", 0, "0; accepted: 1 or more"),
+    (VRNNSettings, "latent_input_units", 0, "0; accepted: 1 or more"),
+    (VRNNSettings, "residual_posterior", "no", "'no' of type str; accepted: bool"),
+    (SRNNSettings, "smoothing", "no", "'no' of type str; accepted: bool"),
+    (ZForcingSettings, "auxiliary_weight", -0.1, "-0.1; accepted: 0 or more"),
+    (ZForcingSettings, "backward_weight", -0.1, "-0.1; accepted: 0 or more"),
+    (ZForcingSettings, "prior_sees_last_frame", "no", "'no' of type str; accepted: bool"),
+    (VariationalBiLSTMSettings, "forward_weight", -0.1, "-0.1; accepted: 0 or more"),
+    (VariationalBiLSTMSettings, "skip_gradient", "no", "'no' of type str; accepted: bool"),
     (TrainingSettings, "objective", "vlb", "'vlb'; accepted: elbo, iwae, fivo"),
     (TrainingSettings, "num_samples", 0, "0; accepted: 1 or more"),
     (TrainingSettings, "select", "best", "'best'; accepted: bound, objective"),
@@ -206,7 +238,7 @@ def test_the_message_names_setting_value_and_what_is_accepted(kind, name, value,
 
 
 def test_every_setting_refuses_something():
-    kinds = (STCNSettings, WavenetDenseSettings, TrainingSettings, RunSettings)
+    kinds = (*(e.settings for e in registry.MODELS.values()), TrainingSettings, RunSettings)
     names = {name for kind in kinds for name in kind.names()} - {"model"}
     assert names == {name for _, name, _, _ in REFUSED}
 

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib.util
 import operator
+import re
 from pathlib import Path
 
 import keras
@@ -132,6 +133,37 @@ NUM_PARAMETERS = {
     for dataset in datasets
     for model, number in numbers.items()
 }
+# The recurrent baselines: parameters here, and counted from the sizes that their authors released.
+# A GRU of Keras has a second bias; an LSTM of PyTorch has one, which is not here.
+BASELINES = {
+    "timit_rnn_normal": (24_490_000, None),
+    "timit_rnn_gmm": (28_771_420, None),
+    "timit_vrnn_normal": (29_471_900, None),
+    "timit_vrnn_gmm": (32_129_320, None),
+    "timit_srnn_normal": (17_233_296, 17_227_152),
+    "timit_z_forcing_normal": (19_548_448, 19_556_640),
+    "timit_variational_bi_lstm_normal": (72_660_880, None),
+    "blizzard_rnn_normal": (84_342_800, 84_342_800),
+    "blizzard_rnn_gmm": (86_723_620, 86_723_620),
+    "blizzard_vrnn_normal": (93_898_000, 93_898_000),
+    "blizzard_vrnn_gmm": (94_894_820, 94_894_820),
+    "blizzard_srnn_normal": (65_922_448, 65_910_160),
+    "blizzard_z_forcing_normal": (74_746_656, 74_763_040),
+    "blizzard_variational_bi_lstm_normal": (28_282_256, None),
+    "iamondb_rnn_normal": (7_808_546, 7_808_546),
+    "iamondb_rnn_gmm": (7_602_721, 7_602_721),
+    "iamondb_vrnn_normal": (8_460_706, 8_460_706),
+    "iamondb_vrnn_gmm": (8_489_571, 8_489_571),
+    "deepwriting_rnn_normal": (7_303_365, None),
+    "deepwriting_rnn_gmm": (7_328_037, None),
+    "deepwriting_vrnn_normal": (9_442_757, 9_442_757),
+    "deepwriting_vrnn_gmm": (9_467_429, 9_467_429),
+    "mnist_rnn": (7_301_825, None),
+    "mnist_vrnn": (9_441_217, None),
+    "mnist_z_forcing": (18_629_635, None),
+    "mnist_variational_bi_lstm": (23_620_609, None),
+}
+NUM_PARAMETERS |= {f"baselines/{name}": number for name, (number, _) in BASELINES.items()}
 # Where the released latent sizes make another number.
 NUM_PARAMETERS_AS_RELEASED = {
     f"paper/{dataset}_{model}": number
@@ -518,9 +550,46 @@ def test_the_table_of_the_readme():
     assert table.split("\n\n")[0].splitlines() == [row.readme_line for row in ROWS]
 
 
+@pytest.mark.parametrize("name", [n for n, (_, theirs) in BASELINES.items() if theirs])
+def test_baselines_are_of_the_size_that_their_authors_released(name, settings_of):
+    model = settings_of(f"baselines/{name}").model
+    ours, theirs = BASELINES[name]
+    biases = {"srnn": 2 * 3, "z_forcing": -2 * 4}.get(model.model, 0)
+    assert ours - theirs == biases * model.recurrent_units
+
+
+def _baseline_line(name: str) -> str:
+    """Its line in the table of experiments/README.md."""
+    title = (EXPERIMENTS / f"baselines/{name}.flags").read_text().splitlines()[0]
+    tables, number = re.fullmatch(r"# (Tables? [\w ]+), .*: ([^:]*?) nats per .*", title).groups()
+    ours, theirs = BASELINES[name]
+    theirs = f"{theirs:,}" if theirs else ""
+    cells = (name, tables.split(" ", 1)[1], f"{ours:,}", theirs, number)
+    return "| " + " | ".join(cells).replace("  ", " ") + " |"
+
+
+def test_the_table_of_the_baselines():
+    head = "| flagfile | tables | parameters | released | paper |\n|---|---|---|---|---|\n"
+    _, table = (EXPERIMENTS / "README.md").read_text().split(head)
+    assert table.split("\n\n")[0].splitlines() == [_baseline_line(name) for name in BASELINES]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_reads_its_records_and_repeats_no_default(name, settings_of):
+    config = settings_of(f"baselines/{name}")
+    pairs = dict(settings_in(EXPERIMENTS / f"baselines/{name}.flags"))
+    assert pairs["data"] == f"records/{name.split('_')[0]}"
+    own, defaults = as_dict(config), as_dict(Config(make_settings(config.model.model)))
+    for setting in pairs.keys() & own.keys() - {"model", "observation"}:
+        assert own[setting] != defaults[setting], setting
+
+
 # Of every kind one, with few filters, blocks and latents.
 SMALL_WAVENET = ("--num_filters=18", "--output_filters=24", "--num_components=3")
 SMALL = (*SMALL_WAVENET, "--latent_sizes=4,2")
+SMALL_RECURRENT = ("--recurrent_units=9", "--input_units=7", "--output_units=6")
+SMALL_VRNN = (*SMALL_RECURRENT, "--latent_size=3", "--latent_units=5")
+SMALL_LATENT = ("--recurrent_units=9", "--latent_size=3", "--latent_units=5")
 STEPS = [
     ("quickstart", *SMALL, "--blocks_per_layer=1"),
     ("iamondb", *SMALL, "--blocks_per_layer=2"),
@@ -529,6 +598,11 @@ STEPS = [
     ("paper/deepwriting_stcn_gmm", AS_RELEASED, *SMALL, "--blocks_per_layer=1"),
     ("paper/timit_stcn_dense_large_normal", *SMALL, "--blocks_per_layer=1"),
     ("paper/blizzard_wavenet_gmm", AS_RELEASED, *SMALL_WAVENET, "--wavenet_blocks=3"),
+    ("baselines/iamondb_rnn_gmm", *SMALL_RECURRENT),
+    ("baselines/deepwriting_vrnn_gmm", AS_RELEASED, *SMALL_VRNN, "--latent_input_units=4"),
+    ("baselines/timit_srnn_normal", *SMALL_VRNN),
+    ("baselines/mnist_z_forcing", *SMALL_LATENT),
+    ("baselines/blizzard_variational_bi_lstm_normal", *SMALL_LATENT, "--output_units=6"),
     (
         "paper/mnist_wavenet_dense",
         *SMALL_WAVENET,

@@ -67,7 +67,10 @@ def test_settings_of_one_name_are_of_one_type():
 
 def test_the_help_says_which_models_have_a_setting_and_its_default_for_each(parse_train):
     parse_train()
-    assert FLAGS["num_filters"].help == "filters of the Wavenet blocks; default: 256"
+    assert FLAGS["num_components"].help == "components of a mixture; default: 20"
+    assert FLAGS["num_filters"].help == (
+        "of stcn, stcn_dense, wavenet, wavenet_dense: filters of the Wavenet blocks; default: 256"
+    )
     assert FLAGS["wavenet_dense_blocks"].help == (
         "of wavenet_dense: blocks whose residual outputs are read; 1 is the lowest; "
         "default: 5,15,25"
@@ -177,7 +180,7 @@ def test_a_setting_of_another_model_is_refused(parse_train, arguments, message):
 @pytest.mark.parametrize(
     ("argument", "named"),
     [
-        ("--model=vrnn", r"--model=vrnn.*<stcn\|stcn_dense\|wavenet\|wavenet_dense>"),
+        ("--model=pixelrnn", r"--model=pixelrnn.*<stcn\|stcn_dense\|wavenet\|wavenet_dense\|rnn"),
         ("--num_filters=many", "--num_filters=many"),
         ("--learning_rate=fast", "--learning_rate=fast"),
         ("--filters=3", "Unknown command line flag 'filters'"),
@@ -286,7 +289,7 @@ def test_as_released_may_be_given_again(parse_train):
         (["--released=seed"], "flag --released=seed: no value"),
         (["--released=data=d"], "flag --released=data=d: 'data' is no setting"),
         (["--released=seed=x"], "flag --released=seed=x: seed: invalid literal for int"),
-        (["--released=model=rnn"], r"model: value should be one of <stcn\|stcn_dense\|"),
+        (["--released=model=pixelrnn"], r"model: value should be one of <stcn\|stcn_dense\|"),
         (["--released=released_floors=maybe"], "released_floors: Non-boolean argument"),
     ],
 )

@@ -27,18 +27,21 @@ OBSERVATIONS = {
     "normal": ("normal", 2, 0),
     "gmm": ("gmm", 2, 0),
     "gmm and binary": ("gmm", 2, 1),
+    "bivariate": ("bivariate_gmm", 2, 1),
     "binary": ("normal", 0, 3),
 }
 SIZES = dict(num_filters=6, num_components=4, output_layers=2, output_filters=7,
              latent_sizes=(5, 3), latent_hidden_layers=1, blocks_per_layer=2, dilations=(1, 2, 4),
-             wavenet_blocks=3, wavenet_dense_blocks=(1, 3))
+             wavenet_blocks=3, wavenet_dense_blocks=(1, 3),
+             recurrent_units=8, input_units=6, latent_size=3, latent_input_units=4,
+             latent_units=5, output_units=7)
 
 
 def update(name, observation, output_type, precision):
     keras.utils.set_random_seed(1)
     kind, real, binary = OBSERVATIONS[observation]
     sizes = {k: v for k, v in SIZES.items() if k in settings_of(name).names()}
-    settings = make_settings(name, observation=kind, output_type=output_type, **sizes)
+    settings = make_settings(name, observation=kind, **output_type, **sizes)
     card = types.SimpleNamespace(num_real=real, num_binary=binary)
     model = build_model(settings, card, precision)
     config = TrainingSettings(precision=precision)
@@ -86,11 +89,13 @@ smoke(sys.argv[1])
 tf.config.run_functions_eagerly(True)
 found = {}
 for name in MODELS:
-    for output_type in ("conv1x1", "wavenet"):
+    has_types = "output_type" in settings_of(name).names()
+    for output_type in ("conv1x1", "wavenet") if has_types else ("",):
+        chosen = {"output_type": output_type} if output_type else {}
         for observation in OBSERVATIONS:
             found[f"{name}, {observation}, {output_type}"] = update(
-                name, observation, output_type, "float32")
-    found[f"{name}, mixed"] = update(name, "gmm and binary", "conv1x1", "mixed_bfloat16")
+                name, observation, chosen, "float32")
+    found[f"{name}, mixed"] = update(name, "gmm and binary", {}, "mixed_bfloat16")
 print(json.dumps(found, allow_nan=False))
 """
 

@@ -27,6 +27,7 @@ from stcn_tf.data.batches import train_batches
 from stcn_tf.data.card import read_card
 from stcn_tf.inference.generation import Generator
 from stcn_tf.layers import serial
+from stcn_tf.models.registry import make_settings
 from stcn_tf.models.settings import ModelSettings, STCNSettings
 from stcn_tf.models.stcn import STCN
 from stcn_tf.support.devices import product_rate
@@ -47,8 +48,12 @@ def check(settings: ModelSettings) -> None:
             f"--model={settings.model}: accepted: stcn, stcn_dense with --output_type=conv1x1, of "
             "which there is a transcription"
         )
-    if settings.posterior_draws != "shared" or settings.released_floors:
-        raise UserError("--posterior_draws, --released_floors: accepted: shared draws, no floors")
+    plain = make_settings(settings.model)
+    for name in ("posterior_draws", "released_floors", "latent_prior", "latent_recursion"):
+        if getattr(settings, name) != getattr(plain, name):
+            raise UserError(f"--{name}: accepted with a transcription: {getattr(plain, name)}")
+    if settings.observation not in ("normal", "gmm"):
+        raise UserError(f"--observation={settings.observation}: accepted: normal, gmm")
 
 
 def generate(settings: ModelSettings, sizes: Sizes) -> dict[str, Any]:
@@ -197,8 +202,8 @@ def _parts(settings: ModelSettings, sizes: Sizes, precision: str) -> dict[str, W
     def latents(*deterministic):
         layers = list(zip(model.latent_layers, deterministic, strict=True))
         latents = model.draw_latents(
-            [layer.prior_network.begin(d[:, :-1]) for layer, d in layers],
-            [layer.posterior_network.begin(d[:, 1:]) for layer, d in layers],
+            [layer.begin_prior(d[:, :-1]) for layer, d in layers],
+            [layer.begin_posterior(d[:, 1:]) for layer, d in layers],
             places,
             SEED,
             1.0,

@@ -40,7 +40,7 @@ class Sampler(tf.Module):
     def __init__(self, model: SequenceModel, card: DatasetCard, jit_compile: bool | None = None):
         super().__init__(name="sampler")
         # Variables that no attribute of the module reaches would not be saved.
-        self._vars = [variable.value for variable in model.variables]
+        self._vars = [variable.value for variable in model.weights]
         generator = Generator(model, jit_compile)
         mean = tf.constant(card.normalization.mean, tf.float64)
         std = tf.constant(card.normalization.std, tf.float64)

@@ -127,7 +127,7 @@ class LatentLayer(keras.layers.Layer):
     """The latent variable z^l: p(z^l | z^{l+1}, d_{t-1}) and q(z^l | z^{l+1}, d_t).
 
     It has no memory: `prior` and `posterior` take blocks of any number of steps, of which their
-    networks have begun with d (`GaussianNetwork.begin`).
+    networks have begun with d (`begin_prior`, `begin_posterior`).
 
     Args:
         units: size of z^l.
@@ -136,10 +136,14 @@ class LatentLayer(keras.layers.Layer):
         posterior_scale: "std": 1/(sum of precisions) is the posterior's standard deviation, as
             Eq. 11 is printed and released; "variance": its variance, the product of the two
             Gaussians, as in the ladder VAE (Sonderby et al., 2016).
+        prior_kind: "dynamic": of d_{t-1} and z^{l+1} (Eq. 8); "static": of z^{l+1} alone, as in the
+            ladder VAE; "unit": N(0, I), which the posterior is not combined with.
+        units_above: units of z^{l+1} that the networks read; 0: they read none.
         **kwargs: `name`, `dtype` of `keras.layers.Layer`.
 
     Raises:
-        ValueError: `posterior_scale` is neither.
+        ValueError: `posterior_scale` or `prior_kind` is none of these, or a static prior reads
+            nothing.
     """
 
     def __init__(
@@ -148,6 +152,8 @@ class LatentLayer(keras.layers.Layer):
         hidden_units: int,
         hidden_layers: int = 2,
         posterior_scale: str = "std",
+        prior_kind: str = "dynamic",
+        units_above: int = 0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -155,29 +161,56 @@ class LatentLayer(keras.layers.Layer):
             raise ValueError(
                 f"posterior_scale must be 'std' or 'variance', got {posterior_scale!r}"
             )
+        if prior_kind not in ("dynamic", "static", "unit"):
+            raise ValueError(
+                f"prior_kind must be 'dynamic', 'static' or 'unit', got {prior_kind!r}"
+            )
+        if prior_kind == "static" and not units_above:
+            raise ValueError("a static prior reads the latent above, of which there is none")
         self.units = units
         self.hidden_units = hidden_units
         self.hidden_layers = hidden_layers
         self.posterior_scale = posterior_scale
+        self.prior_kind = prior_kind
+        self.units_above = units_above
         sizes = (units, hidden_units, hidden_layers)
-        self.prior_network = GaussianNetwork(*sizes, name="prior", dtype=self.dtype_policy)
+        self.prior_network = None
+        if prior_kind != "unit":
+            self.prior_network = GaussianNetwork(*sizes, name="prior", dtype=self.dtype_policy)
         self.posterior_network = GaussianNetwork(*sizes, name="posterior", dtype=self.dtype_policy)
 
     def build(self, input_shape):
-        """Takes the shape of [d, z above], concatenated."""
-        self.prior_network.build(input_shape)
-        self.posterior_network.build(input_shape)
+        """Takes the shape of d."""
+        channels = input_shape[-1] + self.units_above
+        if self.prior_kind == "dynamic":
+            self.prior_network.build((*input_shape[:-1], channels))
+        elif self.prior_kind == "static":
+            self.prior_network.build((*input_shape[:-1], self.units_above))
+        self.posterior_network.build((*input_shape[:-1], channels))
 
-    def prior(self, begun: tuple[tf.Tensor, tf.Tensor], above: tf.Tensor | None) -> tfd.Normal:
+    def begin_prior(self, d: tf.Tensor) -> tuple:
+        """What the prior makes of d_{t-1}^l at position t; () where it does not read it."""
+        return self.prior_network.begin(d) if self.prior_kind == "dynamic" else ()
+
+    def begin_posterior(self, d: tf.Tensor) -> tuple:
+        """What the posterior's network makes of d_t^l at position t."""
+        return self.posterior_network.begin(d)
+
+    def prior(self, begun: tuple, above: tf.Tensor | None, like: tf.Tensor) -> tfd.Normal:
         """Eq. 8.
 
         Args:
-            begun: `prior_network.begin` of d_{t-1}^l at position t.
-            above: [batch, steps, units above], a draw of z^{l+1}; None for the topmost layer.
+            begun: of `begin_prior`.
+            above: [batch, steps, units above], a draw of z^{l+1}; None where none is read.
+            like: [batch, steps, units], any tensor of that shape.
 
         Returns:
             The prior of z^l, [batch, steps, units].
         """
+        if self.prior_kind == "unit":
+            return tfd.Normal(tf.zeros_like(like), tf.ones_like(like))
+        if self.prior_kind == "static":
+            begun, above = self.prior_network.begin(above), None
         return tfd.Normal(*self.prior_network.finish(begun, above))
 
     def posterior(
@@ -186,14 +219,16 @@ class LatentLayer(keras.layers.Layer):
         """Eq. 10 and 11: the network's own estimate, combined with the prior by precision.
 
         Args:
-            begun: `posterior_network.begin` of d_t^l at position t.
-            above: [batch, steps, units above], a draw of z^{l+1}; None for the topmost layer.
+            begun: of `begin_posterior`.
+            above: [batch, steps, units above], a draw of z^{l+1}; None where none is read.
             prior: what `prior` returned for the same step.
 
         Returns:
             The approximate posterior of z^l, [batch, steps, units].
         """
         mean, sigma = self.posterior_network.finish(begun, above)
+        if self.prior_kind == "unit":
+            return tfd.Normal(mean, sigma)
         # Not ** -2, which on CPUs takes ten times as long.
         precision, prior_precision = 1.0 / (sigma * sigma), 1.0 / (prior.scale * prior.scale)
         inverse = 1.0 / (precision + prior_precision)
@@ -208,4 +243,6 @@ class LatentLayer(keras.layers.Layer):
             "hidden_units": self.hidden_units,
             "hidden_layers": self.hidden_layers,
             "posterior_scale": self.posterior_scale,
+            "prior_kind": self.prior_kind,
+            "units_above": self.units_above,
         }

@@ -1,4 +1,8 @@
-"""Observation models: diagonal Normal or GMM for real values, Bernoulli for binary ones (Eq. 9)."""
+"""Observation models: Normal or GMM for real values, Bernoulli for binary ones (Eq. 9).
+
+Gaussians are diagonal, as in the paper. Two real values may be correlated instead, as those of
+strokes are in Chung et al. (2015) and Lai et al. (2018), after Graves (2013).
+"""
 
 from typing import NamedTuple
 
@@ -16,6 +20,8 @@ tfd = tfp.distributions
 # As released; the paper does not say.
 MIN_SIGMA = 1e-3
 MAX_SIGMA = 50.0
+# Of the number whose tanh is the correlation: so that what is left of sigma has a floor, too.
+_MAX_CORRELATION_LOGIT = 5.0
 
 
 class ObservationParameters(NamedTuple):
@@ -25,25 +31,32 @@ class ObservationParameters(NamedTuple):
     sigma: tf.Tensor  # [batch, time, components, real features]
     component_logits: tf.Tensor  # [batch, time, components]; () for one component
     binary_logits: tf.Tensor  # [batch, time, binary features]
+    # [batch, time, components], of which the tanh is the correlation of the two real features.
+    correlation_logits: tf.Tensor = ()
 
 
 class Observation(SequenceLayer):
     """Linear heads and the distribution that they parametrise.
 
     Real features come first in x, binary ones after them; the two are independent given the
-    latents. sigma = clip(softplus(.), 1e-3, 50).
+    latents. sigma is clipped to [1e-3, 50].
 
     Args:
         num_real: number of real-valued features, modelled by a Gaussian or a mixture.
         num_binary: number of binary features, each a Bernoulli.
-        num_components: components of the mixture, diagonal Gaussians; 1: a diagonal Normal.
+        num_components: components of the mixture; 1: a Normal.
+        is_correlated: whether each Gaussian has a correlation, of two real features; else it is
+            diagonal.
+        sigma_form: what the head of sigma gives. "softplus": sigma = softplus(.), as released;
+            "log_variance": its log variance, as in SRNN and Z-forcing.
         **kwargs: `name` of `keras.layers.Layer`; everything here is float32.
 
     Attributes:
         is_density: whether `log_prob` is of densities that integrate to 1.
 
     Raises:
-        ValueError: there is no feature at all, or no component.
+        ValueError: there is no feature at all, or no component, or a correlation of other than two,
+            or `sigma_form` is neither.
     """
 
     is_density = True
@@ -53,6 +66,8 @@ class Observation(SequenceLayer):
         num_real: int,
         num_binary: int,
         num_components: int = 1,
+        is_correlated: bool = False,
+        sigma_form: str = "softplus",
         **kwargs,
     ):
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -60,6 +75,12 @@ class Observation(SequenceLayer):
             raise ValueError(f"need a feature; got {num_real} real and {num_binary} binary ones")
         if num_components < 1:
             raise ValueError(f"num_components must be 1 or more, got {num_components}")
+        if is_correlated and num_real != 2:
+            raise ValueError(f"a correlation is of two real features, got {num_real}")
+        if sigma_form not in ("softplus", "log_variance"):
+            raise ValueError(f"sigma_form must be 'softplus' or 'log_variance', got {sigma_form!r}")
+        self.is_correlated = is_correlated
+        self.sigma_form = sigma_form
         self.num_real = num_real
         self.num_binary = num_binary
         self.num_components = num_components
@@ -68,6 +89,8 @@ class Observation(SequenceLayer):
             sizes |= {"mean": num_real * num_components, "sigma": num_real * num_components}
             if num_components > 1:
                 sizes["component"] = num_components
+            if is_correlated:
+                sizes["correlation"] = num_components
         if num_binary:
             sizes["binary"] = num_binary
         self.heads = {
@@ -93,10 +116,16 @@ class Observation(SequenceLayer):
         mean = sigma = ()
         if self.num_real:
             mean = self._by_component(outputs["mean"])
-            sigma = tf.nn.softplus(self._by_component(outputs["sigma"]))
+            sigma = self._by_component(outputs["sigma"])
+            is_softplus = self.sigma_form == "softplus"
+            sigma = tf.nn.softplus(sigma) if is_softplus else tf.exp(0.5 * sigma)
             sigma = tf.clip_by_value(sigma, MIN_SIGMA, MAX_SIGMA)
+        correlation = ()
+        if self.is_correlated:
+            bound = _MAX_CORRELATION_LOGIT
+            correlation = tf.clip_by_value(outputs["correlation"], -bound, bound)
         parameters = ObservationParameters(
-            mean, sigma, outputs.get("component", ()), outputs.get("binary", ())
+            mean, sigma, outputs.get("component", ()), outputs.get("binary", ()), correlation
         )
         return parameters, state
 
@@ -149,9 +178,9 @@ class Observation(SequenceLayer):
         parts = []
         if self.num_real:
             of_components = uniform[..., self.num_binary :]
-            mean, sigma = self._choose_component(parameters, of_components, temperature)
-            normal = noise.standard_normal(real_seed, places, self.num_real)
-            parts.append(mean + temperature * sigma * normal)
+            chosen = self._choose_component(parameters, of_components, temperature)
+            normal = temperature * noise.standard_normal(real_seed, places, self.num_real)
+            parts.append(self._scaled(chosen, normal))
         if self.num_binary:
             of_binary = uniform[..., : self.num_binary]
             logistic = tf.math.log(of_binary) - tf.math.log1p(-of_binary)
@@ -172,7 +201,7 @@ class Observation(SequenceLayer):
         """
         parts = []
         if self.num_real:
-            parts.append(self._choose_component(parameters, None, 0.0)[0])
+            parts.append(self._choose_component(parameters, None, 0.0).mean)
         if self.num_binary:
             logits = parameters.binary_logits
             parts.append(tf.cast(logits > 0, tf.float32) if binarize else tf.sigmoid(logits))
@@ -184,8 +213,17 @@ class Observation(SequenceLayer):
         return tf.linalg.matrix_transpose(tf.reshape(flat, shape))
 
     def _log_prob_of_real(self, parameters: ObservationParameters, real: tf.Tensor) -> tf.Tensor:
-        components = tfd.MultivariateNormalDiag(parameters.mean, self._sigma(parameters))
-        log_probs = components.log_prob(real[..., tf.newaxis, :])
+        mean, sigma, real = parameters.mean, self._sigma(parameters), real[..., tf.newaxis, :]
+        if self.is_correlated:
+            # The second value given the first.
+            correlation, rest = _correlation(parameters.correlation_logits)
+            first = (real[..., 0] - mean[..., 0]) / sigma[..., 0]
+            second = (real[..., 1] - mean[..., 1]) / sigma[..., 1]
+            unit = tfd.Normal(0.0, 1.0)
+            log_probs = unit.log_prob(first) + unit.log_prob((second - correlation * first) / rest)
+            log_probs -= tf.reduce_sum(tf.math.log(sigma), axis=-1) + tf.math.log(rest)
+        else:
+            log_probs = tfd.MultivariateNormalDiag(mean, sigma).log_prob(real)
         if self.num_components == 1:
             return log_probs[..., 0]
         return tf.reduce_logsumexp(self._log_weights(parameters) + log_probs, axis=-1)
@@ -204,20 +242,33 @@ class Observation(SequenceLayer):
         parameters: ObservationParameters,
         uniform: tf.Tensor | None,
         temperature: tf.Tensor | float,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and sigma of a component drawn by its weight; without `uniform` of the heaviest."""
+    ) -> ObservationParameters:
+        """A component drawn by its weight; without `uniform` the heaviest.
+
+        Returns:
+            Its parameters, without an axis for components.
+        """
+        of_components = parameters.mean, parameters.sigma, parameters.correlation_logits
         if self.num_components == 1:
-            return parameters.mean[..., 0, :], parameters.sigma[..., 0, :]
-        logits = parameters.component_logits
-        if uniform is not None:
-            # Gumbel's argmax, with the temperature on the noise so that 0 is allowed.
-            logits -= temperature * tf.math.log(-tf.math.log(uniform))
-        chosen = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        mean, sigma = (
-            tf.gather(values, chosen, axis=2, batch_dims=2)
-            for values in (parameters.mean, parameters.sigma)
+            pick = tf.zeros(tf.shape(parameters.mean)[:2], tf.int32)
+        else:
+            logits = parameters.component_logits
+            if uniform is not None:
+                # Gumbel's argmax, with the temperature on the noise so that 0 is allowed.
+                logits -= temperature * tf.math.log(-tf.math.log(uniform))
+            pick = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        mean, sigma, correlation = tf.nest.map_structure(
+            lambda values: tf.gather(values, pick, axis=2, batch_dims=2), of_components
         )
-        return mean, sigma
+        return ObservationParameters(mean, sigma, (), parameters.binary_logits, correlation)
+
+    def _scaled(self, component: ObservationParameters, normal: tf.Tensor) -> tf.Tensor:
+        """Standard normal numbers, [batch, time, real features] -> draws of a component."""
+        if self.is_correlated:
+            correlation, rest = _correlation(component.correlation_logits)
+            second = correlation * normal[..., 0] + rest * normal[..., 1]
+            normal = tf.stack([normal[..., 0], second], axis=-1)
+        return component.mean + component.sigma * normal
 
     def get_config(self):
         return {
@@ -225,4 +276,14 @@ class Observation(SequenceLayer):
             "num_real": self.num_real,
             "num_binary": self.num_binary,
             "num_components": self.num_components,
+            "is_correlated": self.is_correlated,
+            "sigma_form": self.sigma_form,
         }
+
+
+def _correlation(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The correlation, and the share of its sigma that a value has once the other is known.
+
+    The latter is sqrt(1 - tanh^2) = 1 / cosh, without the digits that the difference would lose.
+    """
+    return tf.tanh(logits), 1.0 / tf.cosh(logits)

@@ -12,13 +12,17 @@ sequence into blocks changes nothing (a posterior that sees the future smooths w
 Sequences in a batch may have different lengths: each row of a state is at its own sequence's end.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from stcn_tf.layers.observation import Observation, ObservationParameters
 from stcn_tf.noise import Places, Seed
+
+tfd = tfp.distributions
 
 
 class State(NamedTuple):
@@ -74,6 +78,7 @@ class SequenceModel(keras.Model):
             and that generation must be given.
         receptive_field: how many past frames the prediction of x_t can see, the latents that come
             from them included; None: all. After as many a state holds nothing of earlier ones.
+        does_smooth: whether the posterior of z_t sees frames later than x_t, those of its block.
         do_latents_reach_across_steps: whether the prediction of x_t reads latents of earlier steps;
             if not, importance weights may be taken for each step by itself.
     """
@@ -83,6 +88,7 @@ class SequenceModel(keras.Model):
     elbo_kl_weights: tuple[float, ...] = ()
     num_given_frames: int = 0
     receptive_field: int | None = None
+    does_smooth: bool = False
     do_latents_reach_across_steps: bool = False
 
     @property
@@ -221,6 +227,71 @@ class SequenceModel(keras.Model):
     def places_of(self, state: State, x: tf.Tensor) -> Places:
         """Where in which sequences the steps of a block are, `state` being that before it."""
         return Places(state.row, state.step[:, tf.newaxis] + tf.range(tf.shape(x)[1]))
+
+
+class DrawnLayer(NamedTuple):
+    """A latent layer of a block, drawn from the posterior."""
+
+    posterior: tfd.Normal  # [batch, steps, units]
+    prior: tfd.Normal
+    # All that was drawn of it, with the standard normal noise of each, [batch, steps, units].
+    draws: tuple[tuple[tf.Tensor, tf.Tensor], ...]
+
+
+def terms_of(
+    observation: Observation,
+    parameters: ObservationParameters,
+    x: tf.Tensor,
+    mask: tf.Tensor,
+    layers: Sequence[DrawnLayer],
+    auxiliary: tf.Tensor | None = None,
+    kl_divergence: Callable[[tfd.Normal, tfd.Normal], tf.Tensor] = tfd.kl_divergence,
+) -> Terms:
+    """The terms of the bound from what the posterior drew and the output layers made of it.
+
+    Args:
+        observation: of the model.
+        parameters: of p(x_t | .).
+        x: [batch, steps, features] float32.
+        mask: [batch, steps] bool, the steps that are scored.
+        layers: lowest first; none where the likelihood is exact.
+        auxiliary: [batch, steps], costs that are trained alone; None: there are none.
+        kl_divergence: of a posterior from its prior, for each unit.
+    """
+    log_likelihood = observation.log_prob(parameters, x)  # Eq. 15
+    log_weight = log_likelihood
+    kl_per_unit = []  # Eq. 16 and 17
+    unit = tfd.Normal(0.0, 1.0)
+    for q, p, draws in layers:
+        kl_per_unit.append(tf.where(mask[..., tf.newaxis], kl_divergence(q, p), 0.0))
+        for z, standard in draws:
+            # log q from the noise: a narrow q (Eq. 11 goes down to sigma 5e-7) around a mean of
+            # 1 or more is told from z only as far as float32 resolves it.
+            log_q = unit.log_prob(standard) - tf.math.log(q.scale)
+            log_weight += tf.reduce_sum(p.log_prob(z) - log_q, axis=-1)
+    kl = [tf.reduce_sum(of_units, axis=-1) for of_units in kl_per_unit]
+    nothing = tf.zeros_like(log_likelihood)
+    return Terms(
+        log_likelihood=tf.where(mask, log_likelihood, 0.0),
+        kl=tf.stack(kl, axis=-1) if kl else nothing[..., tf.newaxis][..., :0],
+        kl_per_unit=tuple(kl_per_unit),
+        log_weight=tf.where(mask, log_weight, 0.0),
+        auxiliary=nothing if auxiliary is None else tf.where(mask, auxiliary, 0.0),
+        parameters=parameters,
+    )
+
+
+class ExactModel(SequenceModel):
+    """Base of models without latents: `Encoded.steps` is what the heads read of each step."""
+
+    def observe(self, encoded, x, lengths, state, seed=(0, 0), temperature=1.0):
+        """See `SequenceModel.observe`; nothing is drawn."""
+        del seed, temperature
+        parameters, _ = self.observation(encoded.steps)
+        is_scored = self.places_of(state, x).steps >= self.num_given_frames
+        mask = sequence_mask(lengths, x) & is_scored
+        terms = terms_of(self.observation, parameters, x, mask, layers=())
+        return terms, state._replace(step=state.step + lengths, encoder=encoded.state)
 
 
 def repeated(values: Any, count: tf.Tensor | int) -> Any:

@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stcn_tf.models.settings import (
     ModelSettings,
+    RNNSettings,
+    SRNNSettings,
     STCNSettings,
+    VariationalBiLSTMSettings,
+    VRNNSettings,
     WavenetDenseSettings,
     WavenetSettings,
+    ZForcingSettings,
 )
 from stcn_tf.settings import nearest
 from stcn_tf.support.errors import UserError
@@ -51,8 +56,54 @@ MODELS: dict[str, Entry] = {
     "wavenet_dense": Entry(
         WavenetDenseSettings, _WAVENET, "without latents, on residual outputs of some blocks"
     ),
+    "rnn": Entry(RNNSettings, "stcn_tf.models.rnn:RNN", "an LSTM without latents"),
+    "vrnn": Entry(VRNNSettings, "stcn_tf.models.vrnn:VRNN", "an LSTM with a latent each step"),
+    "srnn": Entry(
+        SRNNSettings, "stcn_tf.models.srnn:SRNN", "a chain of latents over a GRU; smoothing"
+    ),
+    "z_forcing": Entry(
+        ZForcingSettings,
+        "stcn_tf.models.z_forcing:ZForcing",
+        "a latent each step that must predict the backward state; smoothing",
+    ),
+    "variational_bi_lstm": Entry(
+        VariationalBiLSTMSettings,
+        "stcn_tf.models.bi_lstm:VariationalBiLSTM",
+        "a latent each step that stands for the backward state; smoothing",
+    ),
 }
 DEFAULT_MODEL = "stcn_dense"
+
+
+class _Observation(NamedTuple):
+    """Which class an observation is, and its arguments: fixed ones, and those that are settings."""
+
+    path: str  # "module:Class"
+    options: Mapping[str, Any] = MappingProxyType({})
+    settings: Mapping[str, str] = MappingProxyType({})
+
+
+_GAUSSIAN = "stcn_tf.layers.observation:Observation"
+_RELEASED_OBSERVATION = "stcn_tf.released.observation:ReleasedObservation"
+_FEATUREWISE = "stcn_tf.layers.autoregressive:FeaturewiseObservation"
+_COMPONENTS, _SIGMA = {"num_components": "num_components"}, {"sigma_form": "sigma_form"}
+_OBSERVATIONS: dict[str, _Observation] = {
+    "normal": _Observation(_GAUSSIAN, settings=_SIGMA),
+    "gmm": _Observation(_GAUSSIAN, settings=_COMPONENTS | _SIGMA),
+    "bivariate": _Observation(_GAUSSIAN, {"is_correlated": True}, _SIGMA),
+    "bivariate_gmm": _Observation(_GAUSSIAN, {"is_correlated": True}, _COMPONENTS | _SIGMA),
+    "featurewise_gmm": _Observation(_FEATUREWISE, settings=_COMPONENTS),
+    "ordered_gmm": _Observation(_FEATUREWISE, {"is_ordered": True}, _COMPONENTS),
+    "hierarchical_gmm": _Observation(
+        "stcn_tf.layers.autoregressive:HierarchicalObservation",
+        settings=_COMPONENTS
+        | {
+            "frame_units": "units",
+            "frame_embedding": "embedding",
+            "frame_start": "frame_start",
+        },
+    ),
+}
 
 
 def settings_of(name: str) -> type[ModelSettings]:
@@ -145,19 +196,33 @@ def make_observation(settings: ModelSettings, card: "DatasetCard") -> "Observati
     Args:
         settings: of the model.
         card: of the records.
+
+    Raises:
+        UserError: the observation is of other features than the records have.
     """
+    kind = settings.observation
     has_floors = getattr(settings, "released_floors", False)
-    path = (
-        "stcn_tf.released.observation:ReleasedObservation"
-        if has_floors
-        else "stcn_tf.layers.observation:Observation"
-    )
-    return _class(path)(
-        card.num_real,
-        card.num_binary,
-        settings.num_components if settings.observation == "gmm" else 1,
-        name="observation",
-    )
+    accepted = [name for name in _OBSERVATIONS if _fits(name, card, has_floors)]
+    if kind not in accepted:
+        floors = " with released_floors" if has_floors else ""
+        raise UserError(
+            f"observation: {kind!r} of {card.num_real} real and {card.num_binary} binary "
+            f"features{floors}; accepted: {', '.join(accepted)}"
+        )
+    options: dict[str, Any] = dict(_OBSERVATIONS[kind].options)
+    for name, argument in _OBSERVATIONS[kind].settings.items():
+        options[argument] = getattr(settings, name)
+    path = _RELEASED_OBSERVATION if has_floors else _OBSERVATIONS[kind].path
+    return _class(path)(card.num_real, card.num_binary, name="observation", **options)
+
+
+def _fits(kind: str, card: "DatasetCard", has_floors: bool) -> bool:
+    """Whether an observation is of such features."""
+    if has_floors:
+        return kind in ("normal", "gmm")
+    if kind.startswith("bivariate"):
+        return card.num_real == 2
+    return kind != "hierarchical_gmm" or (card.num_real > 0 and not card.num_binary)
 
 
 def _is_as_released(settings: ModelSettings, options: dict[str, Any]) -> bool:

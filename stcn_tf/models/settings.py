@@ -25,10 +25,38 @@ class ModelSettings(Settings):
     model: str = setting()
     observation: str = setting(
         "gmm",
-        "distribution of the real-valued features; binary ones are always Bernoulli",
-        ("normal", "gmm"),
+        "distribution of the features of a step; binary ones are always Bernoulli. normal, gmm: "
+        "one diagonal Gaussian or mixture for all real ones (paper); bivariate, bivariate_gmm: "
+        "with a correlation, of two real ones as those of strokes; featurewise_gmm: one for each; "
+        "ordered_gmm: each reads those before it, too, binary ones first (pen -> dx -> dy); "
+        "hierarchical_gmm: an LSTM runs along them (the samples of a frame of sound)",
+        (
+            "normal",
+            "gmm",
+            "bivariate",
+            "bivariate_gmm",
+            "featurewise_gmm",
+            "ordered_gmm",
+            "hierarchical_gmm",
+        ),
     )
-    num_components: int = setting(20, "components of the GMM", least=1)
+    num_components: int = setting(20, "components of a mixture", least=1)
+    sigma_form: str = setting(
+        "softplus",
+        "what the sigma of normal, gmm, bivariate and bivariate_gmm is made of. softplus: "
+        "softplus(.), as released; log_variance: its log variance (SRNN, Z-forcing)",
+        ("softplus", "log_variance"),
+    )
+    frame_units: int = setting(256, "units of the LSTM of hierarchical_gmm", least=1)
+    frame_embedding: int = setting(
+        64, "units of what the LSTM of hierarchical_gmm reads of the feature before", least=1
+    )
+    frame_start: str = setting(
+        "context",
+        "what the first feature of hierarchical_gmm depends on. context: on the past, as all "
+        "others; initial: on nothing but a learned state, as released by its authors",
+        ("context", "initial"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +138,18 @@ class STCNSettings(ReleasedSettings, OutputSettings, StackSettings, ModelSetting
         "in the ladder VAE",
         ("std", "variance"),
     )
+    latent_prior: str = setting(
+        "dynamic",
+        "dynamic: the prior of every z^l reads the past (paper); unit_top: that of z^L is N(0, I); "
+        "static: that, and the others read z^{l+1} alone (as in the ladder VAE; samples then know "
+        "nothing of the past)",
+        ("dynamic", "unit_top", "static"),
+    )
+    latent_recursion: bool = setting(
+        True,
+        "let z^l read z^{l+1} (paper); without, only the output joins the layers (in the manner of "
+        "Skip-VAE; ours)",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,3 +187,123 @@ class WavenetDenseSettings(WavenetSettings):
         known = all(block <= top for block in self.wavenet_dense_blocks)
         accepted = f"one or more numbers from 1 to {top} (--wavenet_blocks)"
         self._require("wavenet_dense_blocks", known, accepted)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentSettings(ModelSettings):
+    """A recurrent layer and the networks around it. Defaults are Chung et al.'s for IAM-OnDB."""
+
+    recurrent_units: int = setting(1200, "units of the recurrent layer", least=1)
+    input_units: int = setting(300, "units of the network that reads x", least=1)
+    output_units: int = setting(300, "units of the network that the heads read", least=1)
+    hidden_layers: int = setting(1, "layers of each network around the recurrent layer", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ForgetBiasSettings(Settings):
+    """How an LSTM begins."""
+
+    unit_forget_bias: bool = setting(
+        True, "begin with 1 as the bias of the LSTM's forget gates; without it 0, as Chung et al."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RNNSettings(ForgetBiasSettings, RecurrentSettings):
+    """RNN."""
+
+    first_frame: str = setting(
+        "scored",
+        "scored: x_1 is predicted from the zero state (Chung et al.); given: x_1 is not scored, as "
+        "in the RNN of STCN's authors",
+        ("scored", "given"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentSettings(Settings):
+    """One latent variable a step."""
+
+    latent_size: int = setting(50, "units of z_t", least=1)
+    latent_units: int = setting(
+        150, "units of each hidden layer of the prior's and the posterior's network", least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class VRNNSettings(ForgetBiasSettings, LatentSettings, RecurrentSettings):
+    """VRNN."""
+
+    input_units: int = setting(250, "units of the network that reads x", least=1)
+    latent_input_units: int = setting(150, "units of the network that reads z", least=1)
+    output_units: int = setting(250, "units of the network that the heads read", least=1)
+    residual_posterior: bool = setting(False, "add the mean of the prior to that of the posterior")
+
+
+@dataclasses.dataclass(frozen=True)
+class SRNNSettings(LatentSettings, RecurrentSettings):
+    """SRNN. Defaults are ours for handwriting: none were published."""
+
+    recurrent_units: int = setting(512, "units of each of the two recurrent layers", least=1)
+    input_units: int = setting(256, "units of the network that reads x", least=1)
+    output_units: int = setting(256, "units of the network that the heads read", least=1)
+    hidden_layers: int = setting(2, "layers of each network around the recurrent layer", least=0)
+    latent_size: int = setting(64, "units of z_t", least=1)
+    latent_units: int = setting(
+        256, "units of the hidden layer of the prior's and the posterior's networks", least=1
+    )
+    smoothing: bool = setting(True, "let the posterior see the frames after x_t, too")
+    residual_posterior: bool = setting(
+        True, "add the mean of the prior to that of the posterior (Res_q)"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ZForcingSettings(LatentSettings, ModelSettings):
+    """Z-forcing. Defaults are ours for handwriting: none were published."""
+
+    recurrent_units: int = setting(512, "units of each of the two recurrent layers", least=1)
+    input_units: int = setting(256, "units of the network that reads x", least=1)
+    latent_size: int = setting(64, "units of z_t", least=1)
+    latent_units: int = setting(
+        256, "units of the hidden layer of the prior's and the posterior's network", least=1
+    )
+    auxiliary_weight: float = setting(
+        0.015,
+        "weight of the cost of predicting the backward state from z_t: trained, never reported",
+        least=0,
+    )
+    backward_weight: float = setting(
+        0.015,
+        "weight of the cost of predicting x_{t-1} from the backward state: trained, never reported",
+        least=0,
+    )
+    prior_sees_last_frame: bool = setting(
+        False,
+        "let prior and posterior read x_{t-1} itself, as in the authors' Theano program",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class VariationalBiLSTMSettings(ForgetBiasSettings, LatentSettings, ModelSettings):
+    """Variational Bi-LSTM. Defaults are ours for handwriting: none were published."""
+
+    recurrent_units: int = setting(512, "units of each of the two recurrent layers", least=1)
+    output_units: int = setting(256, "units of the network that the heads read", least=1)
+    latent_size: int = setting(64, "units of z_t", least=1)
+    latent_units: int = setting(
+        256, "units of the hidden layer of the networks of the Gaussians", least=1
+    )
+    auxiliary_weight: float = setting(
+        1.0,
+        "weight of the cost of predicting the backward state from z_t: trained, never reported",
+        least=0,
+    )
+    forward_weight: float = setting(
+        0.0,
+        "weight of the cost of predicting the forward state from z_t: trained, never reported",
+        least=0,
+    )
+    skip_gradient: bool = setting(
+        True, "let the gradient of what is random into the recurrent layers in half of the steps"
+    )

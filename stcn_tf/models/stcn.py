@@ -21,9 +21,16 @@ from stcn_tf.layers import serial
 from stcn_tf.layers.base import State as LayerState
 from stcn_tf.layers.base import at_ends
 from stcn_tf.layers.gaussian import LatentLayer
-from stcn_tf.layers.observation import Observation, ObservationParameters
+from stcn_tf.layers.observation import Observation
 from stcn_tf.layers.wavenet import WavenetOutput, WavenetStack
-from stcn_tf.models.base import Encoded, SequenceModel, State, Terms, sequence_mask
+from stcn_tf.models.base import (
+    DrawnLayer,
+    Encoded,
+    SequenceModel,
+    State,
+    sequence_mask,
+    terms_of,
+)
 from stcn_tf.noise import Seed
 from stcn_tf.seeds import Stream
 
@@ -83,6 +90,11 @@ class STCN(SequenceModel):
         output_kernel_size: taps of Wavenet output layers.
         dense: all latents reach the output (STCN-dense) or z^1 alone (STCN).
         posterior_scale: "std" or "variance", see `LatentLayer`.
+        latent_prior: "dynamic": every prior reads the past (Eq. 8); "unit_top": that of z^L is
+            N(0, I); "static": that, and the others read z^{l+1} alone (as in the ladder VAE): then
+            only the posterior knows of the past, and what is generated does not.
+        latent_recursion: whether z^l reads z^{l+1}; without, layers are independent given the past
+            (with static priors: N(0, I) all), and it is only the output that joins them.
         compute_dtype: policy of the convolutions, "float32" or "mixed_bfloat16".
         **kwargs: `name` of `keras.Model`.
 
@@ -107,6 +119,8 @@ class STCN(SequenceModel):
         output_type: str = "conv1x1",
         output_kernel_size: int = 2,
         posterior_scale: str = "std",
+        latent_prior: str = "dynamic",
+        latent_recursion: bool = True,
         compute_dtype: str = "float32",
         **kwargs,
     ):
@@ -126,17 +140,31 @@ class STCN(SequenceModel):
             name="stack",
             dtype=policy,
         )
-        self.latent_layers = [
-            LatentLayer(
-                units,
-                latent_filters or num_filters,
-                latent_hidden_layers,
-                posterior_scale,
-                name=f"latent_{layer}",
-                dtype=policy,
+        if latent_prior not in ("dynamic", "unit_top", "static"):
+            raise ValueError(
+                f"latent_prior must be 'dynamic', 'unit_top' or 'static', got {latent_prior!r}"
             )
-            for layer, units in enumerate(self.latent_sizes, start=1)
-        ]
+        self.latent_layers = []
+        for layer, units in enumerate(self.latent_sizes, start=1):
+            is_top = layer == len(self.latent_sizes)
+            units_above = 0 if is_top or not latent_recursion else self.latent_sizes[layer]
+            prior_kind = "dynamic"
+            if latent_prior == "static":
+                prior_kind = "static" if units_above else "unit"
+            elif latent_prior == "unit_top" and is_top:
+                prior_kind = "unit"
+            self.latent_layers.append(
+                LatentLayer(
+                    units,
+                    latent_filters or num_filters,
+                    latent_hidden_layers,
+                    posterior_scale,
+                    prior_kind,
+                    units_above,
+                    name=f"latent_{layer}",
+                    dtype=policy,
+                )
+            )
         self.output_layers = serial.make_output_layers(
             output_type, output_layers, output_filters, output_kernel_size, policy
         )
@@ -151,10 +179,8 @@ class STCN(SequenceModel):
     def build(self, input_shape=None):
         """Makes the weights. The shape is known from the constructor and may be left out."""
         self.stack.build((None, None, self.num_features))
-        units_above = 0
         for layer in reversed(self.latent_layers):
-            layer.build((None, None, self.stack.filters + units_above))
-            units_above = layer.units
+            layer.build((None, None, self.stack.filters))
         read = self.latent_layers if self.dense else self.latent_layers[:1]
         channels = serial.build(self.output_layers, sum(layer.units for layer in read))
         self.observation.build((None, None, channels))
@@ -181,8 +207,8 @@ class STCN(SequenceModel):
         layers = list(zip(self.latent_layers, self._layers_of(outputs), strict=True))
         return Encoded(
             EncodedSteps(
-                [layer.prior_network.begin(d[:, :-1]) for layer, d in layers],
-                [layer.posterior_network.begin(d[:, 1:]) for layer, d in layers],
+                [layer.begin_prior(d[:, :-1]) for layer, d in layers],
+                [layer.begin_posterior(d[:, 1:]) for layer, d in layers],
             ),
             EncoderState(at_ends(frames, lengths), stack_state),
         )
@@ -193,7 +219,19 @@ class STCN(SequenceModel):
         latents = self.draw_latents(*encoded.steps, places, seed, temperature)
         outputs, latent_state = serial.run(self.output_layers, latents.read, state.latent, lengths)
         parameters, _ = self.observation(outputs)
-        terms = self._terms(latents, parameters, x, sequence_mask(lengths, x))
+        terms = terms_of(
+            self.observation,
+            parameters,
+            x,
+            sequence_mask(lengths, x),
+            [
+                DrawnLayer(q, p, draw.latents)
+                for q, p, draw in zip(
+                    latents.posteriors, latents.priors, latents.draws, strict=True
+                )
+            ],
+            kl_divergence=self._kl_divergence,
+        )
         return terms, state._replace(
             step=state.step + lengths, encoder=encoded.state, latent=latent_state
         )
@@ -204,7 +242,7 @@ class STCN(SequenceModel):
         outputs, stack_state = self.stack(previous, stack_state)
         places = self.places_of(state, previous)
         begun = [
-            layer.prior_network.begin(d)
+            layer.begin_prior(d)
             for layer, d in zip(self.latent_layers, self._layers_of(outputs), strict=True)
         ]
         latents = self.draw_latents(begun, None, places, seed, temperature)
@@ -247,8 +285,11 @@ class STCN(SequenceModel):
         above = None
         for index in reversed(range(len(self.latent_layers))):
             layer = self.latent_layers[index]
+            if not layer.units_above:
+                above = None
             # Eq. 8: p(z^l | z^{l+1}, d_{t-1}^l).
-            source = layer.prior(of_prior[index], above and above.prior_below)
+            like = noise_of_layers[index][..., : layer.units]
+            source = layer.prior(of_prior[index], above and above.prior_below, like)
             priors.append(source)
             if of_posterior is not None:
                 # Eq. 10 and 11: q(z^l | z^{l+1}, d_t^l).
@@ -295,29 +336,3 @@ class STCN(SequenceModel):
     def _kl_divergence(self, posterior: tfd.Normal, prior: tfd.Normal) -> tf.Tensor:
         """KL of the posterior from the prior, for each unit: [batch, steps, units], nats."""
         return tfd.kl_divergence(posterior, prior)
-
-    def _terms(
-        self, latents: Latents, parameters: ObservationParameters, x: tf.Tensor, mask: tf.Tensor
-    ) -> Terms:
-        """The terms of the bound from what the posterior drew and the output layers made of it."""
-        log_likelihood = self.observation.log_prob(parameters, x)  # Eq. 15
-        log_weight = log_likelihood
-        kl_per_unit = []  # Eq. 16 and 17
-        unit = tfd.Normal(0.0, 1.0)
-        for q, p, draw in zip(latents.posteriors, latents.priors, latents.draws, strict=True):
-            kl = self._kl_divergence(q, p)
-            kl_per_unit.append(tf.where(mask[..., tf.newaxis], kl, 0.0))
-            for z, standard in draw.latents:
-                # log q from the noise: a narrow q (Eq. 11 goes down to sigma 5e-7) around a mean of
-                # 1 or more is told from z only as far as float32 resolves it.
-                log_q = unit.log_prob(standard) - tf.math.log(q.scale)
-                log_weight += tf.reduce_sum(p.log_prob(z) - log_q, axis=-1)
-        log_likelihood = tf.where(mask, log_likelihood, 0.0)
-        return Terms(
-            log_likelihood=log_likelihood,
-            kl=tf.stack([tf.reduce_sum(kl, axis=-1) for kl in kl_per_unit], axis=-1),
-            kl_per_unit=tuple(kl_per_unit),
-            log_weight=tf.where(mask, log_weight, 0.0),
-            auxiliary=tf.zeros_like(log_likelihood),
-            parameters=parameters,
-        )

@@ -18,7 +18,7 @@ from stcn_tf.layers.base import at_ends
 from stcn_tf.layers.causal_conv import CausalConv
 from stcn_tf.layers.observation import Observation
 from stcn_tf.layers.wavenet import WavenetOutput, WavenetStack
-from stcn_tf.models.base import Encoded, SequenceModel, State, Terms, sequence_mask
+from stcn_tf.models.base import Encoded, ExactModel, State
 
 
 class EncoderState(NamedTuple):
@@ -28,7 +28,7 @@ class EncoderState(NamedTuple):
     layers: tuple[LayerState, ...]  # causal, stack, output layers; before they have read that frame
 
 
-class Wavenet(SequenceModel):
+class Wavenet(ExactModel):
     """Wavenet, and with `wavenet_dense_blocks` Wavenet-dense.
 
     Args:
@@ -146,23 +146,6 @@ class Wavenet(SequenceModel):
             later = tf.pad(read, [[0, 0], [1, 0], [0, 0]])[:, :-1]
             read = tf.where(rows, later, read)
         return Encoded(read, EncoderState(at_ends(frames, lengths), layers))
-
-    def observe(self, encoded, x, lengths, state, seed=(0, 0), temperature=1.0):
-        """See `SequenceModel.observe`; nothing is drawn, there is no layer of latents."""
-        del seed, temperature
-        parameters, _ = self.observation(encoded.steps)
-        is_scored = self.places_of(state, x).steps >= self.num_given_frames
-        log_likelihood = self.observation.log_prob(parameters, x)
-        log_likelihood = tf.where(sequence_mask(lengths, x) & is_scored, log_likelihood, 0.0)
-        terms = Terms(
-            log_likelihood=log_likelihood,
-            kl=tf.zeros([*tf.unstack(tf.shape(x)[:2]), 0]),
-            kl_per_unit=(),
-            log_weight=log_likelihood,
-            auxiliary=tf.zeros_like(log_likelihood),
-            parameters=parameters,
-        )
-        return terms, state._replace(step=state.step + lengths, encoder=encoded.state)
 
     def predict_next(self, state, seed=(0, 0), temperature=1.0):
         """See `SequenceModel.predict_next`; nothing is drawn."""

@@ -120,7 +120,7 @@ def import_run(
         )
     optimizer.iterations.assign(update)
     slots = {variable.path: variable for variable in optimizer.variables}
-    for variable in model.variables:
+    for variable in model.weights:
         name = released_name(variable.path, config.model)
         variable.assign(reader.read(name))
         for suffix, slot in _SLOTS.items():
@@ -291,7 +291,7 @@ def _check_variables(
     Raises:
         UserError: naming all that is unused, missing or of another shape.
     """
-    needed = {released_name(v.path, config): list(v.shape) for v in model.variables}
+    needed = {released_name(v.path, config): list(v.shape) for v in model.weights}
     slots = {f"{name}/{slot}": shape for name, shape in needed.items() for slot in _SLOTS}
     # All or none: a part of the moments would be no state to continue from. But TensorFlow 1 makes
     # none for what has no gradient.
@@ -331,7 +331,7 @@ def _unread(model: SequenceModel, config: ModelSettings) -> set[str]:
     if not isinstance(config, WavenetDenseSettings):
         return set()
     blocks = model.stack.blocks[max(config.wavenet_dense_blocks) :]
-    return {released_name(v.path, config) for block in blocks for v in block.variables}
+    return {released_name(v.path, config) for block in blocks for v in block.weights}
 
 
 def _shape(reader: _Reader, name: str) -> str:

@@ -204,6 +204,11 @@ def _check_objective(config: Config, model: SequenceModel) -> None:
             f"--recompute={config.run.recompute}: a particle filter takes single steps; accepted "
             "with --objective=fivo: 0"
         )
+    if model.does_smooth and config.run.recompute:
+        raise UserError(
+            f"--recompute={config.run.recompute}: the posterior of {config.model.model} sees the "
+            "whole sequence, not blocks of it; accepted: 0"
+        )
 
 
 def _may_compile(config: Config) -> bool:

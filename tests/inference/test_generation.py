@@ -40,7 +40,7 @@ def _model(dense=True, draws="shared", **changes):
     )
     model.build()
     rng = np.random.default_rng(5)
-    for variable in model.variables:
+    for variable in model.weights:
         variable.assign(0.5 * rng.standard_normal(variable.shape))
     return model
 
@@ -70,7 +70,7 @@ def _wavenet(first_frame="given", dense_blocks=(3, 1), **changes):
     model = Wavenet(**settings | changes)
     model.build()
     rng = np.random.default_rng(6)
-    for variable in model.variables:
+    for variable in model.weights:
         variable.assign(0.5 * rng.standard_normal(variable.shape))
     return model
 

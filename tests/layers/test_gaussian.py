@@ -24,7 +24,7 @@ def _inverse_softplus(y):
 
 def _answer(network, mean, sigma):
     """Lets a network answer every input with these numbers."""
-    for variable in network.variables:
+    for variable in network.weights:
         variable.assign(tf.zeros_like(variable))
     network.mean_layers[-1].bias.assign(np.broadcast_to(mean, network.units))
     bias = _inverse_softplus(np.asarray(sigma, np.float64))
@@ -32,17 +32,18 @@ def _answer(network, mean, sigma):
 
 
 def _layer(randomize, scale="std", **kwargs):
-    layer = LatentLayer(UNITS, HIDDEN, 2, scale, **kwargs)
-    layer.build((None, None, FILTERS + ABOVE))
+    layer = LatentLayer(UNITS, HIDDEN, 2, scale, **{"units_above": ABOVE, **kwargs})
+    layer.build((None, None, FILTERS))
     return randomize(layer)
 
 
 def _prior(layer, d=D, above=Z_ABOVE):
-    return layer.prior(layer.prior_network.begin(tf.constant(d)), above)
+    like = tf.zeros([*d.shape[:2], UNITS])
+    return layer.prior(layer.begin_prior(tf.constant(d)), above, like)
 
 
 def _posterior(layer, prior, d=D, above=Z_ABOVE):
-    return layer.posterior(layer.posterior_network.begin(tf.constant(d)), above, prior)
+    return layer.posterior(layer.begin_posterior(tf.constant(d)), above, prior)
 
 
 def _kl(q, p):
@@ -84,7 +85,7 @@ def test_a_network_is_a_layer(hidden_layers):
 def test_sigma_stays_in_its_range_at_extreme_inputs(scale, expected):
     network = GaussianNetwork(UNITS, HIDDEN, 1)
     network.build((None, None, FILTERS))
-    for variable in network.variables:
+    for variable in network.weights:
         variable.assign(tf.ones_like(variable))
     network.sigma_layers[-1].kernel.assign(tf.fill([1, HIDDEN, UNITS], scale))
     _, sigma = outputs_of(network, np.abs(D))
@@ -97,7 +98,7 @@ def test_prior_and_posterior_networks_share_nothing(randomize):
     posterior = {id(v) for v in layer.posterior_network.variables}
     assert len(prior) == len(posterior) == 2 * 2 * 3  # mean and sigma, kernel and bias, 3 layers
     assert not prior & posterior
-    assert prior | posterior == {id(v) for v in layer.variables}
+    assert prior | posterior == {id(v) for v in layer.weights}
     hidden = (FILTERS + ABOVE) * HIDDEN + HIDDEN + HIDDEN * HIDDEN + HIDDEN
     assert layer.count_params() == 4 * (hidden + HIDDEN * UNITS + UNITS)
 
@@ -196,7 +197,7 @@ def test_distributions_are_float32_under_bfloat16(randomize):
     posterior = _posterior(layer, prior, tf.cast(D, tf.bfloat16))
     parameters = (prior.loc, prior.scale, posterior.loc, posterior.scale)
     assert {p.dtype for p in parameters} == {tf.float32}
-    assert {v.dtype for v in layer.variables} == {"float32"}
+    assert {v.dtype for v in layer.weights} == {"float32"}
     # Only rounding, relative 2^-9 at each of a few places, tells it from float32.
     exact = _layer(randomize)
     np.testing.assert_allclose(prior.loc, _prior(exact).loc, atol=0.1)
@@ -216,3 +217,44 @@ def test_another_reading_of_equation_11_is_refused():
     message = "^posterior_scale must be 'std' or 'variance', got 'sigma'$"
     with pytest.raises(ValueError, match=message):
         LatentLayer(UNITS, HIDDEN, posterior_scale="sigma")
+
+
+def test_a_static_prior_reads_the_latent_above_alone(randomize):
+    layer = _layer(randomize, prior_kind="static")
+    prior = _prior(layer)
+    mean, sigma = outputs_of(layer.prior_network, Z_ABOVE)
+    np.testing.assert_allclose(prior.loc, mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(prior.scale, sigma, rtol=1e-5, atol=1e-6)
+    assert layer.begin_prior(tf.constant(D)) == ()
+    # The posterior combines it with its own estimate, as ever.
+    both = np.concatenate([D, Z_ABOVE], axis=-1)
+    estimate, estimate_sigma = outputs_of(layer.posterior_network, both)
+    total = 1 / np.square(estimate_sigma) + 1 / np.square(sigma)
+    posterior = _posterior(layer, prior)
+    np.testing.assert_allclose(posterior.scale, 1 / total, rtol=1e-4)
+    expected = (estimate / np.square(estimate_sigma) + mean / np.square(sigma)) / total
+    np.testing.assert_allclose(posterior.loc, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_unit_prior_is_not_combined_with_the_posterior(randomize):
+    layer = _layer(randomize, prior_kind="unit", units_above=0)
+    assert layer.prior_network is None
+    prior = _prior(layer, above=None)
+    assert not np.any(prior.loc) and np.all(prior.scale.numpy() == 1.0)
+    assert prior.loc.shape == (*D.shape[:2], UNITS)
+    posterior = _posterior(layer, prior, above=None)
+    mean, sigma = outputs_of(layer.posterior_network, D)
+    np.testing.assert_allclose(posterior.loc, mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(posterior.scale, sigma, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prior_kind": "fixed"}, "prior_kind must be 'dynamic', 'static' or 'unit', got 'fixed'"),
+        ({"prior_kind": "static"}, "a static prior reads the latent above, of which there is none"),
+    ],
+)
+def test_priors_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        LatentLayer(UNITS, HIDDEN, **options)

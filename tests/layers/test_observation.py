@@ -95,6 +95,7 @@ def test_parameters_have_the_shapes_they_promise(randomize, real, binary, compon
         by_component if real else (),
         (BATCH, TIME, components) if components > 1 else (),
         (BATCH, TIME, binary) if binary else (),
+        (),
     ]
 
 
@@ -281,7 +282,7 @@ def test_the_heads_are_a_layer(real, binary, components):
 def test_heads_are_float32_whatever_comes_in(randomize):
     layer = _made(randomize)
     parameters = outputs_of(layer, tf.cast(_inputs(), tf.bfloat16))
-    assert {part.dtype for part in parameters} == {tf.float32}
+    assert {part.dtype for part in tf.nest.flatten(parameters)} == {tf.float32}
     assert Observation(1, 0, dtype="mixed_bfloat16").compute_dtype == "float32"
 
 
@@ -307,3 +308,117 @@ def test_its_configuration_is_what_it_was_made_of():
 def test_no_feature_or_no_component_is_refused(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         Observation(*arguments)
+
+
+# Two real features with a correlation
+
+
+@pytest.fixture(params=[1, 3], ids=["bivariate", "bivariate-gmm"])
+def correlated(request, randomize):
+    layer = Observation(2, 1, request.param, is_correlated=True, name="o")
+    layer.build((None, None, CHANNELS))
+    return randomize(layer)
+
+
+def _covariances(parameters):
+    """[batch, time, components, 2, 2], float64."""
+    sigma = parameters.sigma.numpy().astype(np.float64)
+    correlation = np.tanh(parameters.correlation_logits.numpy().astype(np.float64))
+    ones = np.ones_like(correlation)
+    matrix = np.stack([ones, correlation, correlation, ones], axis=-1)
+    matrix = matrix.reshape(*correlation.shape, 2, 2)
+    return matrix * sigma[..., :, np.newaxis] * sigma[..., np.newaxis, :]
+
+
+def test_the_density_of_correlated_features(correlated):
+    parameters, x = outputs_of(correlated, _inputs()), _observed(2, 1)
+    covariances = _covariances(parameters)
+    error = x[..., np.newaxis, :2] - parameters.mean.numpy().astype(np.float64)
+    mahalanobis = np.einsum("btci,btcij,btcj->btc", error, np.linalg.inv(covariances), error)
+    of_components = -0.5 * (mahalanobis + np.log(np.linalg.det(2 * np.pi * covariances)))
+    if correlated.num_components > 1:
+        logits = parameters.component_logits.numpy().astype(np.float64)
+        of_components += logits - _logsumexp(logits, -1)[..., np.newaxis]
+    bit = parameters.binary_logits.numpy()[..., 0].astype(np.float64)
+    expected = _logsumexp(of_components, -1) + x[..., 2] * bit - np.logaddexp(0, bit)
+    np.testing.assert_allclose(correlated.log_prob(parameters, x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_without_correlation_it_is_the_diagonal_density(randomize, correlated):
+    parameters = outputs_of(correlated, _inputs())
+    parameters = parameters._replace(
+        correlation_logits=tf.zeros_like(parameters.correlation_logits)
+    )
+    diagonal = Observation(2, 1, correlated.num_components)
+    x = _observed(2, 1)
+    np.testing.assert_allclose(
+        correlated.log_prob(parameters, x), diagonal.log_prob(parameters, x), rtol=1e-5, atol=1e-5
+    )
+    draws = (o.sample(parameters, (1, 2), PLACES) for o in (correlated, diagonal))
+    np.testing.assert_allclose(*draws, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("logit", [-40.0, -0.8, 0.3, 40.0])
+def test_draws_of_correlated_features_have_their_moments(logit):
+    def repeated(values):
+        values = tf.constant(values, tf.float32)
+        return tf.tile(tf.reshape(values, [1, 1, 1, -1]), [DRAWS, 1, 1, 1])
+
+    layer = Observation(2, 0, is_correlated=True)
+    limited = np.clip(logit, -5.0, 5.0)
+    parameters = ObservationParameters(
+        repeated([0.5, -1.0]), repeated([2.0, 0.3]), (), (), repeated([limited])[..., 0]
+    )
+    places = Places(np.arange(DRAWS), np.zeros((DRAWS, 1), np.int32))
+    drawn = layer.sample(parameters, (3, 4), places).numpy()[:, 0].astype(np.float64)
+    expected = np.tanh(limited)
+    assert (
+        abs(np.corrcoef(drawn.T)[0, 1] - expected) < 4 * (1 - expected**2) / np.sqrt(DRAWS) + 1e-6
+    )
+    np.testing.assert_allclose(drawn.mean(axis=0), [0.5, -1.0], atol=0.06)
+    np.testing.assert_allclose(drawn.std(axis=0), [2.0, 0.3], rtol=0.03)
+    assert np.all(np.isfinite(layer.log_prob(parameters, drawn[:, np.newaxis].astype(np.float32))))
+
+
+def test_the_correlation_is_bounded_so_that_no_density_is_infinite(randomize):
+    layer = Observation(2, 0, is_correlated=True)
+    layer.build((None, None, CHANNELS))
+    randomize(layer)
+    for sign in (-1, 1):
+        layer.heads["correlation"].bias.assign([sign * 1e4])
+        parameters = outputs_of(layer, _inputs())
+        np.testing.assert_array_equal(parameters.correlation_logits, sign * 5.0)
+        mean = parameters.mean[..., 0, :]
+        assert np.all(np.isfinite(layer.log_prob(parameters, mean)))
+
+
+def test_correlated_heads_are_a_layer(correlated):
+    check_layer(
+        Observation(2, 1, correlated.num_components, is_correlated=True, name="o"),
+        CHANNELS,
+        receptive_field=1,
+        output_dtype="float32",
+    )
+    outputs = (2 * 2 + 1) * correlated.num_components + 1
+    outputs += correlated.num_components if correlated.num_components > 1 else 0
+    assert correlated.count_params() == outputs * (CHANNELS + 1)
+
+
+@pytest.mark.parametrize("real", [1, 3])
+def test_a_correlation_of_other_than_two_features_is_refused(real):
+    with pytest.raises(ValueError, match=f"a correlation is of two real features, got {real}"):
+        Observation(real, 0, is_correlated=True)
+
+
+def test_sigma_from_its_log_variance(randomize):
+    layers = [Observation(REAL, 0, 2, sigma_form=form) for form in ("softplus", "log_variance")]
+    for layer in layers:
+        layer.build((None, None, CHANNELS))
+        randomize(layer)
+    plain, other = (outputs_of(layer, _inputs()) for layer in layers)
+    np.testing.assert_array_equal(plain.mean, other.mean)
+    of_head = np.log(np.expm1(plain.sigma.numpy().astype(np.float64)))  # softplus undone
+    expected = np.clip(np.exp(0.5 * of_head), 1e-3, 50.0)
+    np.testing.assert_allclose(other.sigma, expected, rtol=1e-3)
+    with pytest.raises(ValueError, match="sigma_form must be 'softplus' or 'log_variance', got 's"):
+        Observation(1, 0, sigma_form="sigma")

@@ -106,7 +106,7 @@ def test_gradient_reaches_exactly_the_receptive_field(kernel_size, dilations, ex
     stack = WavenetStack(2, kernel_size, dilations)
     assert stack.receptive_field == expected
     stack.build((None, None, 1))
-    for variable in stack.variables:
+    for variable in stack.weights:
         # All of one sign, so that no two paths cancel. Around zero nothing saturates, and a block
         # passes on as much as it gets, so that nothing vanishes on the longest path.
         is_bias = variable.name == "bias"

@@ -1,11 +1,13 @@
 import dataclasses
 import inspect
+import types
 
 import keras
 import pytest
 
 from stcn_tf.data.card import read_card
 from stcn_tf.layers import Observation, WavenetBlock
+from stcn_tf.layers.autoregressive import FeaturewiseObservation, HierarchicalObservation
 from stcn_tf.models import STCN, Wavenet
 from stcn_tf.models.registry import (
     MODELS,
@@ -38,16 +40,16 @@ def test_settings_by_the_name_of_a_model():
     ("make", "message"),
     [
         (
-            lambda: settings_of("vrnn"),
-            "model: 'vrnn'; accepted: stcn, stcn_dense, wavenet, wavenet_dense",
+            lambda: settings_of("pixelrnn"),
+            f"model: 'pixelrnn'; accepted: {', '.join(MODELS)}",
         ),
         (
             lambda: make_settings("stcn", wavenet_blocks=3),
             "wavenet_blocks: stcn has no such setting; nearest: blocks_per_layer",
         ),
         (
-            lambda: check_has("stcn", "first_frame", "--"),
-            "--first_frame: stcn has no such setting",
+            lambda: check_has("stcn", "smoothing", "--"),
+            "--smoothing: stcn has no such setting",
         ),
     ],
 )
@@ -58,7 +60,7 @@ def test_what_is_not_there_is_refused_by_name(make, message):
 
 
 def test_a_name_of_another_settings_class_is_refused(card):
-    for name in ("wavenet", "vrnn"):
+    for name in ("wavenet", "pixelrnn"):
         with pytest.raises(UserError, match=f"'{name}'; accepted with STCNSettings: stcn, stcn_d"):
             build_model(STCNSettings(model=name), card)
 
@@ -83,7 +85,9 @@ def test_every_setting_is_an_argument_of_its_class(name):
         assert own <= _arguments(entry.released)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [name for name, entry in MODELS.items() if "released_floors" in entry.settings.names()]
+)
 def test_the_authors_program_is_asked_for(card, tiny_config_with, name):
     settings = tiny_config_with(model={"model": name}).model
     plain = build_model(settings, card)
@@ -98,14 +102,68 @@ def test_the_authors_program_is_asked_for(card, tiny_config_with, name):
         assert type(draws.observation) is Observation
 
 
-def test_the_observation_of_each_kind(card):
-    for settings, components in (
-        (make_settings(observation="normal", num_components=7), 1),
-        (make_settings(observation="gmm", num_components=7), 7),
-    ):
-        layer = make_observation(settings, card)
-        assert (layer.num_real, layer.num_binary, layer.num_components) == (2, 1, components)
-        assert layer.name == "observation"
+INK = types.SimpleNamespace(num_real=2, num_binary=1)
+SPEECH = types.SimpleNamespace(num_real=3, num_binary=0)
+PIXELS = types.SimpleNamespace(num_real=0, num_binary=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "features", "layer", "expected"),
+    [
+        ("normal", INK, Observation, {"num_components": 1, "is_correlated": False}),
+        ("gmm", SPEECH, Observation, {"num_components": 7, "is_correlated": False}),
+        ("bivariate", INK, Observation, {"num_components": 1, "is_correlated": True}),
+        ("normal", INK, Observation, {"sigma_form": "log_variance"}),
+        ("bivariate_gmm", INK, Observation, {"num_components": 7, "is_correlated": True}),
+        (
+            "featurewise_gmm",
+            INK,
+            FeaturewiseObservation,
+            {"num_components": 7, "is_ordered": False},
+        ),
+        ("ordered_gmm", INK, FeaturewiseObservation, {"num_components": 7, "is_ordered": True}),
+        (
+            "hierarchical_gmm",
+            SPEECH,
+            HierarchicalObservation,
+            {"num_components": 7, "units": 5, "embedding": 4, "frame_start": "initial"},
+        ),
+    ],
+)
+def test_the_observation_of_each_kind(kind, features, layer, expected):
+    settings = make_settings(
+        observation=kind,
+        num_components=7,
+        frame_units=5,
+        frame_embedding=4,
+        frame_start="initial",
+        sigma_form="log_variance",
+    )
+    made = make_observation(settings, features)
+    assert type(made) is layer
+    assert (made.num_real, made.num_binary) == (features.num_real, features.num_binary)
+    assert {name: getattr(made, name) for name in expected} == expected
+    assert made.name == "observation"
+
+
+@pytest.mark.parametrize(
+    ("kind", "features", "more", "message"),
+    [
+        ("bivariate", SPEECH, {}, "'bivariate' of 3 real and 0 binary features; accepted: normal"),
+        ("bivariate_gmm", PIXELS, {}, "'bivariate_gmm' of 0 real and 1 binary features; acc"),
+        ("hierarchical_gmm", INK, {}, "accepted: normal, gmm, bivariate, .*ordered_gmm$"),
+        ("hierarchical_gmm", PIXELS, {}, "accepted: normal, gmm, featurewise_gmm, ordered_gmm$"),
+        (
+            "ordered_gmm",
+            INK,
+            {"released_floors": True},
+            "binary features with released_floors; accepted: normal, gmm$",
+        ),
+    ],
+)
+def test_observations_that_do_not_fit_the_features_are_refused(kind, features, more, message):
+    with pytest.raises(UserError, match=message):
+        make_observation(make_settings(observation=kind, **more), features)
 
 
 def test_each_setting_reaches_the_model(card, tiny_config):
@@ -168,6 +226,9 @@ FLOORS = {
         ("output_type", "wavenet", lambda m: m.do_latents_reach_across_steps and "wavenet"),
         ("posterior_draws", "independent", lambda model: model.posterior_draws),
         ("posterior_scale", "variance", lambda model: model.latent_layers[1].posterior_scale),
+        ("latent_prior", "unit_top", lambda m: m.latent_layers[2].prior_kind + "_top"),
+        ("latent_prior", "static", lambda model: model.latent_layers[1].prior_kind),
+        ("latent_recursion", False, lambda model: model.latent_layers[0].units_above > 0),
         ("released_floors", True, FLOORS["observation"]),
         ("released_floors", True, FLOORS["latents"]),
     ],
@@ -203,12 +264,55 @@ def test_wavenet_output_layers(card, tiny_config_with, kind):
     ] * 3
 
 
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "read"),
+    [
+        ("rnn", "recurrent_units", 9, lambda m: m.recurrence.units),
+        ("rnn", "input_units", 9, lambda m: m.input_network.filters),
+        ("rnn", "output_units", 9, lambda m: m.output_network.filters),
+        ("rnn", "hidden_layers", 2, lambda m: len(m.output_network.hidden)),
+        ("rnn", "unit_forget_bias", False, lambda m: m.recurrence.unit_forget_bias),
+        ("rnn", "first_frame", "given", lambda m: {1: "given"}.get(m.num_given_frames)),
+        ("vrnn", "latent_size", 9, lambda m: m.latent_sizes[0]),
+        ("vrnn", "latent_units", 9, lambda m: m.prior_network.filters),
+        ("vrnn", "latent_input_units", 9, lambda m: m.latent_network.filters),
+        ("vrnn", "residual_posterior", True, lambda m: m.residual_posterior),
+        ("srnn", "recurrent_units", 9, lambda m: m.seeing.units),
+        ("srnn", "latent_units", 9, lambda m: m.posterior_network.filters),
+        ("srnn", "hidden_layers", 1, lambda m: len(m.output_network.hidden)),
+        ("srnn", "smoothing", False, lambda m: m.does_smooth),
+        ("srnn", "residual_posterior", False, lambda m: m.residual_posterior),
+        ("z_forcing", "recurrent_units", 9, lambda m: m.seeing.units),
+        ("z_forcing", "latent_units", 9, lambda m: m.auxiliary_network.filters),
+        ("z_forcing", "auxiliary_weight", 0.25, lambda m: m.auxiliary_weight),
+        ("z_forcing", "backward_weight", 0.25, lambda m: m.backward_weight),
+        ("z_forcing", "prior_sees_last_frame", True, lambda m: m.prior_sees_last_frame),
+        ("variational_bi_lstm", "recurrent_units", 9, lambda m: m.seeing.units),
+        ("variational_bi_lstm", "forward_weight", 0.25, lambda m: m.forward_weight),
+        ("variational_bi_lstm", "skip_gradient", False, lambda m: m.skip_gradient),
+    ],
+)
+def test_choices_reach_the_recurrent_models(card, tiny_config_with, name, setting, value, read):
+    plain, changed = (
+        build_model(tiny_config_with(model={"model": name, **changes}).model, card)
+        for changes in ({}, {setting: value})
+    )
+    assert read(plain) != value
+    assert read(changed) == value
+
+
 def test_every_setting_is_one_of_those_tested_here():
     tested = {"num_components", "num_filters", "blocks_per_layer", "latent_sizes"}
     tested |= {"latent_hidden_layers", "output_layers", "output_filters"}
     tested |= {"model", "kernel_size", "observation", "posterior_draws", "posterior_scale"}
     tested |= {"dilations", "wavenet_blocks", "wavenet_dense_blocks", "first_frame"}
     tested |= {"latent_filters", "output_type", "output_kernel_size", "released_floors"}
+    tested |= {"recurrent_units", "input_units", "output_units", "hidden_layers"}
+    tested |= {"unit_forget_bias", "latent_size", "latent_units", "latent_input_units"}
+    tested |= {"residual_posterior", "smoothing", "auxiliary_weight", "backward_weight"}
+    tested |= {"frame_units", "frame_embedding", "frame_start", "sigma_form"}
+    tested |= {"latent_prior", "latent_recursion"}
+    tested |= {"prior_sees_last_frame", "forward_weight", "skip_gradient"}
     assert tested == {name for entry in MODELS.values() for name in entry.settings.names()}
 
 
@@ -220,7 +324,7 @@ def test_weights_come_from_the_global_seed(card, tiny_config_with, kind):
     for seed in (1, 1, 2):
         keras.utils.set_random_seed(seed)
         model = build_model(settings, card)
-        made.append({v.path: v.numpy() for v in model.variables})
+        made.append({v.path: v.numpy() for v in model.weights})
     first, again, other = made
     assert all((first[path] == again[path]).all() for path in first)
     kernels = [path for path in first if path.endswith("/kernel")]
@@ -235,4 +339,4 @@ def test_compute_dtype_reaches_the_convolutions(card, tiny_config_with, kind):
     model = build_model(settings, card, "mixed_bfloat16")
     assert model.stack.blocks[0].output_conv.compute_dtype == "bfloat16"
     assert model.output_layers[0].compute_dtype == "bfloat16"
-    assert {v.dtype for v in model.variables} == {"float32"}
+    assert {v.dtype for v in model.weights} == {"float32"}

@@ -73,12 +73,18 @@ def _kl(q, p):
         {"features": (REAL, BINARY, COMPONENTS)},
         {"dense": False, "features": (3, 0, 1), "posterior_scale": "variance", "kernel_size": 3},
         {"features": (0, 2, 1), "output_type": "wavenet", "output_kernel_size": 3},
+        {"latent_prior": "unit_top", "latent_recursion": False},
     ],
-    ids=["dense", "stcn", "dense-wavenet"],
+    ids=["dense", "stcn", "dense-wavenet", "unit"],
 )
 def test_it_is_a_model(settings):
     settings = {"blocks_per_layer": 1, "latent_sizes": (4, 3), **settings}
     check_model(lambda **changes: make_stcn(**settings | changes))
+
+
+def test_with_static_priors_it_is_a_model_without_memory():
+    settings = {"blocks_per_layer": 1, "latent_sizes": (4, 3, 2), "latent_prior": "static"}
+    check_model(lambda **changes: make_stcn(**settings | changes), does_remember=False)
 
 
 # Size and names
@@ -115,7 +121,7 @@ def test_variable_paths_are_what_checkpoints_hold():
     expected = [f"stcn/{path}" for name in expected for path in both(name)]
     # A second model of the same process has them too.
     for model in (make_stcn(), make_stcn()):
-        paths = [v.path for v in model.variables]
+        paths = [v.path for v in model.weights]
         assert len(set(paths)) == len(paths)
         assert sorted(paths) == sorted(expected)
         assert len(model.trainable_variables) == len(paths)
@@ -127,7 +133,7 @@ def test_receptive_field_of_a_prediction_from_the_posterior_means(output_type):
     model = make_stcn(
         latent_sizes=(4,), latent_hidden_layers=0, output_type=output_type, output_kernel_size=3
     )
-    for variable in model.variables:
+    for variable in model.weights:
         is_bias = variable.name == "bias"
         variable.assign(tf.fill(variable.shape, 0.1 if is_bias else 0.05))
     memory = 4 if output_type == "wavenet" else 0
@@ -218,8 +224,8 @@ def test_the_topmost_prior_ignores_the_frame_and_the_posterior_sees_it(model, x)
 def test_the_first_prior_is_the_answer_to_one_zero_frame(model, x):
     d = outputs_of(model.stack, tf.zeros([BATCH, 1, REAL + BINARY]))[-1].residual
     top = model.latent_layers[-1]
-    expected = top.prior(top.prior_network.begin(d), None)
     prior = passed(model, x)[0].priors[-1]
+    expected = top.prior(top.begin_prior(d), None, prior.loc[:, :1])
     np.testing.assert_allclose(prior.loc[:, :1], expected.loc, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(prior.scale[:, :1], expected.scale, rtol=1e-5, atol=1e-6)
 
@@ -234,15 +240,55 @@ def test_each_latent_reads_the_last_block_of_its_group(model, x):
         d = blocks[2 * layer + 1].residual
         assert d.shape == (BATCH, TIME + 1, FILTERS)
         networks = model.latent_layers[layer]
-        of_prior = networks.prior_network.begin(d[:, :-1])
-        of_posterior = networks.posterior_network.begin(d[:, 1:])
+        of_prior = networks.begin_prior(d[:, :-1])
+        of_posterior = networks.begin_posterior(d[:, 1:])
         assert_same(encoded.prior[layer], of_prior)
         assert_same(encoded.posterior[layer], of_posterior)
         above = latents.draws[layer + 1].output if layer + 1 < len(LATENTS) else None
-        prior = networks.prior(of_prior, above)
+        prior = networks.prior(of_prior, above, latents.priors[layer].loc)
         posterior = networks.posterior(of_posterior, above, prior)
         read = (latents.priors[layer], latents.posteriors[layer])
         assert_close(moments(read), moments((prior, posterior)), 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("latent_prior", "latent_recursion", "reads_past", "reads_above"),
+    [
+        ("dynamic", True, [True, True, True], [True, True, False]),
+        ("unit_top", True, [True, True, False], [True, True, False]),
+        ("static", True, [False, False, False], [True, True, False]),
+        ("dynamic", False, [True, True, True], [False, False, False]),
+        ("static", False, [False, False, False], [False, False, False]),
+    ],
+)
+def test_what_each_prior_reads(latent_prior, latent_recursion, reads_past, reads_above, x):
+    """Other frames change what reads the past, other noise what reads a draw above."""
+    model = make_stcn(
+        latent_prior=latent_prior, latent_recursion=latent_recursion, latent_sizes=(4, 3, 2)
+    )
+    lengths = np.full(BATCH, TIME, np.int32)
+
+    def priors(x, seed):
+        state = model.start(BATCH)
+        steps = model.encode(x, lengths, state).steps
+        places = model.places_of(state, x)
+        # From the prior, so that frames reach draws through priors alone.
+        return model.draw_latents(steps.prior, None, places, seed, 1.0).priors
+
+    first, other_noise = priors(x, (0, 1)), priors(x, (0, 2))
+    for layer in range(3):
+        has_changed = len(changed_steps(moments([first[layer]]), moments([other_noise[layer]])))
+        assert bool(has_changed) == reads_above[layer]
+    other_past = priors(x + 1.0, (0, 1))
+    for layer in range(3):
+        reads_it = reads_past[layer] or (reads_above[layer] and any(reads_past[layer + 1 :]))
+        has_changed = len(changed_steps(moments([first[layer]]), moments([other_past[layer]])))
+        assert bool(has_changed) == reads_it
+
+
+def test_another_kind_of_prior_is_refused():
+    with pytest.raises(ValueError, match="latent_prior must be 'dynamic', 'unit_top' or 'static'"):
+        make_stcn(latent_prior="fixed")
 
 
 @pytest.mark.parametrize("latents", ["posterior", "prior"])

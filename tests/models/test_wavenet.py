@@ -196,7 +196,7 @@ def test_variable_paths_are_what_checkpoints_hold():
     expected = [f"wavenet/{name}/{part}" for name in names for part in ("kernel", "bias")]
     # A second model of the same process has them too.
     for model in (make(), make()):
-        paths = [v.path for v in model.variables]
+        paths = [v.path for v in model.weights]
         assert sorted(paths) == sorted(expected)
         assert len(model.trainable_variables) == len(paths)
 
@@ -225,7 +225,7 @@ def test_gradient_reaches_exactly_the_receptive_field(
         output_type=output_type,
         output_kernel_size=4,
     )
-    for variable in model.variables:
+    for variable in model.weights:
         # Of one sign, so that no two paths cancel, and a ReLU that is open.
         is_bias = variable.name == "bias"
         variable.assign(tf.fill(variable.shape, 0.1 if is_bias else 0.05))
@@ -306,7 +306,7 @@ def test_every_bound_is_the_log_likelihood_itself(model, x):
 @pytest.mark.parametrize("kind", OBSERVATIONS)
 def test_zero_weights_have_their_known_likelihood(first_frame, kind):
     model = make(OBSERVATIONS[kind], first_frame=first_frame)
-    for variable in model.variables:
+    for variable in model.weights:
         variable.assign(tf.zeros_like(variable))
     x = _frames(model)
     real = x[..., : model.observation.num_real].astype(np.float64)

@@ -19,7 +19,7 @@ from stcn_tf.training.trainer import Trainer
 
 
 def weights(model) -> list[np.ndarray]:
-    return [v.numpy() for v in model.variables]
+    return [v.numpy() for v in model.weights]
 
 
 def interrupting(update: int):
@@ -361,25 +361,40 @@ def test_one_setting_says_which_number_selects(tmp_path, tiny_records, tiny_conf
 
 
 @pytest.mark.parametrize(
-    ("model", "objective", "jit_compile", "message"),
+    ("model", "objective", "run", "message"),
     [
         (
             {"model": "wavenet", "wavenet_blocks": 2},
             "iwae",
-            False,
+            {},
             "--objective=iwae: wavenet has no latents; accepted: elbo",
         ),
-        ({}, "fivo", False, "--objective=fivo: .* elbo and iwae are accepted"),
-        ({"output_type": "wavenet"}, "fivo", True, "--jit_compile: XLA does not differentiate"),
+        ({}, "fivo", {}, "--objective=fivo: .* elbo and iwae are accepted"),
+        (
+            {"output_type": "wavenet"},
+            "fivo",
+            {"jit_compile": True},
+            "--jit_compile: XLA does not differentiate",
+        ),
+        (
+            {"output_type": "wavenet"},
+            "fivo",
+            {"recompute": 3},
+            "--recompute=3: a particle filter takes single steps",
+        ),
+        (
+            {"model": "srnn"},
+            "elbo",
+            {"recompute": 3},
+            "--recompute=3: the posterior of srnn sees the whole sequence, .*; accepted: 0",
+        ),
     ],
 )
 def test_objectives_that_make_no_sense_are_refused(
-    tmp_path, tiny_records, tiny_config_with, model, objective, jit_compile, message
+    tmp_path, tiny_records, tiny_config_with, model, objective, run, message
 ):
     config = tiny_config_with(
-        model=model,
-        training={"objective": objective, "num_samples": 2},
-        run={"jit_compile": jit_compile},
+        model=model, training={"objective": objective, "num_samples": 2}, run=run
     )
     with pytest.raises(UserError, match=message):
         Trainer(config, tiny_records, tmp_path / "run")

@@ -1,0 +1,161 @@
+"""The recurrent models against their equations, written once more in NumPy, and their contract."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stcn_tf.layers.observation import Observation
+from stcn_tf.models.bi_lstm import VariationalBiLSTM
+from stcn_tf.models.rnn import RNN
+from stcn_tf.models.srnn import SRNN
+from stcn_tf.models.vrnn import VRNN
+from stcn_tf.models.z_forcing import ZForcing
+from tests.contract import SEED, assert_same, check_model, frames, randomize
+from tests.recurrent_models import FORWARD, weights_of
+
+SIZES = {
+    RNN: {"recurrent_units": 5, "input_units": 4, "output_units": 6},
+    VRNN: {
+        "recurrent_units": 5,
+        "input_units": 4,
+        "latent_size": 3,
+        "latent_input_units": 6,
+        "latent_units": 7,
+        "output_units": 8,
+    },
+    SRNN: {
+        "recurrent_units": 5,
+        "input_units": 4,
+        "latent_size": 3,
+        "latent_units": 7,
+        "output_units": 8,
+    },
+    ZForcing: {"recurrent_units": 5, "input_units": 4, "latent_size": 3, "latent_units": 7},
+    VariationalBiLSTM: {
+        "recurrent_units": 5,
+        "latent_size": 3,
+        "latent_units": 7,
+        "output_units": 4,
+    },
+}
+
+
+def make(kind, features=(2, 1, 2), **settings):
+    observation = Observation(*features, name="observation")
+    model = kind(observation=observation, **SIZES[kind] | settings)
+    model.build()
+    return randomize(model, scale=0.3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (RNN, {}),
+        (RNN, {"first_frame": "given", "hidden_layers": 2, "features": (3, 0, 1)}),
+        (VRNN, {}),
+        (VRNN, {"residual_posterior": True, "hidden_layers": 2, "features": (0, 2, 1)}),
+        (SRNN, {}),
+        (SRNN, {"smoothing": False, "residual_posterior": False, "hidden_layers": 1}),
+        (ZForcing, {}),
+        (ZForcing, {"prior_sees_last_frame": True, "features": (3, 0, 1)}),
+        (VariationalBiLSTM, {}),
+    ],
+    ids=["rnn", "given", "vrnn", "residual", "srnn", "filtering", "z", "z-last", "bi-lstm"],
+)
+def test_they_are_models(kind, settings):
+    check_model(lambda **changes: make(kind, **settings | changes))
+
+
+LENGTHS = np.array([9, 4, 1], np.int32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (RNN, {"hidden_layers": 2}),
+        (VRNN, {}),
+        (VRNN, {"residual_posterior": True, "hidden_layers": 2}),
+        (SRNN, {}),
+        (SRNN, {"smoothing": False, "residual_posterior": False}),
+        (ZForcing, {"auxiliary_weight": 0.5, "backward_weight": 0.25}),
+        (ZForcing, {"prior_sees_last_frame": True}),
+        (VariationalBiLSTM, {"auxiliary_weight": 0.5, "forward_weight": 0.25}),
+    ],
+    ids=["rnn", "vrnn", "vrnn-residual", "srnn", "srnn-filtering", "z", "z-last", "bi-lstm"],
+)
+def test_their_equations(kind, settings):
+    model = make(kind, **settings)
+    x = frames(model, len(LENGTHS), 9)
+    x[np.arange(9) >= LENGTHS[:, np.newaxis]] = 0.0
+    terms = model.score(x, LENGTHS, SEED)
+    for row, length in enumerate(LENGTHS):
+        noise = _noise_of(model, row, length)
+        expected = FORWARD[kind.__name__](weights_of(model), x[row, :length], noise, settings)
+        for name, values in expected.items():
+            found = getattr(terms, name)[row, :length].numpy()
+            np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def _noise_of(model, row, length):
+    """The standard normal numbers of a row, [length, units]."""
+    state = model.start(row + 1)
+    x = np.zeros((row + 1, length, model.num_features), np.float32)
+    if not model.latent_sizes:
+        return None
+    return model._standard(state, x, SEED, 1.0)[row].numpy().astype(np.float64)
+
+
+def test_no_cost_is_part_of_a_reported_number():
+    plain, costly = (
+        make(ZForcing, auxiliary_weight=weight, backward_weight=weight) for weight in (0.0, 2.0)
+    )
+    x = frames(plain, 2, 7)
+    lengths = np.array([7, 3], np.int32)
+    one, other = (model.score(x, lengths, SEED) for model in (plain, costly))
+    for name in ("log_likelihood", "kl", "log_weight"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert not np.any(one.auxiliary)
+    assert np.all(other.auxiliary.numpy()[0] != 0)
+    assert not np.any(other.auxiliary.numpy()[1, 3:])
+
+
+def test_the_backward_state_is_a_constant_of_the_cost_that_predicts_it():
+    """Its LSTM has a gradient of it all the same: z_t, which predicts it, was drawn with it."""
+    model = make(ZForcing, auxiliary_weight=1.0, backward_weight=0.0)
+    x = tf.constant(frames(model, 2, 6))
+    kernel = model.seeing.cell.kernel.value
+    with tf.GradientTape() as tape:
+        cost = tf.reduce_sum(model.score(x, tf.constant([6, 6]), SEED).auxiliary)
+    through_z = tape.gradient(cost, kernel)
+    assert np.any(through_z)
+    # The posterior's mean and sigma without b_t: nothing is left.
+    units = model.recurrence.units
+    hidden = model.posterior_network.networks[0].hidden[0].kernel
+    hidden.assign(tf.concat([hidden[:, :units], tf.zeros_like(hidden[:, units:])], axis=1))
+    with tf.GradientTape() as tape:
+        cost = tf.reduce_sum(model.score(x, tf.constant([6, 6]), SEED).auxiliary)
+    assert not np.any(tape.gradient(cost, kernel))
+
+
+@pytest.mark.parametrize("skip_gradient", [True, False])
+def test_the_gradient_of_what_is_random_flows_in_half_of_the_steps(skip_gradient):
+    model = make(VariationalBiLSTM, skip_gradient=skip_gradient, auxiliary_weight=0.0)
+    x = frames(model, 40, 5)
+    # Of b_t alone: what reaches it comes through the posterior.
+    lengths = np.full(40, 5, np.int32)
+    state = model.start(40)
+    encoded = model.encode(x, lengths, state)
+    seen = tf.constant(encoded.steps.seen)
+    with tf.GradientTape() as tape:
+        tape.watch(seen)
+        steps = encoded._replace(steps=encoded.steps._replace(seen=seen))
+        terms, _ = model.observe(steps, x, lengths, state, SEED)
+        loss = tf.reduce_sum(terms.log_likelihood) - tf.reduce_sum(terms.kl)
+    flows = np.any(tape.gradient(loss, seen) != 0, axis=-1)
+    if not skip_gradient:
+        assert np.all(flows)
+    else:
+        assert abs(flows.mean() - 0.5) < 4 * 0.5 / np.sqrt(flows.size)
+    # What is computed does not depend on it.
+    other = make(VariationalBiLSTM, skip_gradient=not skip_gradient, auxiliary_weight=0.0)
+    assert_same(other.score(x, lengths, SEED), model.score(x, lengths, SEED))
