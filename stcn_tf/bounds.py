@@ -227,9 +227,10 @@ def filter_particles(
         lambda t, *_: t < time,
         body,
         begin,
-        # Where sizes are known when this is traced, not all operations of the body keep them.
+        # Where sizes are known when this is traced, not all operations of the body keep them. What
+        # layers make weights for stays known: channels and units.
         shape_invariants=tf.nest.map_structure(
-            lambda v: tf.TensorShape([None] * len(v.shape[:2])).concatenate(v.shape[2:]), begin
+            lambda v: tf.TensorShape([None, *v.shape[1:]] if v.shape.rank else []), begin
         ),
         maximum_iterations=time,
         parallel_iterations=1,

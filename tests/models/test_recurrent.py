@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from stcn_tf import bounds
 from stcn_tf.layers.observation import Observation
 from stcn_tf.models.bi_lstm import VariationalBiLSTM
 from stcn_tf.models.rnn import RNN
@@ -159,3 +160,35 @@ def test_the_gradient_of_what_is_random_flows_in_half_of_the_steps(skip_gradient
     # What is computed does not depend on it.
     other = make(VariationalBiLSTM, skip_gradient=not skip_gradient, auxiliary_weight=0.0)
     assert_same(other.score(x, lengths, SEED), model.score(x, lengths, SEED))
+
+
+def test_every_bound_of_every_model_with_latents():
+    """In graphs of open sizes, with gradients; in the mean each is tighter than the one before."""
+    for kind, sizes in SIZES.items():
+        if "latent_size" not in sizes:
+            continue
+        model = make(kind)
+        x, lengths = frames(model, 24, 6), np.tile([6, 3], 12).astype(np.int32)
+        values = []
+        for name, draws in (("elbo", 1), ("iwae", 6), ("fivo", 6)):
+
+            def score(x, lengths, name=name, draws=draws, model=model):
+                weights = [v.value for v in model.trainable_variables]
+                with tf.GradientTape() as tape:
+                    scored = bounds.score(name, model, x, lengths, SEED, draws)
+                    bound = scored.mean.elbo(model) if name == "elbo" else scored.bound
+                    loss = -tf.reduce_sum(bound)
+                gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+                return tf.reduce_mean(bound), tf.linalg.global_norm(gradients)
+
+            bound, norm = tf.function(
+                score,
+                input_signature=[
+                    tf.TensorSpec([None, None, model.num_features]),
+                    tf.TensorSpec([None], tf.int32),
+                ],
+                autograph=False,
+            )(x, lengths)
+            assert np.isfinite(norm) and norm > 0
+            values.append(float(bound))
+        assert values[0] < values[1] < values[2], kind

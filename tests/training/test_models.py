@@ -1,0 +1,58 @@
+"""Every model of the registry trained: the same compiled or not, and resumed bit for bit."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stcn_tf.data.batches import Batch
+from stcn_tf.data.card import read_card
+from stcn_tf.models.registry import MODELS, build_model
+from stcn_tf.training.step import TrainStep, make_optimizer
+from stcn_tf.training.trainer import Trainer
+
+DENSE = {"wavenet_dense": {"wavenet_blocks": 3, "wavenet_dense_blocks": (1, 3)}}
+
+
+@pytest.fixture
+def eager():
+    """Without graphs, which take longer to trace than these runs take."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_that_is_resumed_ends_as_one_that_was_not(
+    name, tmp_path, tiny_records, tiny_config_with, eager
+):
+    def trained(folder, *ends):
+        for end in ends:
+            config = tiny_config_with(
+                model={"model": name, **DENSE.get(name, {})},
+                run={"max_steps": end, "checkpoint_every": 2, "evaluate_every": 100},
+            )
+            trainer = Trainer(config, tiny_records, tmp_path / folder, report=lambda line: None)
+            assert trainer.train()
+        return [v.numpy() for v in trainer.model.weights]
+
+    for one, other in zip(trained("whole", 3), trained("resumed", 1, 3), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_a_compiled_update_is_that_of_the_graph(name, tiny_records, tiny_config_with):
+    config = tiny_config_with(model={"model": name, **DENSE.get(name, {})})
+    x = tf.constant(np.random.default_rng(0).integers(0, 2, (4, 7, 3)), tf.float32)
+    results = []
+    for jit_compile in (False, True):
+        tf.keras.utils.set_random_seed(1)
+        model = build_model(config.model, read_card(tiny_records))
+        optimizer = make_optimizer(config.training)
+        optimizer.build(model.trainable_variables)
+        step = TrainStep(
+            config.training, model, optimizer, tf.distribute.get_strategy(), jit_compile
+        )
+        result = step(Batch(x, tf.constant([7, 4, 1, 7])))
+        results.append([float(result.elbo), float(result.gradient_norm)])
+    np.testing.assert_allclose(*results, rtol=1e-3)
