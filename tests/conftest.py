@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import tempfile
+import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # What is remembered of one test's files is nothing to another, nor to whoever runs them.
@@ -173,11 +174,24 @@ def _switched(settings, changes: dict):
     if name != settings.model:
         kept = {*settings_of(name).names(), *changes}
         values = {key: value for key, value in values.items() if key in kept}
+        if "wavenet_blocks" in kept:
+            values = {"wavenet_blocks": 3, "wavenet_dense_blocks": (1, 3)} | values
+            values = {key: value for key, value in values.items() if key in kept}
         # Of STCN: no dilations of its own, a pattern for each layer.
         if "dilations" in values:
             values["dilations"] = values["dilations"] or (1,)
         values = {key: TINY_RECURRENT[key] for key in kept & TINY_RECURRENT.keys()} | values
     return make_settings(name, **values)
+
+
+@pytest.fixture
+def eager():
+    """Without graphs, which take longer to trace than tiny runs take."""
+    # Those of tf.data stay, of which it warns.
+    warnings.filterwarnings("ignore", message="Even though")
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

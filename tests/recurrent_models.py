@@ -84,12 +84,17 @@ def _units(w, name):
 
 
 def _rnn(w, x, noise, settings):
-    del noise, settings
-    h = c = np.zeros(_units(w, "lstm"))
+    del noise
+    layers = settings.get("recurrent_layers", 1)
+    units = _units(w, "lstm_0")
+    states = [(np.zeros(units), np.zeros(units))] * layers
     found = []
     for frame in x:
-        found.append(_log_likelihood(w, _mlp(w, "theta", h, _relu), frame))
-        h, c = _lstm(w, "lstm", _mlp(w, "phi", frame, _relu), (h, c))
+        found.append(_log_likelihood(w, _mlp(w, "theta", states[-1][0], _relu), frame))
+        read = _mlp(w, "phi", frame, _relu)
+        for i in range(layers):
+            states[i] = _lstm(w, f"lstm_{i}", read, states[i])
+            read = states[i][0]
     return {"log_likelihood": found}
 
 
@@ -218,7 +223,37 @@ def _bi_lstm(w, x, noise, settings):
     return {"log_likelihood": found, "kl": kl, "auxiliary": auxiliary}
 
 
+def _f_srnn(w, x, noise, settings):
+    del settings
+
+    def gaussian(name, v):
+        hidden = _mlp(w, f"{name}/network", v, _clipped)
+        mean, log_variance = (
+            np.clip(_linear(w, f"{name}/{n}", hidden), -8.0, 8.0) for n in ("mean", "spread")
+        )
+        return mean, np.exp(0.5 * log_variance)
+
+    zero = (np.zeros(_units(w, "d")),) * 2
+    before = np.vstack([np.zeros_like(x[:1]), x[:-1]])
+    b, state = [], zero
+    for frame in x[::-1]:
+        state = _lstm(w, "b", _linear(w, "e", frame), state)
+        b.insert(0, state[0])
+    deterministic, output = zero, zero
+    found, kl = [], []
+    for t, frame in enumerate(x):
+        deterministic = _lstm(w, "d", _linear(w, "e", before[t]), deterministic)
+        d = deterministic[0]
+        prior, posterior = gaussian("prior", d), gaussian("posterior", np.r_[b[t], d])
+        z = posterior[0] + posterior[1] * noise[t]
+        output = _lstm(w, "h", np.r_[d, z], output)
+        found.append(_log_likelihood(w, output[0], frame))
+        kl.append([_kl(posterior, prior)])
+    return {"log_likelihood": found, "kl": kl}
+
+
 FORWARD = {
+    "FSRNN": _f_srnn,
     "RNN": _rnn,
     "VRNN": _vrnn,
     "SRNN": _srnn,

@@ -170,6 +170,7 @@ REFUSED = [
     (STCNSettings, "latent_prior", "unit", "'unit'; accepted: dynamic, unit_top, static"),
     (STCNSettings, "latent_recursion", 1, "1 of type int; accepted: bool"),
     (RNNSettings, "recurrent_units", 0, "0; accepted: 1 or more"),
+    (RNNSettings, "recurrent_layers", 0, "0; accepted: 1 or more"),
     (RNNSettings, "input_units", 0, "0; accepted: 1 or more"),
     (RNNSettings, "output_units", 0, "0; accepted: 1 or more"),
     (RNNSettings, "hidden_layers", -1, "-1; accepted: 0 or more"),

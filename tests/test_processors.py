@@ -92,7 +92,7 @@ for name in MODELS:
     has_types = "output_type" in settings_of(name).names()
     for output_type in ("conv1x1", "wavenet") if has_types else ("",):
         chosen = {"output_type": output_type} if output_type else {}
-        for observation in OBSERVATIONS:
+        for observation in OBSERVATIONS if has_types else ("gmm and binary",):
             found[f"{name}, {observation}, {output_type}"] = update(
                 name, observation, chosen, "float32")
     found[f"{name}, mixed"] = update(name, "gmm and binary", {}, "mixed_bfloat16")

@@ -165,7 +165,7 @@ def test_evaluates_no_setting_that_the_model_lacks(tiny_wavenet_run, tiny_record
         (["--run_dir=r"], "--data is required"),
         (["--data=d", "--run_dir=r", "--num_filters=many"], "--num_filters=many"),
         (["--data=d", "--run_dir=r", "--latent_sizes=4,x"], "whole numbers are accepted"),
-        (["--data=d", "--run_dir=r", "--model=rnn"], "<stcn|stcn_dense|wavenet|wavenet_dense>"),
+        (["--data=d", "--run_dir=r", "--model=pixelrnn"], "<stcn|stcn_dense|wavenet|"),
         (["--data=d", "--run_dir=r", "--batch_size=0"], "--batch_size: 0; accepted: 1 or more"),
         (["--data=d", "--run_dir=r", "--fitlers=3"], "fitlers"),
         (["--data=d", "--run_dir=r", "--wavenet_blocks=3"], "nearest: --blocks_per_layer"),

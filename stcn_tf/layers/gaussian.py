@@ -196,13 +196,15 @@ class LatentLayer(keras.layers.Layer):
         """What the posterior's network makes of d_t^l at position t."""
         return self.posterior_network.begin(d)
 
-    def prior(self, begun: tuple, above: tf.Tensor | None, like: tf.Tensor) -> tfd.Normal:
+    def prior(
+        self, begun: tuple, above: tf.Tensor | None, like: tf.Tensor | None = None
+    ) -> tfd.Normal:
         """Eq. 8.
 
         Args:
             begun: of `begin_prior`.
             above: [batch, steps, units above], a draw of z^{l+1}; None where none is read.
-            like: [batch, steps, units], any tensor of that shape.
+            like: [batch, steps, units], any tensor of that shape; needed by a unit prior alone.
 
         Returns:
             The prior of z^l, [batch, steps, units].

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stcn_tf.models.settings import (
+    FSRNNSettings,
     ModelSettings,
     RNNSettings,
     SRNNSettings,
@@ -65,6 +66,11 @@ MODELS: dict[str, Entry] = {
         ZForcingSettings,
         "stcn_tf.models.z_forcing:ZForcing",
         "a latent each step that must predict the backward state; smoothing",
+    ),
+    "f_srnn": Entry(
+        FSRNNSettings,
+        "stcn_tf.models.f_srnn:FSRNN",
+        "latents that only an LSTM before the output reads; smoothing",
     ),
     "variational_bi_lstm": Entry(
         VariationalBiLSTMSettings,

@@ -212,6 +212,7 @@ class ForgetBiasSettings(Settings):
 class RNNSettings(ForgetBiasSettings, RecurrentSettings):
     """RNN."""
 
+    recurrent_layers: int = setting(1, "LSTMs, one on the other", least=1)
     first_frame: str = setting(
         "scored",
         "scored: x_1 is predicted from the zero state (Chung et al.); given: x_1 is not scored, as "
@@ -307,3 +308,12 @@ class VariationalBiLSTMSettings(ForgetBiasSettings, LatentSettings, ModelSetting
     skip_gradient: bool = setting(
         True, "let the gradient of what is random into the recurrent layers in half of the steps"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class FSRNNSettings(ForgetBiasSettings, LatentSettings, ModelSettings):
+    """F-SRNN. Defaults are Dai et al.'s for IAM-OnDB."""
+
+    recurrent_units: int = setting(200, "units of each of the three recurrent layers", least=1)
+    input_units: int = setting(150, "units of the network that reads x", least=1)
+    latent_size: int = setting(150, "units of z_t", least=1)

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from stcn_tf.layers.autoregressive import FeaturewiseObservation, HierarchicalObservation
 from stcn_tf.layers.observation import Observation
+from stcn_tf.models.f_srnn import FSRNN
+from stcn_tf.models.rnn import RNN
 from stcn_tf.models.z_forcing import ZForcing
 
 pytestmark = pytest.mark.reference
@@ -146,4 +149,190 @@ def test_z_forcing_gradients(z_forcing):
     gradients = tape.gradient(loss, {path: weights[path] for path in paths})
     for path, (name, laid_out) in paths.items():
         expected = laid_out(reference[f"release/gradient/{name}"])
+        _assert_close(gradients[path], expected, 1e-4)
+
+
+# Dai et al.: an LSTM over frames, and what is autoregressive within them
+
+
+def _dai_lstm(reference, layers, order):
+    """The LSTMs, the linear embedding below the lowest being part of its input weights."""
+    values = {}
+    embedding = reference["weights/inp_emb.0.weight"].T[order], reference["weights/inp_emb.0.bias"]
+    for i in range(layers):
+        kernel = reference[f"weights/rnn.weight_ih_l{i}"].T
+        bias = sum(reference[f"weights/rnn.bias_{name}_l{i}"] for name in ("ih", "hh"))
+        if i == 0:
+            kernel, bias = embedding[0] @ kernel, bias + embedding[1] @ kernel
+        values[f"lstm_{i}/cell/kernel"] = kernel
+        values[f"lstm_{i}/cell/recurrent_kernel"] = reference[f"weights/rnn.weight_hh_l{i}"].T
+        values[f"lstm_{i}/cell/bias"] = bias
+    return values
+
+
+def _frnn(reference):
+    values = {}
+    for ours, theirs in (("mean", "mean"), ("log_sigma", "std"), ("component", "prior")):
+        weight = reference[f"weights/crit.{theirs}_weight"]
+        values[f"observation/{ours}/kernel"] = weight.reshape(1, 11, -1)
+        values[f"observation/{ours}/bias"] = reference[f"weights/crit.{theirs}_bias"].ravel()
+    return FeaturewiseObservation(7, 0, weight.shape[-1], name="observation"), values
+
+
+def _hier_ink(reference):
+    """Theirs has the pen first; ours reads it first, too, and has it last in x."""
+    values = {
+        "observation/binary/kernel": _linear(reference, "classifier")[0],
+        "observation/binary/bias": _linear(reference, "classifier")[1],
+        "observation/earlier_binary": np.zeros((3, 1)),
+    }
+    for ours, theirs in (("mean", "mean"), ("log_sigma", "var"), ("component", "prior")):
+        dx, dy = (reference[f"weights/crit{i}.{theirs}.weight"].T for i in (1, 2))
+        values[f"observation/{ours}/kernel"] = np.hstack([dx[:11], dy[:11]])[np.newaxis]
+        values[f"observation/{ours}/bias"] = (
+            np.zeros(10)
+            if theirs == "var"
+            else np.concatenate([reference[f"weights/crit{i}.{theirs}.bias"] for i in (1, 2)])
+        )
+        earlier = np.zeros((3, 10))
+        earlier[:1, :5], earlier[:2, 5:] = dx[11:], dy[11:]
+        values[f"observation/earlier_{ours}"] = earlier
+    observation = FeaturewiseObservation(2, 1, 5, is_ordered=True, name="observation")
+    return observation, values
+
+
+def _hier_speech(reference):
+    values = {
+        "observation/e/kernel": _linear(reference, "inp_emb_low.0")[0],
+        "observation/e/bias": _linear(reference, "inp_emb_low.0")[1],
+        "observation/lstm/cell/kernel": reference["weights/rnn_low.weight_ih_l0"].T,
+        "observation/lstm/cell/recurrent_kernel": reference["weights/rnn_low.weight_hh_l0"].T,
+        "observation/lstm/cell/bias": sum(
+            reference[f"weights/rnn_low.bias_{name}_l0"] for name in ("ih", "hh")
+        ),
+        "observation/initial_h": reference["weights/init_h"][0],
+        "observation/initial_c": reference["weights/init_c"][0],
+    }
+    for ours, theirs in (("mean", "mean"), ("log_sigma", "std"), ("component", "prior")):
+        weight = reference[f"weights/crit.{theirs}_weight"]
+        values[f"observation/{ours}_kernel"] = weight.transpose(1, 0, 2)
+        values[f"observation/{ours}_bias"] = reference[f"weights/crit.{theirs}_bias"]
+    observation = HierarchicalObservation(
+        7, 0, weight.shape[-1], units=11, embedding=9, frame_start="initial", name="observation"
+    )
+    return observation, values
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "make", "order"),
+    [
+        ("dai_frnn_speech", 2, _frnn, range(7)),
+        ("dai_rnn_hier_iam", 2, _hier_ink, (1, 2, 0)),
+        ("dai_rnn_hier_speech", 1, _hier_speech, range(7)),
+    ],
+)
+def test_autoregression_within_a_frame(name, layers, make, order):
+    reference, order = _reference(name), list(order)
+    observation, values = make(reference)
+    model = RNN(
+        observation=observation,
+        recurrent_units=11,
+        recurrent_layers=layers,
+        input_units=1,
+        output_units=1,
+        hidden_layers=0,
+        first_frame="given",
+    )
+    model.build()
+    _assign(model, values | _dai_lstm(reference, layers, order))
+    x = reference["x"][..., order].astype(np.float32)
+    weights = {w.path.split("/", 1)[1]: w.value for w in model.trainable_variables}
+    with tf.GradientTape() as tape:
+        terms = model.score(x, np.full(len(x), 13, np.int32))
+        log_likelihood = terms.log_likelihood[:, 1:]
+        # The step that an evaluation counts: theirs, of the steps of each sequence.
+        mask = tf.constant(reference["mask"], tf.float32)
+        if name.endswith("iam"):
+            loss = -tf.reduce_sum(mask * log_likelihood) / tf.reduce_sum(mask)
+        else:
+            loss = -tf.reduce_mean(log_likelihood) / 7.0
+    _assert_close(log_likelihood, reference["output/log_likelihood"])
+    reported = tf.reduce_sum(mask * log_likelihood) / len(x)
+    _assert_close(reported, reference["output/reported_log_likelihood"])
+    _assert_close(loss, reference["output/training_loss"])
+    gradients = tape.gradient(loss, weights)
+    top = layers - 1
+    expected = reference[f"gradient/rnn.weight_hh_l{top}"].T
+    _assert_close(gradients[f"lstm_{top}/cell/recurrent_kernel"], expected, 1e-4)
+    _assert_close(gradients["lstm_0/cell/bias"], reference["gradient/rnn.bias_ih_l0"], 1e-4)
+    # Of the embedding, which is a factor of the lowest input weights and of its bias.
+    of_lowest = reference["weights/rnn.weight_ih_l0"]
+    of_embedding = np.asarray(gradients["lstm_0/cell/kernel"]) @ of_lowest
+    expected = reference["gradient/inp_emb.0.weight"].T[order]
+    _assert_close(of_embedding, expected, 1e-4)
+    if name == "dai_rnn_hier_speech":
+        for part in "hc":
+            expected = reference[f"gradient/init_{part}"][0]
+            _assert_close(gradients[f"observation/initial_{part}"], expected, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("dai_fsrnn_speech", _frnn), ("dai_srnn_hier_speech", _hier_speech)]
+)
+def test_f_srnn(name, make, monkeypatch):
+    reference = _reference(name)
+    observation, values = make(reference)
+    model = FSRNN(
+        observation=observation, recurrent_units=11, input_units=9, latent_size=4, latent_units=6
+    )
+    model.build()
+    values |= {
+        f"e/{part}": v
+        for part, v in zip(("kernel", "bias"), _linear(reference, "inp_emb.0"), strict=True)
+    }
+    for ours, theirs in (("d", "fwd"), ("b", "bwd"), ("h", "lat")):
+        values[f"{ours}/cell/kernel"] = reference[f"weights/{theirs}_rnn.weight_ih_l0"].T
+        values[f"{ours}/cell/recurrent_kernel"] = reference[f"weights/{theirs}_rnn.weight_hh_l0"].T
+        values[f"{ours}/cell/bias"] = sum(
+            reference[f"weights/{theirs}_rnn.bias_{part}_l0"] for part in ("ih", "hh")
+        )
+    for ours, theirs in (("prior", "prior"), ("posterior", "post")):
+        hidden, (kernel, bias) = (_linear(reference, f"{theirs}.{i}") for i in (1, 4))
+        values[f"{ours}/network/hidden_0/kernel"], values[f"{ours}/network/hidden_0/bias"] = hidden
+        for part, units in (("mean", slice(0, 4)), ("spread", slice(4, 8))):
+            values[f"{ours}/{part}/kernel"] = kernel[..., units]
+            values[f"{ours}/{part}/bias"] = bias[units]
+    _assign(model, values)
+    standard = tf.constant(reference["noise/0_all_steps"], tf.float32)
+    monkeypatch.setattr(FSRNN, "_standard", lambda self, *_: standard)
+    x = tf.constant(reference["x"], tf.float32)
+    # x_1 is given: the state before x_2 has it as its last frame.
+    state = model.start(3)
+    state = state._replace(encoder=state.encoder._replace(previous=x[:, :1]))
+    lengths, weights = (
+        tf.fill([3], 12),
+        {w.path.split("/", 1)[1]: w.value for w in model.trainable_variables},
+    )
+    with tf.GradientTape() as tape:
+        encoded = model.encode(x[:, 1:], lengths, state)
+        terms, _ = model.observe(encoded, x[:, 1:], lengths, state)
+        cost = float(reference["kl_weight"]) * terms.kl[..., 0] - terms.log_likelihood
+        loss = tf.reduce_mean(cost) / 7.0
+    _assert_close(encoded.steps.before, reference["output/d"])
+    _assert_close(encoded.steps.seen, reference["output/b"])
+    _assert_close(terms.kl[..., 0], reference["output/kl"])
+    _assert_close(terms.log_likelihood, reference["output/log_likelihood"])
+    mask = tf.constant(reference["mask"], tf.float32)
+    reported = tf.reduce_sum(mask * (terms.log_likelihood - terms.kl[..., 0])) / 3.0
+    _assert_close(reported, reference["output/reported_log_likelihood"])
+    _assert_close(loss, reference["output/training_loss"])
+    paths = {
+        "e/kernel": reference["gradient/inp_emb.0.weight"].T[np.newaxis],
+        "d/cell/recurrent_kernel": reference["gradient/fwd_rnn.weight_hh_l0"].T,
+        "b/cell/kernel": reference["gradient/bwd_rnn.weight_ih_l0"].T,
+        "h/cell/kernel": reference["gradient/lat_rnn.weight_ih_l0"].T,
+        "posterior/network/hidden_0/kernel": reference["gradient/post.1.weight"].T[np.newaxis],
+    }
+    gradients = tape.gradient(loss, {path: weights[path] for path in paths})
+    for path, expected in paths.items():
         _assert_close(gradients[path], expected, 1e-4)

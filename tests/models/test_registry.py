@@ -267,11 +267,12 @@ def test_wavenet_output_layers(card, tiny_config_with, kind):
 @pytest.mark.parametrize(
     ("name", "setting", "value", "read"),
     [
-        ("rnn", "recurrent_units", 9, lambda m: m.recurrence.units),
+        ("rnn", "recurrent_units", 9, lambda m: m.recurrences[0].units),
+        ("rnn", "recurrent_layers", 3, lambda m: len(m.recurrences)),
         ("rnn", "input_units", 9, lambda m: m.input_network.filters),
         ("rnn", "output_units", 9, lambda m: m.output_network.filters),
         ("rnn", "hidden_layers", 2, lambda m: len(m.output_network.hidden)),
-        ("rnn", "unit_forget_bias", False, lambda m: m.recurrence.unit_forget_bias),
+        ("rnn", "unit_forget_bias", False, lambda m: m.recurrences[0].unit_forget_bias),
         ("rnn", "first_frame", "given", lambda m: {1: "given"}.get(m.num_given_frames)),
         ("vrnn", "latent_size", 9, lambda m: m.latent_sizes[0]),
         ("vrnn", "latent_units", 9, lambda m: m.prior_network.filters),
@@ -287,6 +288,9 @@ def test_wavenet_output_layers(card, tiny_config_with, kind):
         ("z_forcing", "auxiliary_weight", 0.25, lambda m: m.auxiliary_weight),
         ("z_forcing", "backward_weight", 0.25, lambda m: m.backward_weight),
         ("z_forcing", "prior_sees_last_frame", True, lambda m: m.prior_sees_last_frame),
+        ("f_srnn", "recurrent_units", 9, lambda m: m.output_recurrence.units),
+        ("f_srnn", "latent_units", 9, lambda m: m.posterior_network.filters),
+        ("f_srnn", "unit_forget_bias", False, lambda m: m.seeing.unit_forget_bias),
         ("variational_bi_lstm", "recurrent_units", 9, lambda m: m.seeing.units),
         ("variational_bi_lstm", "forward_weight", 0.25, lambda m: m.forward_weight),
         ("variational_bi_lstm", "skip_gradient", False, lambda m: m.skip_gradient),
@@ -307,7 +311,13 @@ def test_every_setting_is_one_of_those_tested_here():
     tested |= {"model", "kernel_size", "observation", "posterior_draws", "posterior_scale"}
     tested |= {"dilations", "wavenet_blocks", "wavenet_dense_blocks", "first_frame"}
     tested |= {"latent_filters", "output_type", "output_kernel_size", "released_floors"}
-    tested |= {"recurrent_units", "input_units", "output_units", "hidden_layers"}
+    tested |= {
+        "recurrent_layers",
+        "recurrent_units",
+        "input_units",
+        "output_units",
+        "hidden_layers",
+    }
     tested |= {"unit_forget_bias", "latent_size", "latent_units", "latent_input_units"}
     tested |= {"residual_posterior", "smoothing", "auxiliary_weight", "backward_weight"}
     tested |= {"frame_units", "frame_embedding", "frame_start", "sigma_form"}

@@ -234,7 +234,7 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path, tiny_audio, tiny_config):
     assert not EventAccumulator(trainer.run.events("valid")).Reload().Tags()["tensors"]
 
 
-def test_early_stopping(tmp_path, tiny_records, tiny_config_with):
+def test_early_stopping(tmp_path, tiny_records, tiny_config_with, eager):
     config = tiny_config_with(
         training={"learning_rate": 1e-30, "patience": 2, "kl_weight_start": 1.0},
         run={"evaluate_every": 1, "max_steps": 0, "max_epochs": 5},
@@ -324,7 +324,7 @@ def test_a_checkpoint_of_a_version_that_stored_the_end_is_read(
 
 @pytest.mark.parametrize("objective", ["iwae", "fivo"])
 def test_a_tighter_bound_is_trained_and_decides(
-    tmp_path, tiny_records, tiny_config_with, objective
+    tmp_path, tiny_records, tiny_config_with, objective, eager
 ):
     config = tiny_config_with(
         model={"output_type": "wavenet"},
@@ -345,7 +345,9 @@ def test_a_tighter_bound_is_trained_and_decides(
 
 
 @pytest.mark.parametrize("select", ["bound", "objective"])
-def test_one_setting_says_which_number_selects(tmp_path, tiny_records, tiny_config_with, select):
+def test_one_setting_says_which_number_selects(
+    tmp_path, tiny_records, tiny_config_with, select, eager
+):
     config = tiny_config_with(
         model={"posterior_draws": "independent"}, training={"select": select}, run={"max_steps": 4}
     )
@@ -440,7 +442,7 @@ def test_missing_records_leave_no_run_directory(tmp_path, tiny_config):
     assert not (tmp_path / "run").exists()
 
 
-def test_divergence_is_told(tmp_path, tiny_records, tiny_config_with):
+def test_divergence_is_told(tmp_path, tiny_records, tiny_config_with, eager):
     config = tiny_config_with(training={"learning_rate": 1e30}, run={"evaluate_every": 100})
     trainer = Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None)
     with pytest.raises(UserError, match="training diverged"):
@@ -448,7 +450,7 @@ def test_divergence_is_told(tmp_path, tiny_records, tiny_config_with):
     assert trainer.checkpoints.restore() is False  # nothing of it was kept
 
 
-def test_a_gradient_that_is_not_finite_is_told(tmp_path, tiny_records, tiny_config):
+def test_a_gradient_that_is_not_finite_is_told(tmp_path, tiny_records, tiny_config, eager):
     trainer = Trainer(tiny_config, tiny_records, tmp_path / "run", report=lambda line: None)
     step = trainer.loop._update
     trainer.loop._update = lambda batch: step(batch)._replace(gradient_norm=tf.constant(np.nan))
@@ -456,7 +458,7 @@ def test_a_gradient_that_is_not_finite_is_told(tmp_path, tiny_records, tiny_conf
         trainer.train()
 
 
-def test_damaged_checkpoint(tmp_path, tiny_records, tiny_config_with):
+def test_damaged_checkpoint(tmp_path, tiny_records, tiny_config_with, eager):
     config = tiny_config_with(run={"max_steps": 1})
     Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None).train()
     for folder in ("best", "latest"):
@@ -485,7 +487,9 @@ def test_mirrored_run(tmp_path, tiny_records, tiny_config_with, two_replicas, mo
     assert again.step == 3
 
 
-def test_recomputing_blocks_trains_the_same_weights(tmp_path, tiny_records, tiny_config_with):
+def test_recomputing_blocks_trains_the_same_weights(
+    tmp_path, tiny_records, tiny_config_with, eager
+):
     trained = []
     for every in (0, 3):
         config = tiny_config_with(run={"max_steps": 3, "recompute": every})
