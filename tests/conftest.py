@@ -121,6 +121,7 @@ TINY_RECURRENT = {
     "latent_input_units": 4,
     "latent_units": 5,
     "output_units": 7,
+    "deterministic_blocks": 1,
 }
 
 

@@ -34,7 +34,7 @@ SIZES = dict(num_filters=6, num_components=4, output_layers=2, output_filters=7,
              latent_sizes=(5, 3), latent_hidden_layers=1, blocks_per_layer=2, dilations=(1, 2, 4),
              wavenet_blocks=3, wavenet_dense_blocks=(1, 3),
              recurrent_units=8, input_units=6, latent_size=3, latent_input_units=4,
-             latent_units=5, output_units=7)
+             latent_units=5, output_units=7, deterministic_blocks=1)
 
 
 def update(name, observation, output_type, precision):

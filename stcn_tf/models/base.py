@@ -79,6 +79,7 @@ class SequenceModel(keras.Model):
         receptive_field: how many past frames the prediction of x_t can see, the latents that come
             from them included; None: all. After as many a state holds nothing of earlier ones.
         does_smooth: whether the posterior of z_t sees frames later than x_t, those of its block.
+        uses_batch_statistics: whether layers normalise over whole batches in training.
         do_latents_reach_across_steps: whether the prediction of x_t reads latents of earlier steps;
             if not, importance weights may be taken for each step by itself.
     """
@@ -89,6 +90,7 @@ class SequenceModel(keras.Model):
     num_given_frames: int = 0
     receptive_field: int | None = None
     does_smooth: bool = False
+    uses_batch_statistics: bool = False
     do_latents_reach_across_steps: bool = False
 
     @property

@@ -16,6 +16,7 @@ from stcn_tf.models.settings import (
     RNNSettings,
     SRNNSettings,
     STCNSettings,
+    SWaveNetSettings,
     VariationalBiLSTMSettings,
     VRNNSettings,
     WavenetDenseSettings,
@@ -76,6 +77,11 @@ MODELS: dict[str, Entry] = {
         VariationalBiLSTMSettings,
         "stcn_tf.models.bi_lstm:VariationalBiLSTM",
         "a latent each step that stands for the backward state; smoothing",
+    ),
+    "swavenet": Entry(
+        SWaveNetSettings,
+        "stcn_tf.models.swavenet:SWaveNet",
+        "latents between the blocks of a Wavenet; smoothing",
     ),
 }
 DEFAULT_MODEL = "stcn_dense"

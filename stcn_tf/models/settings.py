@@ -317,3 +317,27 @@ class FSRNNSettings(ForgetBiasSettings, LatentSettings, ModelSettings):
     recurrent_units: int = setting(200, "units of each of the three recurrent layers", least=1)
     input_units: int = setting(150, "units of the network that reads x", least=1)
     latent_size: int = setting(150, "units of z_t", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SWaveNetSettings(ModelSettings):
+    """SWaveNet. Defaults are the authors' for IAM-OnDB."""
+
+    num_filters: int = setting(200, "channels of all blocks", least=1)
+    deterministic_blocks: int = setting(
+        5,
+        "blocks below the stochastic layers; dilations double through all of them",
+        least=0,
+        most=20,
+    )
+    latent_sizes: tuple[int, ...] = setting(
+        (200,), "units of z^1,...,z^L; their number is L", least=1, nonempty=True
+    )
+    mixer_units: int = setting(
+        0, "units of the hidden layers between blocks, latents and output; 0: without", least=0
+    )
+    gate: str = setting(
+        "sigmoid",
+        "gate of the blocks. linear: as released, where the result of the sigmoid is not used",
+        ("sigmoid", "linear"),
+    )

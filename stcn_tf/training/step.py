@@ -8,6 +8,7 @@ import tensorflow as tf
 from stcn_tf import bounds, noise
 from stcn_tf.config import TrainingSettings
 from stcn_tf.data.batches import Batch
+from stcn_tf.layers import phase
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.seeds import Stream
 from stcn_tf.training import schedules
@@ -126,7 +127,7 @@ class TrainStep:
 
     def _scored_gradients(self, batch: Batch, kl_weight: tf.Tensor, seed: tf.Tensor):
         variables = [v.value for v in self.model.trainable_variables]
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, phase.training():
             scored, objective = self._scored(batch, kl_weight, seed)
             num_scored = tf.cast(self.model.num_scored(batch.lengths), tf.float32)
             reward = objective - scored.mean.auxiliary

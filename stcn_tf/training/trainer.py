@@ -199,6 +199,11 @@ def _check_objective(config: Config, model: SequenceModel) -> None:
             "--jit_compile: XLA does not differentiate the loop of --objective=fivo; accepted: "
             "without, or --objective=elbo, iwae"
         )
+    if objective == "fivo" and model.uses_batch_statistics:
+        raise UserError(
+            f"--objective=fivo: {config.model.model} is trained with statistics of whole batches; "
+            "accepted: elbo, iwae"
+        )
     if objective == "fivo" and config.run.recompute:
         raise UserError(
             f"--recompute={config.run.recompute}: a particle filter takes single steps; accepted "

@@ -3,6 +3,7 @@
 STCN_REFERENCE names a folder whose `peers/NAME/reference.npz` hold weights, noise and results.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from stcn_tf import noise
+from stcn_tf.layers import observation as observation_module
+from stcn_tf.layers import phase
 from stcn_tf.layers.autoregressive import FeaturewiseObservation, HierarchicalObservation
 from stcn_tf.layers.observation import Observation
 from stcn_tf.models.f_srnn import FSRNN
 from stcn_tf.models.rnn import RNN
+from stcn_tf.models.swavenet import SWaveNet
 from stcn_tf.models.z_forcing import ZForcing
 
 pytestmark = pytest.mark.reference
@@ -336,3 +341,141 @@ def test_f_srnn(name, make, monkeypatch):
     gradients = tape.gradient(loss, {path: weights[path] for path in paths})
     for path, expected in paths.items():
         _assert_close(gradients[path], expected, 1e-4)
+
+
+# SWaveNet
+
+
+def _conv(reference, name):
+    """A convolution of PyTorch: (kernel, bias)."""
+    kernel, bias = (reference[f"weights/{name}.{part}"] for part in ("weight", "bias"))
+    return kernel.transpose(2, 1, 0) if kernel.ndim == 3 else kernel.T[np.newaxis], bias
+
+
+def _swavenet(reference, gate, observation, order):
+    layers = sum(f"weights/pri_gates.{i}.fc2.weight" in reference for i in range(9))
+    deterministic = sum(f"weights/fwds_first.{i}.residual.weight" in reference for i in range(9))
+    units = reference["eval/z"].shape[-1]
+    hidden = units if "weights/skip0.fc1.weight" in reference else 0
+    model = SWaveNet(
+        observation=observation,
+        num_filters=9,
+        deterministic_blocks=deterministic,
+        latent_sizes=(units,) * layers,
+        mixer_units=hidden,
+        gate=gate,
+    )
+    model.build()
+    values = {}
+
+    def put(path, name):
+        values[f"{path}/kernel"], values[f"{path}/bias"] = _conv(reference, name)
+
+    def put_mixer(path, name):
+        if hidden:
+            put(f"{path}/hidden", f"{name}.fc1")
+        put(f"{path}/linear", f"{name}.fc2")
+
+    def put_block(path, name):
+        for ours, theirs in (("filter", "filter_conv"), ("gate", "gate_conv"), ("residual",) * 2):
+            put(f"{path}/{ours}", f"{name}.{theirs}")
+            norm = f"{name}.{theirs}_bn"
+            values[f"{path}/{ours}_norm/gamma"] = reference[f"weights/{norm}.weight"]
+            values[f"{path}/{ours}_norm/beta"] = reference[f"weights/{norm}.bias"]
+            for part, running in (("mean", "running_mean"), ("variance", "running_var")):
+                value = reference[f"buffers/{norm}.{running}"]
+                values[f"{path}/{ours}_norm/moving_{part}"] = value
+
+    put("e", "embedding")
+    values["e/kernel"] = values["e/kernel"][:, order]
+    put_mixer("skip_00", "skip0")
+    for i in range(deterministic):
+        put_block(f"block_{i:02d}", f"fwds_first.{i}")
+        put_mixer(f"skip_{i + 1:02d}", f"skip_first.{i}")
+    for i in range(layers):
+        put_block(f"block_{deterministic + i:02d}", f"fwds.{i}")
+        put_block(f"ahead_{i + 1}", f"backward.{i}")
+        for conv in ("filter", "gate"):  # ours runs in reversed time
+            path = f"ahead_{i + 1}/{conv}/kernel"
+            values[path] = values[path][::-1]
+        put_mixer(f"beta_{i + 1}", f"bwd_gates.{layers - 1 - i}")  # numbered from the top
+        put_mixer(f"prior_{i + 1}", f"pri_gates.{i}")
+        put_mixer(f"posterior_{i + 1}", f"inference_gates.{i}")
+        put_mixer(f"skip_{deterministic + i + 1:02d}", f"skip_gates.{i}")
+        if i < layers - 1:  # theirs computes one more, unused
+            put_mixer(f"next_{i + 1}", f"forward_gates.{i}")
+    for i in range(2):
+        put(f"output_{i}", f"final{i + 1}")
+    prefix = "regressor." if "weights/regressor.mean.weight" in reference else ""
+    put("observation/mean", f"{prefix}mean")
+    put("observation/sigma", f"{prefix}var")
+    for part in ("kernel", "bias"):  # theirs is a log sigma, ours a log variance
+        values[f"observation/sigma/{part}"] = 2.0 * values[f"observation/sigma/{part}"]
+    if not prefix:
+        put("observation/correlation", "corr")
+        put("observation/binary", "binary")
+    weights = {w.path.split("/", 1)[1]: w for w in model.weights if "seed" not in w.path}
+    assert set(weights) == set(values)
+    for path, value in values.items():
+        weights[path].assign(value)
+    return model
+
+
+@pytest.mark.parametrize("name", ["swavenet_speech", "swavenet_iam"])
+@pytest.mark.parametrize("mode", ["eval", "train", "sigmoid_gate_eval", "sigmoid_gate_train"])
+def test_swavenet(name, mode, monkeypatch):
+    reference = _reference(name)
+    is_ink = name.endswith("iam")
+    order = [1, 2, 0] if is_ink else list(range(7))
+    # Their log sigma is clipped to [-12, 12] or not at all, and no correlation is.
+    for bound, value in (("MIN_SIGMA", -12.0), ("MAX_SIGMA", 12.0)):
+        monkeypatch.setattr(observation_module, bound, float(np.exp(value)))
+    monkeypatch.setattr(observation_module, "_MAX_CORRELATION_LOGIT", 100.0)
+    observation = Observation(
+        2 if is_ink else 7,
+        int(is_ink),
+        is_correlated=is_ink,
+        sigma_form="log_variance",
+        name="observation",
+    )
+    gate = "sigmoid" if mode.startswith("sigmoid") else "linear"
+    model = _swavenet(reference, gate, observation, order)
+    draws = [reference[k] for k in sorted(reference.files) if k.startswith("noise/")]
+    standard = tf.constant(np.concatenate(draws, axis=-1), tf.float32)
+    monkeypatch.setattr(noise, "standard_normal", lambda *_: standard)
+    x = tf.constant(reference["x"][..., order], tf.float32)
+    state = model.start(len(x))
+    state = state._replace(encoder=state.encoder._replace(previous=x[:, :1]))
+    lengths = tf.fill([len(x)], x.shape[1] - 1)  # theirs reads the padding
+    mask = tf.constant(reference["mask"], tf.float32)
+    weights = {w.path.split("/", 1)[1]: w.value for w in model.trainable_variables}
+    is_training = phase.training() if mode.endswith("train") else contextlib.nullcontext()
+    with is_training, tf.GradientTape() as tape:
+        encoded = model.encode(x[:, 1:], lengths, state)
+        terms, _ = model.observe(encoded, x[:, 1:], lengths, state)
+        kl = tf.reduce_sum(terms.kl, axis=-1)
+        loss = tf.reduce_sum(mask * (0.7 * kl - terms.log_likelihood)) / len(x)
+    _assert_close(tf.transpose(terms.kl, [2, 0, 1]), reference[f"{mode}/kl"], 3e-5)
+    _assert_close(terms.log_likelihood, reference[f"{mode}/log_likelihood"], 3e-5)
+    _assert_close(loss, reference[f"{mode}/training_loss_at_kl_weight"], 3e-5)
+    gradients = tape.gradient(
+        loss, {path: weights[path] for path in ("e/kernel", "ahead_1/filter_norm/gamma")}
+    )
+    expected = reference[f"{mode}/gradient/embedding.weight"].transpose(2, 1, 0)[:, order]
+    _assert_close(gradients["e/kernel"], expected, 3e-4)
+    if mode == "train":
+        after = {w.path.split("/", 1)[1]: w.numpy() for w in model.weights}
+        deterministic = model.deterministic_blocks
+        for path, theirs in (
+            (f"block_{deterministic:02d}", "fwds.0"),
+            ("ahead_1", "backward.0"),
+        ):
+            for branch, conv in (("filter", "filter_conv"), ("gate", "gate_conv")):
+                expected = reference[f"train/buffers_after/{theirs}.{conv}_bn.running_mean"]
+                _assert_close(after[f"{path}/{branch}_norm/moving_mean"], expected)
+                # Theirs keeps the unbiased variance of all steps of the batch.
+                old = reference[f"buffers/{theirs}.{conv}_bn.running_var"]
+                new = reference[f"train/buffers_after/{theirs}.{conv}_bn.running_var"]
+                count = len(x) * (x.shape[1] - 1)
+                expected = 0.9 * old + (new - 0.9 * old) * (count - 1) / count
+                _assert_close(after[f"{path}/{branch}_norm/moving_variance"], expected)

@@ -13,7 +13,7 @@ from stcn_tf.models.srnn import SRNN
 from stcn_tf.models.vrnn import VRNN
 from stcn_tf.models.z_forcing import ZForcing
 from tests.contract import SEED, assert_same, check_model, frames, randomize
-from tests.recurrent_models import FORWARD, weights_of
+from tests.recurrent_models import FORWARD, GOLDEN, weights_of
 
 SIZES = {
     RNN: {"recurrent_units": 5, "input_units": 4, "output_units": 6},
@@ -99,6 +99,25 @@ def test_their_equations(kind, settings):
         for name, values in expected.items():
             found = getattr(terms, name)[row, :length].numpy()
             np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_golden_values(kind):
+    """What the NumPy models computed once (`python -m tests.recurrent_models` makes the files)."""
+    golden = np.load(GOLDEN / f"{kind.__name__}.npz")
+    model = make(kind)
+    weights = weights_of(model)
+    assert {f"weights/{path}" for path in weights} <= set(golden.files)
+    for weight in model.weights:
+        weight.assign(golden[f"weights/{weight.path.split('/', 1)[1]}"])
+    x = golden["x"].astype(np.float32)
+    terms = model.score(x[np.newaxis], [len(x)], SEED)
+    expected = [name for name in golden.files if name.startswith("expected/")]
+    assert expected
+    for name in expected:
+        found = getattr(terms, name.removeprefix("expected/"))[0].numpy()
+        bound = 1e-5 * (1.0 + np.abs(golden[name]))
+        assert np.all(np.abs(found - golden[name]) <= bound), name
 
 
 def _noise_of(model, row, length):

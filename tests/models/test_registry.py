@@ -288,6 +288,11 @@ def test_wavenet_output_layers(card, tiny_config_with, kind):
         ("z_forcing", "auxiliary_weight", 0.25, lambda m: m.auxiliary_weight),
         ("z_forcing", "backward_weight", 0.25, lambda m: m.backward_weight),
         ("z_forcing", "prior_sees_last_frame", True, lambda m: m.prior_sees_last_frame),
+        ("swavenet", "num_filters", 9, lambda m: m.embedding.filters),
+        ("swavenet", "deterministic_blocks", 2, lambda m: m.deterministic_blocks),
+        ("swavenet", "latent_sizes", (4, 3), lambda m: m.latent_sizes),
+        ("swavenet", "mixer_units", 9, lambda m: m.prior_mixers[0].hidden_units),
+        ("swavenet", "gate", "linear", lambda m: m.blocks[0].gate.__name__),
         ("f_srnn", "recurrent_units", 9, lambda m: m.output_recurrence.units),
         ("f_srnn", "latent_units", 9, lambda m: m.posterior_network.filters),
         ("f_srnn", "unit_forget_bias", False, lambda m: m.seeing.unit_forget_bias),
@@ -321,7 +326,7 @@ def test_every_setting_is_one_of_those_tested_here():
     tested |= {"unit_forget_bias", "latent_size", "latent_units", "latent_input_units"}
     tested |= {"residual_posterior", "smoothing", "auxiliary_weight", "backward_weight"}
     tested |= {"frame_units", "frame_embedding", "frame_start", "sigma_form"}
-    tested |= {"latent_prior", "latent_recursion"}
+    tested |= {"latent_prior", "latent_recursion", "deterministic_blocks", "mixer_units", "gate"}
     tested |= {"prior_sees_last_frame", "forward_weight", "skip_gradient"}
     assert tested == {name for entry in MODELS.values() for name in entry.settings.names()}
 

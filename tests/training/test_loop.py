@@ -390,6 +390,12 @@ def test_one_setting_says_which_number_selects(
             {"recompute": 3},
             "--recompute=3: the posterior of srnn sees the whole sequence, .*; accepted: 0",
         ),
+        (
+            {"model": "swavenet"},
+            "fivo",
+            {},
+            "--objective=fivo: swavenet is trained with statistics of whole batches; accepted",
+        ),
     ],
 )
 def test_objectives_that_make_no_sense_are_refused(
