@@ -265,27 +265,15 @@ FORWARD = {
 }
 
 
-def _write_golden() -> None:
-    """Writes weights, noise, frames and results of each model."""
-    from tests.contract import frames
-    from tests.models.test_recurrent import SIZES, _noise_of, make
-
+def write_golden(kind: str, model, x: np.ndarray, noise: np.ndarray | None) -> None:
+    """Writes weights, frames and results of a model of default settings."""
+    settings = {"auxiliary_weight": 1.0, "forward_weight": 0.0} if "Bi" in kind else {}
+    weights = weights_of(model)
+    expected = FORWARD[kind](weights, x.astype(np.float64), noise, settings)
     GOLDEN.mkdir(exist_ok=True)
-    for kind in SIZES:
-        model = make(kind)
-        weights, x = weights_of(model), frames(model, 1, 7)[0]
-        noise = _noise_of(model, 0, len(x))
-        settings = {"auxiliary_weight": 1.0, "forward_weight": 0.0}
-        if kind.__name__ == "ZForcing":
-            settings = {}
-        expected = FORWARD[kind.__name__](weights, x.astype(np.float64), noise, settings)
-        np.savez_compressed(
-            GOLDEN / f"{kind.__name__}.npz",
-            x=x,
-            **{f"weights/{path}": value.astype(np.float32) for path, value in weights.items()},
-            **{f"expected/{name}": np.asarray(value) for name, value in expected.items()},
-        )
-
-
-if __name__ == "__main__":
-    _write_golden()
+    np.savez_compressed(
+        GOLDEN / f"{kind}.npz",
+        x=x,
+        **{f"weights/{path}": value.astype(np.float32) for path, value in weights.items()},
+        **{f"expected/{name}": np.asarray(value) for name, value in expected.items()},
+    )

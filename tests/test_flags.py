@@ -69,7 +69,8 @@ def test_the_help_says_which_models_have_a_setting_and_its_default_for_each(pars
     parse_train()
     assert FLAGS["num_components"].help == "components of a mixture; default: 20"
     assert FLAGS["num_filters"].help == (
-        "of stcn, stcn_dense, wavenet, wavenet_dense: filters of the Wavenet blocks; default: 256"
+        "of stcn, stcn_dense, wavenet, wavenet_dense: filters of the Wavenet blocks; default: 256; "
+        "of swavenet: channels of all blocks; default: 200"
     )
     assert FLAGS["wavenet_dense_blocks"].help == (
         "of wavenet_dense: blocks whose residual outputs are read; 1 is the lowest; "

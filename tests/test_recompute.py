@@ -89,7 +89,7 @@ def test_terms_and_gradients_are_those_of_whole_sequences(name, x):
         _assert_same_gradients(its_gradients, gradients)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_in_graphs_of_open_sizes(jit_compile, x):
     model = MODELS["stcn-wavenet-output"]()
     model.build()

@@ -1,5 +1,7 @@
 """The recurrent models against their equations, written once more in NumPy, and their contract."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +15,7 @@ from stcn_tf.models.srnn import SRNN
 from stcn_tf.models.vrnn import VRNN
 from stcn_tf.models.z_forcing import ZForcing
 from tests.contract import SEED, assert_same, check_model, frames, randomize
-from tests.recurrent_models import FORWARD, GOLDEN, weights_of
+from tests.recurrent_models import FORWARD, GOLDEN, weights_of, write_golden
 
 SIZES = {
     RNN: {"recurrent_units": 5, "input_units": 4, "output_units": 6},
@@ -103,7 +105,10 @@ def test_their_equations(kind, settings):
 
 @pytest.mark.parametrize("kind", SIZES)
 def test_golden_values(kind):
-    """What the NumPy models computed once (`python -m tests.recurrent_models` makes the files)."""
+    """What the NumPy models computed once; with STCN_WRITE_GOLDEN set the files are made anew."""
+    if os.environ.get("STCN_WRITE_GOLDEN"):
+        model, name = make(kind), kind.__name__
+        write_golden(name, model, frames(model, 1, 7)[0], _noise_of(model, 0, 7))
     golden = np.load(GOLDEN / f"{kind.__name__}.npz")
     model = make(kind)
     weights = weights_of(model)

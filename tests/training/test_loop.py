@@ -294,9 +294,10 @@ def test_a_run_that_is_extended_equals_a_longer_one(
 
 
 def test_compiled_from_here_on(tmp_path, tiny_records, tiny_config_with):
-    plain = tiny_config_with(run={"max_steps": 2})
+    model = {"model": "wavenet"}  # compiled sooner than STCN
+    plain = tiny_config_with(model=model, run={"max_steps": 2})
     assert Trainer(plain, tiny_records, tmp_path / "run", lambda line: None).train()
-    compiled = tiny_config_with(run={"max_steps": 3, "jit_compile": True})
+    compiled = tiny_config_with(model=model, run={"max_steps": 3, "jit_compile": True})
     trainer = Trainer(compiled, tiny_records, tmp_path / "run", lambda line: None)
     assert trainer.step == 2
     assert trainer.train()
