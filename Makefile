@@ -10,8 +10,18 @@ STAMP := $(VENV)/.installed
 QUICKSTART := quickstart
 RECORDS := $(QUICKSTART)/records/dataset.json
 
-# What `make smoke-NAME` makes of raw data and of records, for each NAME.
-SMOKE := iamondb deepwriting ink timit blizzard wav mnist
+# What `make smoke-NAME` makes of raw data and of records, for each data set; and the records that
+# another model than STCN is tried on.
+DATA_SETS := iamondb deepwriting ink timit blizzard wav mnist
+MODELS := rnn vrnn srnn z_forcing variational_bi_lstm swavenet f_srnn
+SMOKE := $(DATA_SETS) $(MODELS)
+RECORDS_rnn := iamondb
+RECORDS_vrnn := iamondb
+RECORDS_srnn := timit
+RECORDS_z_forcing := timit
+RECORDS_variational_bi_lstm := mnist
+RECORDS_swavenet := iamondb
+RECORDS_f_srnn := timit
 RAW_iamondb := --format=iamondb --num_forms=12
 RAW_deepwriting := --format=deepwriting --num_forms=12
 RAW_ink := --format=inkml --num_forms=12
@@ -35,7 +45,7 @@ SUPPORTED := import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13)
 
 help:
 	@echo "make quickstart   synthetic handwriting: prepare, train, evaluate, draw samples (minutes)"
-	@echo "make smoke        every data set, synthetic and tiny: from raw files to samples (minutes);"
+	@echo "make smoke        every data set and model, tiny and synthetic: from raw files to samples;"
 	@echo "                  make smoke-NAME: one of $(SMOKE)"
 	@echo "make test         all tests but the slow ones (WORKERS=$(WORKERS) processes)"
 	@echo "make test-slow    the slow tests"
@@ -109,16 +119,20 @@ quickstart: $(RECORDS)
 
 smoke: $(SMOKE:%=smoke-%)
 
-$(SMOKE:%=smoke-%): smoke-%: $(STAMP)
-	rm -rf smoke/runs/$* smoke/samples/$*
+smoke/records/%/dataset.json: $(wildcard data_prep/*.py) | $(STAMP)
+	rm -rf smoke/raw/$* smoke/records/$*
 	$(PY) -m data_prep.synthetic $(RAW_$*) --out=smoke/raw/$*
 	$(PY) -m data_prep.$* $(PREPARE_$*) --out=smoke/records/$*
 	$(PY) -m data_prep.show smoke/records/$*
+	@touch $@
+
+.SECONDEXPANSION:
+$(SMOKE:%=smoke-%): smoke-%: smoke/records/$$(or $$(RECORDS_$$*),$$*)/dataset.json
+	rm -rf smoke/runs/$* smoke/samples/$*
 	$(PY) -m stcn_tf.train --flagfile=experiments/smoke/$*.flags --run_dir=smoke/runs/$*
-	$(PY) -m stcn_tf.evaluate --run_dir=smoke/runs/$* --data=smoke/records/$*
+	$(PY) -m stcn_tf.evaluate --run_dir=smoke/runs/$* --data=$(<D)
 	$(PY) -m stcn_tf.sample --run_dir=smoke/runs/$* --out=smoke/samples/$*
-	$(PY) -m stcn_tf.reconstruct --run_dir=smoke/runs/$* --data=smoke/records/$* \
-	    --out=smoke/samples/$*
+	$(PY) -m stcn_tf.reconstruct --run_dir=smoke/runs/$* --data=$(<D) --out=smoke/samples/$*
 
 clean:
 	rm -rf $(QUICKSTART) smoke build dist .pytest_cache .ruff_cache *.egg-info

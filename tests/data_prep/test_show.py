@@ -429,7 +429,7 @@ def test_samples_of_audio_are_pooled_and_lengths_are_seconds(audio, monkeypatch)
     assert normalised.get_xlim() == pytest.approx(((low - 0.01) / 0.25, (high - 0.01) / 0.25))
 
 
-def test_of_other_data_the_frame_starts_are_drawn(weather):
+def test_of_other_data_the_first_features_are_drawn(weather):
     page, _ = page_of(weather, num=2)
     assert list(panels_of(page)) == [f"place_{i}" for i in range(6)]
     assert "Histograms: all 3 sequences of train; 6 of 8 features" in texts_of(page)
