@@ -26,13 +26,16 @@ TINY = (
 )
 
 
-def test_every_case_is_timed_and_written(parse_flags, tiny_records, tmp_path, capsys):
+def test_what_is_timed_is_written(parse_flags, tiny_records, tmp_path, capsys):
     out = tmp_path / "speeds.json"
     small = ("--batch_size=4", "--length=6", "--num_draws=2", "--rounds=1")
-    parse_flags(flags.define_benchmark, *TINY, *small, f"--data={tiny_records}", f"--out={out}")
+    what = "--what=train,evaluate"
+    parse_flags(
+        flags.define_benchmark, *TINY, *small, what, f"--data={tiny_records}", f"--out={out}"
+    )
     benchmark.main()
     content = json.loads(out.read_text())
-    assert len(content["tables"]) == 6
+    assert len(content["tables"]) == 4
     rows = [row for rows in content["tables"].values() for row in rows.values()]
     assert all(row["seconds"] > 0 for row in rows)
     assert content["machine"]["tensorflow"] and content["peak_memory_mib"] > 0
@@ -40,6 +43,15 @@ def test_every_case_is_timed_and_written(parse_flags, tiny_records, tmp_path, ca
     printed = capsys.readouterr().out
     for title in content["tables"]:
         assert title in printed
+
+
+@pytest.mark.slow
+def test_generation_is_timed_beside_what_makes_the_same(parse_flags, capsys):
+    small = ("--num_draws=2", "--rounds=1", "--what=generate")
+    parse_flags(flags.define_benchmark, *TINY, *small)
+    benchmark.main()
+    printed = capsys.readouterr().out
+    assert printed.count("mixed_bfloat16") == printed.count("transcription") == 2
 
 
 @pytest.mark.slow
