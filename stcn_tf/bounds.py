@@ -74,6 +74,7 @@ def score_samples(
     kl_weight: tf.Tensor | float = 1.0,
     at_once: int | None = None,
     recompute_every: int = 0,
+    given_frames: int = 0,
 ) -> Scored:
     """Scores sequences with several draws of the latents.
 
@@ -90,6 +91,8 @@ def score_samples(
         at_once: draws that are made together, a divisor of K. All of them, to differentiate; None:
             as many as `STEPS_AT_ONCE` allows, so that memory does not grow with their number.
         recompute_every: see `recompute.observe`; with all draws together only.
+        given_frames: frames at the beginning of each sequence that are given: their log-likelihood
+            does not count, the KL of their steps does: a bound on log p(rest | given).
 
     Returns:
         Scored; its `bound` is the importance-weighted one.
@@ -121,7 +124,7 @@ def score_samples(
 
     def score(index) -> tuple[tuple, tf.Tensor]:
         """Sums of `at_once` draws, and of their weights the logarithm: [batch, steps or 1]."""
-        terms = observe(index)
+        terms = _of_the_rest(observe(index), tf.range(tf.shape(x)[1]), given_frames)
         log_weight = _tempered(terms, kl_weight)
         if model.do_latents_reach_across_steps:
             log_weight = tf.reduce_sum(log_weight, axis=1, keepdims=True)
@@ -159,6 +162,7 @@ def filter_particles(
     seed: Seed,
     num_particles: int,
     kl_weight: tf.Tensor | float = 1.0,
+    given_frames: int = 0,
 ) -> Scored:
     """FIVO: a particle filter with the approximate posterior as its proposal.
 
@@ -175,6 +179,7 @@ def filter_particles(
         seed: of the latent noise and of the resampling.
         num_particles: K.
         kl_weight: see `score_samples`.
+        given_frames: see `score_samples`.
 
     Returns:
         Scored; its `bound` is the log of an unbiased estimate of p(x). Its `mean` is over the
@@ -199,6 +204,7 @@ def filter_particles(
         ones = tf.clip_by_value(lengths - t, 0, 1)
         inputs = repeated((Encoded(steps, encoded.state), frame, ones), num_particles)
         terms, state = model.observe(*inputs, state, seed)
+        terms = _of_the_rest(terms, t, given_frames)
         log_weights += tf.reshape(_tempered(terms, kl_weight), [-1, num_particles])
         log_sum, log_weights, ancestors = _weighed(log_weights, _at(uniform, t))
         chosen = tf.reshape(first + ancestors, [-1])
@@ -236,6 +242,16 @@ def filter_particles(
         parallel_iterations=1,
     )
     return Scored(mean, tuple(kl / count for kl in kl_of_units), bound)
+
+
+def _of_the_rest(terms: Terms, steps: tf.Tensor, given_frames: int) -> Terms:
+    """Without the log-likelihood of frames that are given; `steps` are the numbers of the steps."""
+    if not given_frames:
+        return terms
+    given = tf.where(steps < given_frames, terms.log_likelihood, 0.0)
+    return terms._replace(
+        log_likelihood=terms.log_likelihood - given, log_weight=terms.log_weight - given
+    )
 
 
 def check(bound: str, model: SequenceModel, where: str) -> None:

@@ -4,7 +4,8 @@ python -m stcn_tf.evaluate --run_dir=DIR --data=RECORDS [--bound=iwae --num_samp
 
 Prints a table (ELBO, the bound asked for, reconstruction, KL, KL of each layer; nats per sequence
 and per step, the likelihoods also in raw units with bits per dimension) and writes it as
-evaluation.json into the run directory, or where --out says. For STCN-dense with independent draws
+evaluation.json into the run directory, or where --out says. --given_frames and --piece score as
+other programs do, and say so. For STCN-dense with independent draws
 it gives three numbers: the released objective, which is not a lower bound, a valid bound, and an
 importance-weighted bound.
 """
@@ -48,7 +49,13 @@ def main() -> None:
     model = run.load_model(args.checkpoint)
     is_elbo_alone = args.bound == "elbo" and model.is_objective_a_bound
     num_samples = args.num_samples or (1 if is_elbo_alone else 16)
-    evaluator = Evaluator(model, bound=args.bound, num_samples=num_samples)
+    evaluator = Evaluator(
+        model,
+        bound=args.bound,
+        num_samples=num_samples,
+        given_frames=args.given_frames,
+        piece=args.piece,
+    )
     total = card.splits[args.split].num_sequences
     with cli.progress_bar(min(args.limit, total) if args.limit else total, " sequences") as bar:
         evaluation = evaluator(batches, args.seed, progress=lambda done: bar.update(done - bar.n))
@@ -89,6 +96,8 @@ def _about(run: "RunDirectory", trained: "ModelSettings", args) -> dict[str, Any
         "split": args.split,
         "seed": args.seed,
         "bound": args.bound,
+        "given_frames": args.given_frames,
+        "piece": args.piece,
     }
 
 

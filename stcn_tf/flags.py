@@ -197,6 +197,20 @@ def define_evaluate() -> None:
     flags.DEFINE_bool(
         "released_floors", None, "score with or without the released floors; default: as trained"
     )
+    flags.DEFINE_integer(
+        "given_frames",
+        0,
+        "frames at the beginning of each sequence that are given instead of scored; 1 is the "
+        "figure of programs that are told x_1 (SRNN, Z-forcing, SWaveNet, Dai et al.)",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer(
+        "piece",
+        0,
+        "score pieces of so many frames, each by itself, and add them up; 0: whole sequences; 40 "
+        "is the figure of some programs on TIMIT",
+        lower_bound=0,
+    )
     flags.DEFINE_integer("batch_size", 20, "sequences scored at once", lower_bound=1)
     flags.DEFINE_integer(
         "limit", 0, "evaluate on the first N sequences only; 0: on all", lower_bound=0

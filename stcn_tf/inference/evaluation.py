@@ -76,6 +76,10 @@ class Evaluator:
             is always given.
         num_samples: draws of the latents for each sequence, over which the ELBO is averaged and of
             which the importance-weighted bound is made; and the number of particles.
+        given_frames: see `bounds.score_samples`; that of models that are told x_1 is 1.
+        piece: score pieces of so many frames by themselves, each from the state before any frame,
+            and add them; 0: whole sequences. Frames that are given are the last of the piece
+            before.
 
     Raises:
         UserError: `bound` is "fivo" for a model that it makes no sense for.
@@ -87,6 +91,8 @@ class Evaluator:
         jit_compile: bool = False,
         bound: str = "elbo",
         num_samples: int = 1,
+        given_frames: int = 0,
+        piece: int = 0,
     ):
         bounds.check(bound, model, "--bound")
         self._model = model
@@ -102,19 +108,26 @@ class Evaluator:
             autograph=False,
         )
         def score(x, lengths, seed):
-            scored = bounds.score("iwae", model, x, lengths, seed, num_samples)
+            batch = tf.shape(x)[0]
+            if piece:
+                x, lengths = _in_pieces(x, lengths, piece, given_frames)
+            options = {"given_frames": given_frames}
+            scored = bounds.score("iwae", model, x, lengths, seed, num_samples, **options)
+            first = max(given_frames, model.num_given_frames)
             rows = {
                 "log_likelihood": scored.mean.log_likelihood,
                 "kl": scored.mean.kl,
                 "elbo": scored.mean.elbo(model),
                 "objective": scored.mean.objective(),
-                "num_steps": model.num_scored(lengths),
+                "num_steps": tf.maximum(lengths - first, 0),
             }
             if bound == "iwae" or not model.is_objective_a_bound:
                 rows["importance_weighted"] = scored.bound
             if bound == "fivo":
-                filtered = bounds.score("fivo", model, x, lengths, seed, num_samples)
+                filtered = bounds.score("fivo", model, x, lengths, seed, num_samples, **options)
                 rows["fivo"] = filtered.bound
+            if piece:
+                rows = {name: _of_sequences(values, batch) for name, values in rows.items()}
             return rows, scored.kl_of_units
 
         self._score = score
@@ -162,3 +175,25 @@ class Evaluator:
             num_samples=self._num_samples,
             active_units=tuple(int(np.sum(kl / total_steps > ACTIVE_UNIT_NATS)) for kl in units),
         )
+
+
+def _in_pieces(
+    x: tf.Tensor, lengths: tf.Tensor, piece: int, given_frames: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """[batch, time, features] -> [batch * pieces, given frames + piece, features], and lengths."""
+    time, features = tf.shape(x)[1], x.shape[-1]
+    count = tf.maximum((time - given_frames + piece - 1) // piece, 1)
+    starts = tf.range(count) * piece
+    index = starts[:, tf.newaxis] + tf.range(given_frames + piece)
+    x = tf.pad(x, [[0, 0], [0, given_frames + piece], [0, 0]])
+    pieces = tf.reshape(tf.gather(x, index, axis=1), [-1, given_frames + piece, features])
+    lengths = tf.clip_by_value(lengths[:, tf.newaxis] - starts, 0, given_frames + piece)
+    # What has no frame but those that are given is no piece.
+    lengths = tf.where(lengths > given_frames, lengths, 0)
+    return pieces, tf.reshape(lengths, [-1])
+
+
+def _of_sequences(values: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+    """[batch * pieces, ...] -> [batch, ...], their sums."""
+    shape = tf.concat([[batch, tf.shape(values)[0] // batch], tf.shape(values)[1:]], axis=0)
+    return tf.reduce_sum(tf.reshape(values, shape), axis=1)

@@ -38,7 +38,8 @@ def summary(
         card: of the records.
         about: what was evaluated and how: run, model, posterior_draws, posterior_scale (None
             where the model has no such setting), released_floors, trained_with (those of the three
-            that were others in training), checkpoint, update, split, seed, bound.
+            that were others in training), checkpoint, update, split, seed, bound, given_frames and
+            piece (see `Evaluator`).
 
     Returns:
         A JSON object: `about`, units and normalisation, counts, and for each row of the table its
@@ -169,11 +170,13 @@ def _what_was_evaluated(content: dict[str, Any]) -> list[str]:
         f"{content['run']}: {content['model']}, checkpoint {content['checkpoint']}, "
         f"after {content['update']:,} updates",
         f"{content['dataset']}, split {content['split']}: {content['num_sequences']:,} sequences, "
-        f"{content['num_steps']:,} scored steps"
-        + (" (the first frame of each is given)" if content["num_given_frames"] else ""),
+        f"{content['num_steps']:,} scored steps{_conventions(content)}",
     ]
     if content["active_units"]:
-        lines[0] += f"; posterior draws {content['posterior_draws']}, {content['num_samples']} of z"
+        draws = content["posterior_draws"]  # None where the model has one kind alone
+        lines[0] += (
+            f"; {f'posterior draws {draws}, ' if draws else ''}{content['num_samples']} of z"
+        )
     if content["released_floors"]:
         lines.append(
             "with the floors of the released program: densities do not quite integrate to 1, and "
@@ -182,6 +185,19 @@ def _what_was_evaluated(content: dict[str, Any]) -> list[str]:
     for name, trained in content["trained_with"].items():
         lines.append(f"scored with {name} {content[name]}, trained with {trained}")
     return lines
+
+
+def _conventions(content: dict[str, Any]) -> str:
+    """What is not scored as everywhere else, in parentheses."""
+    given = max(content["num_given_frames"], content["given_frames"])
+    piece = content["piece"]
+    notes = []
+    if piece:
+        notes.append(f"in pieces of {piece} frames, each by itself")
+    if given:
+        frames = "frame of each is" if given == 1 else f"{given} frames of each are"
+        notes.append(f"the first {frames} given")
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def _blocks(content: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any]]]]:

@@ -139,7 +139,7 @@ class _Base(SequenceLayer):
             tf.zeros([*tf.unstack(steps), self.num_binary]),
         )
         x, probability = self._drawn(parameters, nothing, 0.0, 0.0)
-        if binarize:
+        if binarize or not self.num_binary:
             return x
         return tf.concat([x[..., : self.num_real], probability], axis=-1)
 

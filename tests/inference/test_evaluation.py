@@ -27,6 +27,8 @@ ABOUT = {
     "posterior_scale": "std",
     "released_floors": False,
     "trained_with": {},
+    "given_frames": 0,
+    "piece": 0,
 }
 
 
@@ -157,6 +159,76 @@ def test_a_given_first_frame_is_no_scored_step(tiny_records, tiny_config_with, f
     assert "log-likelihood (exact)" in text
     assert ("(the first frame of each is given)" in text) == bool(given)
     assert "KL" not in text and "draws" not in text
+
+
+def _pieces_of(x, length, piece, given):
+    """The pieces of a sequence that have a frame to score, one after the other."""
+    starts = range(0, max(length - given, 1), piece)
+    return [x[start : min(start + piece + given, length)] for start in starts]
+
+
+@pytest.mark.parametrize("kind", [{}, {"model": "vrnn"}, {"model": "wavenet"}])
+@pytest.mark.parametrize(("given", "piece"), [(1, 0), (0, 4), (2, 3)])
+def test_conventions_of_other_programs_by_hand(
+    tiny_records, tiny_config_with, eager, kind, given, piece
+):
+    """Frames that are given do not count, and pieces know nothing of what is before them."""
+    model = build_model(tiny_config_with(model=kind).model, read_card(tiny_records))
+    evaluator = Evaluator(model, given_frames=given, piece=piece)
+    batches = list(eval_batches(tiny_records, split="valid", batch_size=3))[:2]
+    evaluation = evaluator(batches, seed=4)
+    elbos, steps = [], []
+    for index, (x, lengths) in enumerate(batches):
+        seed, row = batch_seed(4, index), 0
+        count = max(-(-(x.shape[1] - given) // piece), 1) if piece else 1
+        for frames, length in zip(x.numpy(), lengths.numpy(), strict=True):
+            whole = [frames[:length]]
+            elbo = 0.0
+            for k, part in enumerate(_pieces_of(frames, length, piece, given) if piece else whole):
+                state = model.start(1)._replace(row=tf.constant([row + k]))
+                full = np.array([len(part)], np.int32)
+                encoded = model.encode(part[np.newaxis], full, state)
+                terms, _ = model.observe(encoded, part[np.newaxis], full, state, seed)
+                elbo += np.sum(terms.log_likelihood[:, given:]) - np.sum(terms.kl)
+            row += count
+            elbos.append(elbo)
+            steps.append(max(length - given, 0))
+    np.testing.assert_array_equal(evaluation.num_steps, steps)
+    np.testing.assert_allclose(evaluation.elbo, elbos, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bound", ["iwae", "fivo"])
+def test_given_frames_of_other_bounds(tiny_records, tiny_config_with, eager, bound):
+    """That of the sequences without given frames is that of all frames, at the weights' sides."""
+    model = build_model(tiny_config_with(model={"model": "vrnn"}).model, read_card(tiny_records))
+    (x, lengths), *_ = eval_batches(tiny_records, split="valid", batch_size=2)
+    function = score_samples if bound == "iwae" else filter_particles
+    none, one, all_of_it = (
+        function(model, x, lengths, (1, 2), 1, given_frames=given) for given in (0, 1, x.shape[1])
+    )
+    # Of one draw the bound is its weight: the terms are simply left out.
+    terms = model.score(x, lengths, (1, 2))
+    first = terms.log_likelihood[:, 0]
+    np.testing.assert_allclose(none.bound - one.bound, first, rtol=1e-3, atol=1e-3)
+    total = tf.reduce_sum(terms.log_weight - terms.log_likelihood, axis=1)
+    np.testing.assert_allclose(all_of_it.bound, total, rtol=1e-3, atol=1e-3)
+    assert not np.any(all_of_it.mean.log_likelihood)
+
+
+@pytest.mark.parametrize(
+    ("given", "piece", "note"),
+    [
+        (0, 0, "scored steps"),
+        (1, 0, "scored steps (the first frame of each is given)"),
+        (2, 40, "(in pieces of 40 frames, each by itself, the first 2 frames of each are given)"),
+        (0, 40, "scored steps (in pieces of 40 frames, each by itself)"),
+    ],
+)
+def test_conventions_are_told(model, tiny_records, given, piece, note):
+    about = {**ABOUT, "given_frames": given, "piece": piece}
+    content = table.summary(evaluation_of([3, 4]), model, read_card(tiny_records), about)
+    assert table.table(content).splitlines()[1].endswith(note)
+    assert (content["given_frames"], content["piece"]) == (given, piece)
 
 
 @pytest.mark.parametrize("draws", ["shared", "independent"])

@@ -226,6 +226,17 @@ def test_draws_belong_to_seed_and_step(kind):
     np.testing.assert_allclose(sure[0], layer.point_estimate(parameters), rtol=1e-5, atol=1e-5)
 
 
+@KINDS
+def test_without_bits_there_is_one_point_estimate(kind):
+    layer = _made(kind)
+    if layer.num_binary:
+        layer = FeaturewiseObservation(2, 0, COMPONENTS, is_ordered=ORDERED[kind], name="o")
+        layer.build((None, None, CHANNELS))
+        randomize(layer)
+    parameters = outputs_of(layer, _inputs())
+    assert_same(layer.point_estimate(parameters, False), layer.point_estimate(parameters))
+
+
 def test_bits_as_probabilities():
     layer = _made("ordered")
     parameters = outputs_of(layer, _inputs())
