@@ -18,7 +18,8 @@ class NormedBlock(SequenceLayer):
 
     While a model is trained, the statistics are those of all steps of the batch that belong to a
     sequence, and running means of them are kept; scoring and generation use these. (The authors'
-    include padding, and their running variance is the unbiased one.)
+    include padding, and their running variance is the unbiased one.) On several devices each has
+    the statistics of its own part of the batch; those of the first are kept.
 
     Args:
         filters: of each branch.
