@@ -28,7 +28,7 @@ from stcn_tf.layers.mlp import MLP, GaussianForm, GaussianMLP, clipped_leaky_rel
 from stcn_tf.layers.observation import Observation
 from stcn_tf.layers.recurrent import Recurrent, backwards
 from stcn_tf.models.base import Encoded, State
-from stcn_tf.models.recurrent import RecurrentLatentModel, Steps, joined
+from stcn_tf.models.recurrent import RecurrentLatentModel, Steps, h_of, joined
 
 tfd = tfp.distributions
 
@@ -141,12 +141,12 @@ class VariationalBiLSTM(RecurrentLatentModel):
     def prior(self, before, latent):
         """See `RecurrentLatentModel.prior`: of h_{t-1}."""
         del before
-        return self.prior_network(_h(latent))[0]
+        return self.prior_network(h_of(latent))[0]
 
     def posterior(self, steps, latent, prior):
         """See `RecurrentLatentModel.posterior`: of h_{t-1} and b_t."""
         del prior
-        return self.posterior_network(joined(_h(latent), steps.seen))[0]
+        return self.posterior_network(joined(h_of(latent), steps.seen))[0]
 
     def read_by_gaussians(self, steps, latent, standard):
         """See `RecurrentLatentModel.read_by_gaussians`: without a gradient in half of the steps."""
@@ -166,7 +166,7 @@ class VariationalBiLSTM(RecurrentLatentModel):
         mean, sigma = self.backward_network(z)[0]
         replaced = mean + sigma * standard[..., :-1]
         h, new = self.recurrence(joined(before, z, replaced), latent)
-        return Read(h, _h(latent), mean, sigma), new
+        return Read(h, h_of(latent), mean, sigma), new
 
     def predicted(self, read):
         """See `RecurrentLatentModel.predicted`: of h_t."""
@@ -184,7 +184,3 @@ def _log_prob(gaussian, values: tf.Tensor) -> tf.Tensor:
     """[batch, steps], of values that are constants."""
     values = tf.stop_gradient(tf.cast(values, tf.float32))
     return tf.reduce_sum(tfd.Normal(*gaussian).log_prob(values), axis=-1)
-
-
-def _h(latent: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    return latent[0][:, tf.newaxis]

@@ -14,28 +14,18 @@ is clipped to [-8, 8].
 scored (theirs gives x_1), and the backward LSTM reads no padding.
 """
 
-from typing import NamedTuple
-
 import keras
 import tensorflow as tf
 
-from stcn_tf.layers.base import State as LayerState
 from stcn_tf.layers.base import at_ends
 from stcn_tf.layers.causal_conv import CausalConv
 from stcn_tf.layers.mlp import GaussianForm, GaussianMLP, clipped_leaky_relu
 from stcn_tf.layers.observation import Observation
 from stcn_tf.layers.recurrent import Recurrent, backwards
 from stcn_tf.models.base import Encoded, State
-from stcn_tf.models.recurrent import RecurrentLatentModel, Steps, joined
+from stcn_tf.models.recurrent import EncoderState, RecurrentLatentModel, Steps, joined
 
 _FORM = GaussianForm(clipped_leaky_relu, is_separate=False, spread="variance", bound=8.0)
-
-
-class EncoderState(NamedTuple):
-    """The deterministic past of each sequence."""
-
-    previous: tf.Tensor  # [batch, 1, features], the last frame; zeros before the first one
-    recurrent: LayerState  # before it has read that frame
 
 
 class FSRNN(RecurrentLatentModel):

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from stcn_tf import noise
+from stcn_tf.layers.base import State as LayerState
 from stcn_tf.layers.observation import ObservationParameters
 from stcn_tf.layers.scan import scan
 from stcn_tf.models.base import DrawnLayer, Encoded, SequenceModel, State, sequence_mask, terms_of
@@ -31,6 +32,13 @@ class Steps(NamedTuple):
     before: Any  # of x_<t, at position t
     own: Any  # of x_t
     seen: Any  # what the posterior of z_t reads besides
+
+
+class EncoderState(NamedTuple):
+    """The deterministic past of each sequence, where a recurrent layer reads x_{t-1} at step t."""
+
+    previous: tf.Tensor  # [batch, 1, features], the last frame; zeros before the first one
+    recurrent: LayerState  # before it has read that frame
 
 
 class RecurrentLatentModel(SequenceModel):
@@ -154,3 +162,8 @@ def _draw(source: Gaussian, standard: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def joined(*parts: tf.Tensor) -> tf.Tensor:
     """Side by side, in the precision of the first."""
     return tf.concat([tf.cast(part, parts[0].dtype) for part in parts], axis=-1)
+
+
+def h_of(lstm: LayerState) -> tf.Tensor:
+    """The output in the state of an LSTM, as that of one step: [batch, 1, units]."""
+    return lstm[0][:, tf.newaxis]

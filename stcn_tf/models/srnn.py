@@ -13,27 +13,17 @@ are the observation's (theirs: a Gaussian with a log variance, for speech). The 
 bias of Keras; weights begin as Keras draws them.
 """
 
-from typing import NamedTuple
-
 import keras
 import tensorflow as tf
 
-from stcn_tf.layers.base import State as LayerState
 from stcn_tf.layers.base import at_ends
 from stcn_tf.layers.mlp import MLP, GaussianForm, GaussianMLP, clipped_leaky_relu
 from stcn_tf.layers.observation import Observation
 from stcn_tf.layers.recurrent import Recurrent, backwards
 from stcn_tf.models.base import Encoded, State
-from stcn_tf.models.recurrent import RecurrentLatentModel, Steps, joined
+from stcn_tf.models.recurrent import EncoderState, RecurrentLatentModel, Steps, joined
 
 _FORM = GaussianForm(clipped_leaky_relu, is_separate=True, spread="variance", floor=1e-6)
-
-
-class EncoderState(NamedTuple):
-    """The deterministic past of each sequence."""
-
-    previous: tf.Tensor  # [batch, 1, features], the last frame; zeros before the first one
-    recurrent: LayerState  # before it has read that frame
 
 
 class SRNN(RecurrentLatentModel):

@@ -16,7 +16,7 @@ from stcn_tf.layers.mlp import MLP, GaussianForm, GaussianMLP
 from stcn_tf.layers.observation import Observation
 from stcn_tf.layers.recurrent import Recurrent
 from stcn_tf.models.base import Encoded, State
-from stcn_tf.models.recurrent import RecurrentLatentModel, Steps, joined
+from stcn_tf.models.recurrent import RecurrentLatentModel, Steps, h_of, joined
 
 _FORM = GaussianForm("relu", is_separate=False, spread="softplus", floor=1e-4, spread_bias=0.6)
 
@@ -112,18 +112,18 @@ class VRNN(RecurrentLatentModel):
     def prior(self, before, latent):
         """See `RecurrentLatentModel.prior`: of h_{t-1}."""
         del before
-        return self.prior_network(_h(latent))[0]
+        return self.prior_network(h_of(latent))[0]
 
     def posterior(self, steps, latent, prior):
         """See `RecurrentLatentModel.posterior`: of x_t and h_{t-1}."""
-        mean, sigma = self.posterior_network(joined(steps.own, _h(latent)))[0]
+        mean, sigma = self.posterior_network(joined(steps.own, h_of(latent)))[0]
         return (mean + prior[0] if self.residual_posterior else mean), sigma
 
     def drawn(self, before, z, latent, standard):
         """See `RecurrentLatentModel.drawn`: phi_z(z_t) and h_{t-1} are read."""
         del before, standard
         features, _ = self.latent_network(z)
-        return joined(features, _h(latent)), (latent, features)
+        return joined(features, h_of(latent)), (latent, features)
 
     def given(self, own, latent):
         """See `RecurrentLatentModel.given`: the LSTM reads x_t and z_t."""
@@ -133,7 +133,3 @@ class VRNN(RecurrentLatentModel):
     def predicted(self, read):
         """See `RecurrentLatentModel.predicted`."""
         return self.observation(self.output_network(read)[0])[0]
-
-
-def _h(latent: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    return latent[0][:, tf.newaxis]

@@ -27,7 +27,7 @@ from stcn_tf.layers.mlp import GaussianForm, GaussianMLP, clipped_leaky_relu
 from stcn_tf.layers.observation import Observation
 from stcn_tf.layers.recurrent import Recurrent, backwards
 from stcn_tf.models.base import Encoded, State
-from stcn_tf.models.recurrent import RecurrentLatentModel, Steps, joined
+from stcn_tf.models.recurrent import RecurrentLatentModel, Steps, h_of, joined
 
 tfd = tfp.distributions
 
@@ -152,12 +152,12 @@ class ZForcing(RecurrentLatentModel):
 
     def prior(self, before, latent):
         """See `RecurrentLatentModel.prior`: of h_{t-1}."""
-        return self.prior_network(joined(_h(latent), *self._last(before)))[0]
+        return self.prior_network(joined(h_of(latent), *self._last(before)))[0]
 
     def posterior(self, steps, latent, prior):
         """See `RecurrentLatentModel.posterior`: of h_{t-1} and b_t."""
         del prior
-        read = joined(_h(latent), steps.seen, *self._last(steps.before))
+        read = joined(h_of(latent), steps.seen, *self._last(steps.before))
         return self.posterior_network(read)[0]
 
     def drawn(self, before, z, latent, standard):
@@ -165,7 +165,7 @@ class ZForcing(RecurrentLatentModel):
         del standard
         inputs = joined(self.latent_network(z, ())[0], before.features)
         h, new = self.recurrence(inputs, latent)
-        return Read(h, _h(latent)), new
+        return Read(h, h_of(latent)), new
 
     def predicted(self, read):
         """See `RecurrentLatentModel.predicted`: of h_t."""
@@ -185,7 +185,3 @@ class ZForcing(RecurrentLatentModel):
 
     def _last(self, before: Before) -> tuple[tf.Tensor, ...]:
         return (before.features,) if self.prior_sees_last_frame else ()
-
-
-def _h(latent: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    return latent[0][:, tf.newaxis]
