@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -19,7 +20,10 @@ from data_prep import (
     wav,
 )
 from stcn_tf import flags
+from stcn_tf.data.batches import eval_batches
 from stcn_tf.data.card import read_card
+from stcn_tf.inference.generation import Generator, generate_raw, reconstruct_raw
+from stcn_tf.runs import load_run
 from stcn_tf.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -85,8 +89,22 @@ KINDS = dict.fromkeys(MAKERS, "audio") | {
 }
 
 
+# Models other than STCN, and the records that they are tried on.
+MODELS = {
+    "rnn": "iamondb",
+    "vrnn": "iamondb",
+    "srnn": "timit",
+    "z_forcing": "timit",
+    "variational_bi_lstm": "mnist",
+    "swavenet": "iamondb",
+    "f_srnn": "timit",
+}
+
+
 def test_every_smoke_flagfile_is_run_here():
-    assert set(MAKERS) == {path.stem for path in (ROOT / "experiments/smoke").glob("*.flags")}
+    assert {*MAKERS, *MODELS} == {
+        path.stem for path in (ROOT / "experiments/smoke").glob("*.flags")
+    }
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -116,3 +134,48 @@ def test_from_raw_files_to_a_trained_model(name, parse_flags, monkeypatch, tmp_p
     tags = set(events.Tags()["tensors"])
     assert {"elbo/per_sequence", "samples", "reconstructions"} <= tags
     assert ("samples/0" in tags) == (card.modality.kind == "audio")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Function (name of a data set) -> its records, made once."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            MAKERS[name](folder / "raw", folder / "records")
+            made[name] = folder / "records"
+        return made[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_trained_evaluated_and_drawn_from(
+    name, records, parse_flags, monkeypatch, tmp_path, eager
+):
+    monkeypatch.chdir(ROOT)
+    data = records(MODELS[name])
+    parse_flags(
+        flags.define_train,
+        f"--flagfile=experiments/smoke/{name}.flags",
+        f"--data={data}",
+        f"--run_dir={tmp_path / 'run'}",
+        "--max_steps=1",
+        "--evaluate_every=9",
+        "--evaluate_sequences=2",
+        "--sample_every=0",
+    )
+    trainer = Trainer(flags.config(), flags.FLAGS.data, flags.FLAGS.run_dir, lambda line: None)
+    assert trainer.train()
+    model, card = load_run(tmp_path / "run"), read_card(data)
+    batches = eval_batches(data, split="valid", batch_size=2, limit=2)
+    rebuilt = reconstruct_raw(model, card.normalization, batches, (0, 1))
+    beginnings = [values[:3] for values in rebuilt.originals]
+    generator = Generator(model, jit_compile=False)
+    drawn = generate_raw(generator, card.normalization, beginnings, 2, (0, 1))
+    for given, sequence, values in zip(beginnings, drawn, rebuilt.reconstructions, strict=True):
+        assert sequence.shape == (len(given) + 2, len(card.features))
+        assert np.all(np.isfinite(sequence)) and np.all(np.isfinite(values))
+        np.testing.assert_array_equal(sequence[: len(given)], given)
