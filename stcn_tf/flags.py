@@ -170,8 +170,8 @@ def define_evaluate() -> None:
         ["elbo", "iwae", "fivo"],
         "what to give beside the ELBO: iwae: the importance-weighted bound, for each step where "
         "the model allows it, else for each sequence (where the released objective is no lower "
-        "bound it is given in any case); fivo: that of a particle filter, for models with Wavenet "
-        "output layers",
+        "bound it is given in any case); fivo: that of a particle filter, for models whose latents "
+        "reach later steps (Wavenet output layers, recurrent models, SWaveNet)",
     )
     flags.DEFINE_integer(
         "num_samples",
