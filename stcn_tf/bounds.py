@@ -290,7 +290,7 @@ def score(
         lengths: [batch].
         seed: of the latent noise.
         num_samples: draws, or particles.
-        **options: `kl_weight`, `at_once` (not of "fivo").
+        **options: `kl_weight`, `given_frames`, and not of "fivo" `at_once`, `recompute_every`.
     """
     scorer = filter_particles if bound == "fivo" else score_samples
     return scorer(model, x, lengths, seed, num_samples, **options)
