@@ -1,4 +1,4 @@
-"""TIMIT: NIST SPHERE files -> records of frames of 200 samples, normalised, with a dataset card.
+"""TIMIT: NIST SPHERE files -> records of frames of samples, normalised, with a dataset card.
 
     python -m data_prep.timit --source=TIMIT --out=RECORDS
 
@@ -7,10 +7,13 @@ bundled lists name 4389 utterances of train, 231 of valid and 1680 of test, by t
 disc of the Linguistic Data Consortium. --split=FOLDER names other lists.
 
 * train, valid: the utterances one after the other, in the order of the list, cut into sequences of
-  40 frames (8000 samples, half a second); the number of sequences is rounded down to a multiple of
-  --sequences_multiple.
+  8000 samples (40 frames of 200, half a second); the number of sequences is rounded down to a
+  multiple of --sequences_multiple.
 * test: an utterance is a sequence. What fills no frame is left out. Of a sequence of T frames the
   release scores frames 1 to T-1, SRNN and Z-forcing 2 to T; here all T are kept.
+
+A step is a frame of 200 samples; --frame_size=1 makes each sample a step (the flat models of Dai et
+al., 2019), with the same samples in each sequence.
 
 Normalisation: the mean and standard deviation of all samples of the training utterances, before
 they are cut. Numbers compare with FIVO's check values (Maddison et al., 2017; mean 0.006060, std
@@ -34,7 +37,7 @@ BUNDLED_SPLIT = "srnn"
 SPLITS = ("train", "valid", "test")
 SAMPLE_RATE_HZ = 16_000
 FRAME_SIZE = 200
-SEQUENCE_SAMPLES = 40 * FRAME_SIZE
+SEQUENCE_SAMPLES = 8000
 SEQUENCES_MULTIPLE = 64
 
 _ENDINGS = (".wav", ".sph")
@@ -53,6 +56,12 @@ def define_flags() -> None:
         "sequences_multiple",
         SEQUENCES_MULTIPLE,
         "What the number of sequences of train and of valid is rounded down to a multiple of.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "frame_size",
+        FRAME_SIZE,
+        f"Number of samples of a frame, a divisor of {SEQUENCE_SAMPLES}.",
         lower_bound=1,
     )
 
@@ -112,7 +121,7 @@ def find_listed(
 
 
 def plan_stream(
-    split: str, files: Mapping[str, audio.DecodedFile], multiple: int
+    split: str, files: Mapping[str, audio.DecodedFile], multiple: int, frame_size: int
 ) -> tuple[audio.SplitPlan, int]:
     """Cuts files, one after the other, into sequences of `SEQUENCE_SAMPLES`.
 
@@ -120,6 +129,7 @@ def plan_stream(
         split: name of the split, for messages.
         files: in order.
         multiple: as --sequences_multiple.
+        frame_size: as --frame_size.
 
     Returns:
         The sequences, named after the place where they begin, and how many were rounded off.
@@ -140,7 +150,7 @@ def plan_stream(
         for start in range(0, num_kept * SEQUENCE_SAMPLES, SEQUENCE_SAMPLES):
             yield samples.place(start), samples.read(start, start + SEQUENCE_SAMPLES)
 
-    num_steps = num_kept * SEQUENCE_SAMPLES // FRAME_SIZE
+    num_steps = num_kept * SEQUENCE_SAMPLES // frame_size
     plan = audio.SplitPlan(f"{len(files)} files", num_kept, num_steps, pieces)
     return plan, num_whole - num_kept
 
@@ -151,6 +161,7 @@ def prepare(
     *,
     split: str = BUNDLED_SPLIT,
     sequences_multiple: int = SEQUENCES_MULTIPLE,
+    frame_size: int = FRAME_SIZE,
     skip_bad: bool = False,
     workers: int = 1,
 ) -> None:
@@ -161,6 +172,11 @@ def prepare(
     Raises:
         UserError: a mistake in the arguments or the files.
     """
+    if SEQUENCE_SAMPLES % frame_size:
+        raise UserError(
+            f"--frame_size={frame_size}: accepted: a divisor of {SEQUENCE_SAMPLES}, the samples of "
+            "a sequence"
+        )
     raw_files.check_out(out)
     names = read_splits(split)
     listed = [name for part in SPLITS for name in names[part]]
@@ -171,7 +187,7 @@ def prepare(
         )
     if missing and not skip_bad:
         raw_files.refuse(missing, source)
-    decoding = audio.Decoding(sample_rate_hz=SAMPLE_RATE_HZ, min_samples=FRAME_SIZE)
+    decoding = audio.Decoding(sample_rate_hz=SAMPLE_RATE_HZ, min_samples=frame_size)
     with audio.cache_beside(out) as cache:
         decoded = audio.decode_files(
             {name: source / path for name, path in paths.items()},
@@ -187,10 +203,10 @@ def prepare(
         }
         plans, rounded_off = {}, {}
         for part in ("train", "valid"):
-            plans[part], count = plan_stream(part, files[part], sequences_multiple)
+            plans[part], count = plan_stream(part, files[part], sequences_multiple, frame_size)
             rounded_off[part] = count
             print(f"{part}: {count} sequences rounded off to a multiple of {sequences_multiple}")
-        plans["test"] = audio.plan_files(files["test"], FRAME_SIZE)
+        plans["test"] = audio.plan_files(files["test"], frame_size)
         is_bundled = split == BUNDLED_SPLIT
         audio.write_records(
             out,
@@ -198,12 +214,13 @@ def prepare(
             audio.moments_of_files(list(files["train"].values())),
             decoded._replace(faults=missing | decoded.faults),
             name="timit" if is_bundled else "speech",
-            frame_size=FRAME_SIZE,
+            frame_size=frame_size,
             # Without the paths: the same data prepared elsewhere gives the same bytes.
             command=(
                 "python -m data_prep.timit --source=DIR --out=DIR "
                 f"--split={split if is_bundled else 'DIR'} "
-                f"--sequences_multiple={sequences_multiple}{' --skip_bad' if skip_bad else ''}"
+                f"--sequences_multiple={sequences_multiple} --frame_size={frame_size}"
+                f"{' --skip_bad' if skip_bad else ''}"
             ),
             extra={
                 "split": split if is_bundled else "folder",
@@ -221,6 +238,7 @@ def main() -> None:
         Path(values.out),
         split=values.split,
         sequences_multiple=values.sequences_multiple,
+        frame_size=values.frame_size,
         skip_bad=values.skip_bad,
         workers=raw_files.num_workers(),
     )

@@ -426,9 +426,7 @@ class HierarchicalObservation(_Base):
     def _advance(self, before: tf.Tensor, context: tf.Tensor, state: State):
         """[rows, features, 1] and [rows, channels] -> h of each and the state after them."""
         features, _ = self.input_network(before, ())
-        count = tf.shape(before)[1]
-        context = tf.tile(context[:, tf.newaxis], [1, count, 1])
-        return self.recurrence(tf.concat([features, context], axis=-1), state)
+        return self.recurrence(features, state, constant=context)
 
     def get_config(self):
         return {

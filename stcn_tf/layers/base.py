@@ -42,6 +42,23 @@ class SequenceLayer(keras.layers.Layer):
         raise NotImplementedError
 
 
+def flat_steps(values: tf.Tensor) -> tf.Tensor:
+    """[batch, steps, channels] -> [batch * steps, channels]: all steps meet the same matrix.
+
+    TensorFlow would multiply them by one copy of it for each row, and add those up in its gradient.
+    """
+    return tf.reshape(values, [-1, values.shape[-1]])
+
+
+def by_step(flat: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """[batch * steps, channels] -> [batch, steps, channels], `like` having those steps."""
+    steps = like.shape[1]
+    steps = tf.shape(like)[1] if steps is None else steps
+    # A block may have no step: then the number of rows must be said.
+    rows = -1 if isinstance(steps, int) and steps else tf.shape(like)[0]
+    return tf.reshape(flat, [rows, steps, flat.shape[-1]])
+
+
 def at_ends(values: tf.Tensor, lengths: tf.Tensor | None, count: int = 1) -> tf.Tensor:
     """What each row has at its own end.
 

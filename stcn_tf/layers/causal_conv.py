@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from stcn_tf.layers.base import SequenceLayer, State, at_ends
+from stcn_tf.layers.base import SequenceLayer, State, at_ends, by_step, flat_steps
 
 
 class CausalConv(SequenceLayer):
@@ -112,13 +112,13 @@ def convolve(
     kernels = [tf.cast(conv.kernel, first.compute_dtype) for conv in convs]
     biases = [tf.cast(conv.bias, first.compute_dtype) for conv in convs]
     if not first.memory:
-        flat = _flat(inputs)
+        flat = flat_steps(inputs)
         products = [_affine(flat, k[0], b) for k, b in zip(kernels, biases, strict=True)]
     else:
         products = _products_of_taps(state, inputs, kernels, biases, first.dilation)
         state = _state_after(state, inputs, lengths, first.memory)
     outputs = [
-        _by_step(conv.activation(product), inputs)
+        by_step(conv.activation(product), inputs)
         for conv, product in zip(convs, products, strict=True)
     ]
     return outputs, state
@@ -137,22 +137,8 @@ def product_of_channels(conv: CausalConv, inputs: tf.Tensor, first: int) -> tf.T
     """
     matrix = tf.cast(conv.kernel, conv.compute_dtype)[0, first : first + inputs.shape[-1]]
     bias = None if first else tf.cast(conv.bias, conv.compute_dtype)
-    flat = _flat(tf.cast(inputs, conv.compute_dtype))
-    return _by_step(_affine(flat, matrix, bias), inputs)
-
-
-def _flat(values: tf.Tensor) -> tf.Tensor:
-    """[batch, steps, channels] -> [batch * steps, channels]: all steps meet the same matrix."""
-    return tf.reshape(values, [-1, values.shape[-1]])
-
-
-def _by_step(flat: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
-    """[batch * steps, channels] -> [batch, steps, channels], `inputs` having those steps."""
-    steps = inputs.shape[1]
-    steps = tf.shape(inputs)[1] if steps is None else steps
-    # A block may have no step: then the number of rows must be said.
-    rows = -1 if isinstance(steps, int) and steps else tf.shape(inputs)[0]
-    return tf.reshape(flat, [rows, steps, flat.shape[-1]])
+    flat = flat_steps(tf.cast(inputs, conv.compute_dtype))
+    return by_step(_affine(flat, matrix, bias), inputs)
 
 
 def _affine(flat: tf.Tensor, matrix: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
@@ -198,7 +184,7 @@ def _products_of_taps(
         else:
             window = tf.concat([state, inputs], axis=1)
             taps = [window[:, i * dilation : i * dilation - memory] for i in range(num_taps - 1)]
-        return _flat(tf.concat([*taps, inputs], axis=-1))  # [batch * steps, taps * channels]
+        return flat_steps(tf.concat([*taps, inputs], axis=-1))  # [batch * steps, taps * channels]
 
     # The gradient is the ordinary one. It is written out for two reasons: the taps, twice the size
     # of their inputs, are laid out anew instead of being kept for it; and each part of it is moved
@@ -220,12 +206,12 @@ def _products_of_taps(
                     for part, matrix in zip(upstream, matrices, strict=True)
                 ]
             )
-            to_taps = _by_step(to_taps, inputs)
+            to_taps = by_step(to_taps, inputs)
             return *_to_sources(to_taps, num_taps, dilation), *to_matrices, *to_biases
 
         return [_affine(taps, m, b) for m, b in zip(matrices, biases, strict=True)], gradient
 
-    return multiply(state, inputs, *map(_flat, kernels), *biases)
+    return multiply(state, inputs, *map(flat_steps, kernels), *biases)
 
 
 def _to_sources(to_taps: tf.Tensor, num_taps: int, dilation: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -47,10 +47,15 @@ def scan(
         )
         for v in tf.nest.flatten(outputs)
     ]
-    by_time = tf.nest.map_structure(_swapped, inputs)
+    # Arrays: the gradient of a gather would be added to one of all steps at every step.
+    by_time = [
+        tf.TensorArray(v.dtype, steps, element_shape=[None, *v.shape[2:]]).unstack(_swapped(v))
+        for v in tf.nest.flatten(inputs)
+    ]
 
     def body(t, state, arrays):
-        of_step = tf.nest.map_structure(lambda v: tf.gather(v, t)[:, tf.newaxis], by_time)
+        read = [values.read(t)[:, tf.newaxis] for values in by_time]
+        of_step = tf.nest.pack_sequence_as(inputs, read)
         outputs, state = masked(step, t, state, of_step)
         outputs = tf.nest.flatten(outputs)
         return t + 1, state, [a.write(t, v[:, 0]) for a, v in zip(arrays, outputs, strict=True)]

@@ -115,7 +115,8 @@ def test_records_hold_streams_and_utterances(source, capsys, samples_of):
     assert {(f.kind, f.unit) for f in card.features} == {("real", "full scale")}
     assert card.name == "speech"
     assert card.command == (
-        "python -m data_prep.timit --source=DIR --out=DIR --split=DIR --sequences_multiple=2"
+        "python -m data_prep.timit --source=DIR --out=DIR --split=DIR --sequences_multiple=2 "
+        "--frame_size=200"
     )
     assert card.extra["files"] == {"train": 3, "valid": 2, "test": 2}
     assert card.extra["sequences_rounded_off"] == {"train": 1, "valid": 1}
@@ -132,6 +133,20 @@ def test_records_hold_streams_and_utterances(source, capsys, samples_of):
     assert f"; mean {mean:.6f}, std {std:.3f} in 16-bit units" in printed
     assert "train: 1 sequences rounded off to a multiple of 2\n" in printed
     assert printed.endswith(f"\nwrote {out} (scalar normalisation)\n")
+
+
+def test_samples_as_steps(source, samples_of):
+    from stcn_tf.data.card import read_card
+
+    out = prepare(source, frame_size=1)
+    for split, num_sequences in (("train", 6), ("valid", 2)):
+        sequences = np.stack(list(samples_of(out, split).values()))
+        assert sequences.shape == (num_sequences, 8000, 1)
+        np.testing.assert_array_equal(sequences.ravel(), whole(split)[: 8000 * num_sequences])
+    for name, x in samples_of(out, "test").items():
+        np.testing.assert_array_equal(x[:, 0], utterance(name))
+    assert [f.name for f in read_card(out).features] == ["sample_0"]
+    assert read_card(out).splits["train"].num_steps == 48_000
 
 
 def test_a_header_as_on_the_disc(source, files_of):
@@ -239,6 +254,9 @@ def test_one_file_for_each_name(source):
 def test_other_mistakes(source):
     with pytest.raises(UserError, match="valid: 3 sequences of 8000 samples are fewer than --seq"):
         prepare(source, sequences_multiple=4)
+    accepted = "accepted: a divisor of 8000, the samples of a sequence"
+    with pytest.raises(UserError, match=f"^--frame_size=3: {accepted}$"):
+        prepare(source, frame_size=3)
     with pytest.raises(UserError, match="holds none of the 6300 listed files, such as TRAIN/DR2/F"):
         timit.prepare(source / "lists", source / "out")
     accepted = "neither srnn, nor a folder of train.txt, valid.txt, test.txt"

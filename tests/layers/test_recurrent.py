@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from stcn_tf.layers.recurrent import Recurrent, backwards
 from tests.contract import check_layer, outputs_of, randomize
@@ -58,6 +59,55 @@ def _gru(layer, x):
 def test_their_equations(kind, expected, x):
     layer = _built(kind)
     np.testing.assert_allclose(outputs_of(layer, x), expected(layer, x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_gradients_are_those_of_kerass_cell_step_by_step(kind, is_compiled, x):
+    layer = _built(kind)
+    generator = np.random.default_rng(2)
+    state = tuple(
+        generator.standard_normal(s.shape).astype(np.float32) for s in layer.initial_state(BATCH)
+    )
+    # How much each output, and each part of the state after a row's last step, counts.
+    of_outputs = generator.standard_normal((BATCH, TIME, UNITS)).astype(np.float32)
+    of_outputs *= (np.arange(TIME) < LENGTHS[:, None])[..., None]
+    of_state = [generator.standard_normal(s.shape).astype(np.float32) for s in state]
+
+    def step_by_step(x, state):
+        outputs = []
+        for t in range(TIME):
+            output, new = layer.cell(x[:, t], list(state))
+            outputs.append(output)
+            reads = (t < LENGTHS)[:, None]
+            state = [tf.where(reads, a, b) for a, b in zip(new, state, strict=True)]
+        return tf.stack(outputs, axis=1), state
+
+    def gradients(function):
+        sources = [x, *state]
+        with tf.GradientTape() as tape:
+            sources = [tf.constant(source) for source in sources]
+            tape.watch(sources)
+            outputs, last = function(sources[0], tuple(sources[1:]))
+            total = tf.reduce_sum(outputs * of_outputs)
+            total += sum(tf.reduce_sum(a * b) for a, b in zip(last, of_state, strict=True))
+        return tape.gradient(total, [*sources, *(w.value for w in layer.weights)])
+
+    ours = tf.function(
+        lambda: gradients(lambda x, state: layer(x, state, LENGTHS)), jit_compile=is_compiled
+    )
+    for found, expected in zip(ours(), gradients(step_by_step), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_a_constant_is_read_at_every_step(kind, x):
+    layer = _built(kind)
+    state = layer.initial_state(BATCH)
+    whole = np.concatenate([x[..., :1], np.tile(x[:, :1, 1:], (1, TIME, 1))], axis=-1)
+    expected, _ = layer(whole, state)
+    outputs, _ = layer(x[..., :1], state, constant=x[:, 0, 1:])
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
