@@ -46,7 +46,7 @@ def main() -> None:
     )
     trained = run.config.model
     run = _scored_with(run, args)
-    model = run.load_model(args.checkpoint)
+    model, update = run.load(args.checkpoint)
     is_elbo_alone = args.bound == "elbo" and model.is_objective_a_bound
     num_samples = args.num_samples or (1 if is_elbo_alone else 16)
     evaluator = Evaluator(
@@ -59,7 +59,7 @@ def main() -> None:
     total = card.splits[args.split].num_sequences
     with cli.progress_bar(min(args.limit, total) if args.limit else total, " sequences") as bar:
         evaluation = evaluator(batches, args.seed, progress=lambda done: bar.update(done - bar.n))
-    content = table.summary(evaluation, model, card, _about(run, trained, args))
+    content = table.summary(evaluation, model, card, _about(run, trained, update, args))
     print(table.table(content))
     table.write(content, out)
     print(f"written: {out}")
@@ -77,7 +77,7 @@ def _scored_with(run: "RunDirectory", args) -> "RunDirectory":
     return dataclasses.replace(run, config=dataclasses.replace(run.config, model=settings))
 
 
-def _about(run: "RunDirectory", trained: "ModelSettings", args) -> dict[str, Any]:
+def _about(run: "RunDirectory", trained: "ModelSettings", update: int, args) -> dict[str, Any]:
     """What was evaluated, and how; see `table.summary`."""
     settings = run.config.model
     return {
@@ -92,7 +92,7 @@ def _about(run: "RunDirectory", trained: "ModelSettings", args) -> dict[str, Any
             if getattr(settings, name, None) != getattr(trained, name, None)
         },
         "checkpoint": args.checkpoint,
-        "update": run.checkpoint_update(args.checkpoint),
+        "update": update,
         "split": args.split,
         "seed": args.seed,
         "bound": args.bound,

@@ -25,7 +25,7 @@ def main() -> None:
 
     run = RunDirectory.open(args.run_dir)
     saved_model.check_replaceable(args.out)
-    model = run.load_model(args.checkpoint)
+    model = run.load(args.checkpoint).model
     saved_model.write(saved_model.Sampler(model, run.card, args.jit_compile), args.out)
     print(f"SavedModel with sample(num, length, seed, temperature) and card(): {args.out}")
 

@@ -153,6 +153,11 @@ def define_train() -> None:
     flags.DEFINE_string(
         "run_dir", None, "folder for the run; one that holds this run is continued", required=True
     )
+    flags.DEFINE_bool(
+        "restart",
+        False,
+        "begin anew in --run_dir: the checkpoints, events and evaluations there are removed",
+    )
     define_model()
     define_settings(TrainingSettings)
     define_settings(RunSettings)

@@ -37,7 +37,7 @@ def main() -> None:
     run.check_same_units(card)
     medium = medium_of(card)
     batches = eval_batches(args.data, split=args.split, batch_size=20, limit=args.num)
-    model = run.load_model(args.checkpoint)
+    model = run.load(args.checkpoint).model
     out = make_folder(args.out)
     rebuilt = reconstruct_raw(model, card.normalization, batches, (args.seed, 0))
     write_sequences(

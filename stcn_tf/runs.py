@@ -8,26 +8,57 @@
       checkpoints/latest/   weights, optimizer and position in the data: to continue training
       checkpoints/best/     weights with the best ELBO on the validation split
       events/train/ events/valid/   TensorBoard
+      .lock                 locked by the process that trains; says who did last
 
 This is all that evaluation, sampling and export need.
 """
 
 import dataclasses
 import os
+import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from stcn_tf import checkpoint_files
 from stcn_tf.config import Config
 from stcn_tf.data.card import CARD_NAME, DatasetCard, read_card
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.models.registry import build_model
-from stcn_tf.support.errors import UserError
-from stcn_tf.support.files import replacing_file
+from stcn_tf.support.errors import UserError, reason_of
+from stcn_tf.support.files import make_folder, replacing_file
+from stcn_tf.support.locks import FolderLock
 
 CONFIG_NAME = "config.json"
+LOCK_NAME = ".lock"
+
+
+def lock(path: str | os.PathLike) -> FolderLock:
+    """Locks a run directory, or a new folder that is to be one, for a trainer.
+
+    Raises:
+        UserError: another trainer has it; or it is something else.
+    """
+    path = Path(path)
+    _check_may_be_run(path)
+    return FolderLock(make_folder(path) / LOCK_NAME)
+
+
+def _check_may_be_run(path: Path) -> None:
+    if not path.exists() or (path / CONFIG_NAME).exists():
+        return
+    if not path.is_dir() or any(found.name != LOCK_NAME for found in path.iterdir()):
+        raise UserError(f"{path}: neither empty nor a run directory: give another --run_dir")
+
+
+class Trained(NamedTuple):
+    """A model as a run has it."""
+
+    model: SequenceModel  # computes in float32
+    update: int  # after which its weights were written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,22 +87,26 @@ class RunDirectory:
         return cls(path, Config.from_json(text, str(config_file)), read_card(path))
 
     @classmethod
-    def prepare(cls, path: str | os.PathLike, config: Config, card: DatasetCard) -> "RunDirectory":
+    def prepare(
+        cls, path: str | os.PathLike, config: Config, card: DatasetCard, restart: bool = False
+    ) -> "RunDirectory":
         """Opens the run to continue it, or makes a new one.
 
         How a run goes on (`RunSettings`) may change: then config.json is replaced. A run that was
-        imported without its records takes over the card.
+        imported without its records takes over the card. With `restart`, what a run has made so far
+        is removed, and nothing else, and another takes its place.
 
         Raises:
             UserError: the folder holds something else, or a run of another model, with other
                 settings of training, or on other records.
         """
         path = Path(path)
-        if (path / CONFIG_NAME).exists():
+        if (path / CONFIG_NAME).exists() and not restart:
             return cls.open(path)._continued(config, card)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"{path}: neither empty nor a run directory: give another --run_dir")
-        path.mkdir(parents=True, exist_ok=True)
+        _check_may_be_run(path)
+        make_folder(path)
+        for made in ("checkpoints", "events", "evaluations") if restart else ():
+            shutil.rmtree(path / made, ignore_errors=True)
         # config.json last: a folder with one is complete.
         _write(path / CARD_NAME, card.to_json())
         _write(path / CONFIG_NAME, config.to_json())
@@ -149,46 +184,38 @@ class RunDirectory:
         """Folder of the checkpoint with the best validation ELBO."""
         return self.path / "checkpoints" / "best"
 
-    def events(self, split: str) -> str:
+    def events(self, split: str) -> Path:
         """Folder of the TensorBoard events of a split."""
-        return str(self.path / "events" / split)
+        return self.path / "events" / split
 
-    def checkpoint_update(self, checkpoint: str) -> int:
-        """The update after which a checkpoint was written.
+    def load(self, checkpoint: str = "best") -> "Trained":
+        """Builds the model and reads its weights, of which a trainer may be writing newer ones.
+
+        Where the newest checkpoint is damaged, the one before it is read, and stderr is told.
 
         Args:
             checkpoint: "best" or "latest".
 
         Raises:
-            UserError: there is no such checkpoint.
+            UserError: there is no such checkpoint, or none is whole and of this model.
         """
-        return int(self._checkpoint(checkpoint).rpartition("-")[2])
-
-    def _checkpoint(self, checkpoint: str) -> str:
-        """The prefix of a checkpoint's files."""
         folder = {"best": self.best, "latest": self.latest}.get(checkpoint)
         if folder is None:
             raise UserError(f"checkpoint: {checkpoint!r}; accepted: best, latest")
-        prefix = tf.train.latest_checkpoint(str(folder))
-        if prefix is None:
+        if not checkpoint_files.in_folder(folder):
             raise UserError(
                 f"{folder}: no checkpoint (the run has not been evaluated or saved yet)"
             )
-        return prefix
-
-    def load_model(self, checkpoint: str = "best") -> SequenceModel:
-        """Builds the model and reads its weights; it computes in float32.
-
-        Args:
-            checkpoint: "best" or "latest".
-
-        Raises:
-            UserError: there is no such checkpoint, or it is not of this model.
-        """
-        prefix = self._checkpoint(checkpoint)
         model = build_model(self.config.model, self.card)
-        restore(tf.train.Checkpoint(weights=weights_by_path(model)), prefix)
-        return model
+        state = tf.train.Checkpoint(weights=weights_by_path(model))
+        prefix = checkpoint_files.read_newest(
+            folder,
+            lambda prefix: restore(state, prefix),
+            lambda line: print(line, file=sys.stderr),
+        )
+        if prefix is None:
+            raise UserError(f"{folder}: its checkpoints are gone")
+        return Trained(model, checkpoint_files.update_of(prefix))
 
 
 def _features(card: DatasetCard) -> list[str]:
@@ -237,8 +264,7 @@ def restore(checkpoint: tf.train.Checkpoint, prefix: str, whole: bool = False) -
     except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
         # IndexError is how TensorFlow tells that a file is too short.
         raise UserError(
-            f"{prefix}: damaged, or not of the model in {CONFIG_NAME} "
-            f"({str(error).splitlines()[0]})"
+            f"{prefix}: damaged, or not of the model in {CONFIG_NAME} ({reason_of(error)})"
         ) from error
 
 
@@ -255,4 +281,4 @@ def load_run(run_dir: str | os.PathLike, checkpoint: str = "best") -> SequenceMo
     Raises:
         UserError: it is no run directory, or has no such checkpoint.
     """
-    return RunDirectory.open(run_dir).load_model(checkpoint)
+    return RunDirectory.open(run_dir).load(checkpoint).model

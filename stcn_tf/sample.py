@@ -34,7 +34,7 @@ def main() -> None:
     beginnings = _beginnings(args, run.card, medium)
     given = [len(beginning) for beginning in beginnings]
     length = medium.steps_to_generate(args.length, given)
-    model = run.load_model(args.checkpoint)
+    model = run.load(args.checkpoint).model
     out = make_folder(args.out)
     generator = Generator(model, args.jit_compile)
     chunks = chunked(model, beginnings)

@@ -2,7 +2,8 @@
 
 python -m stcn_tf.train --flagfile=experiments/iamondb.flags --data=RECORDS --run_dir=DIR
 
-Ctrl-C stops at the end of an update with a checkpoint; the same command continues.
+Ctrl-C, SIGTERM and SIGHUP stop at the end of an update with a checkpoint; the same command
+continues. One trainer at a time writes to a run directory.
 """
 
 from stcn_tf import flags
@@ -16,7 +17,8 @@ def main() -> int:
 
     from stcn_tf.training.trainer import Trainer
 
-    finished = Trainer(config, flags.FLAGS.data, flags.FLAGS.run_dir).train()
+    args = flags.FLAGS
+    finished = Trainer(config, args.data, args.run_dir, restart=args.restart).train()
     return 0 if finished else cli.INTERRUPTED
 
 

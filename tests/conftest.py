@@ -1,9 +1,11 @@
 """What several test files share: tiny records and settings, and parsing of flags."""
 
+import contextlib
 import dataclasses
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # What is remembered of one test's files is nothing to another, nor to whoever runs them.
@@ -185,14 +187,22 @@ def _switched(settings, changes: dict):
     return make_settings(name, **values)
 
 
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Without graphs, which take longer to trace than tiny runs take."""
+    with warnings.catch_warnings():
+        # Those of tf.data stay, of which it warns.
+        warnings.filterwarnings("ignore", message="Even though")
+        tf.config.run_functions_eagerly(True)
+        yield
+        tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture
 def eager():
-    """Without graphs, which take longer to trace than tiny runs take."""
-    # Those of tf.data stay, of which it warns.
-    warnings.filterwarnings("ignore", message="Even though")
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    """See `eagerly`."""
+    with eagerly():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -266,7 +276,7 @@ def _write_run(folder, records: str, config: Config) -> str:
     batches = iter(train_batches(records, batch_size=4, window=8, seed=0))
     early_stopping = EarlyStopping(config.training, bool(model.latent_sizes))
     checkpoints = Checkpoints(run, model, optimizer, early_stopping, batches)
-    checkpoints.save_best()
+    checkpoints.save_best(0.0)
     checkpoints.save()
     return str(run.path)
 

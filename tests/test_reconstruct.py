@@ -38,7 +38,7 @@ def run_reconstruct(parse_flags, tmp_path):
 
 def _expected(run_dir, records, num, seed=0):
     """Of one batch: raw originals, reconstructions, probabilities, and ELBOs, by the model."""
-    model, card = RunDirectory.open(run_dir).load_model(), read_card(records)
+    model, card = RunDirectory.open(run_dir).load().model, read_card(records)
     (batch,) = eval_batches(records, split="valid", batch_size=num, limit=num)
     batch_seed = noise.fold_in((seed, 0), 0)
     terms = model.score(*batch, batch_seed)

@@ -84,12 +84,12 @@ def test_no_checkpoint_yet(run):
     with pytest.raises(UserError, match="no checkpoint"):
         load_run(run.path)
     with pytest.raises(UserError, match="accepted: best, latest"):
-        run.load_model("newest")
+        run.load("newest")
 
 
-def test_checkpoint_update(tiny_run):
+def test_what_is_read_says_its_update(tiny_run):
     run = RunDirectory.open(tiny_run)
-    assert run.checkpoint_update("best") == run.checkpoint_update("latest") == 0
+    assert run.load("best").update == run.load("latest").update == 0
 
 
 def test_other_units_are_not_compared(run):

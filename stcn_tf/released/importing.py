@@ -6,6 +6,7 @@ and every weight of the model is set, or nothing is written.
 
 import dataclasses
 import hashlib
+import math
 import os
 import re
 import shlex
@@ -131,7 +132,7 @@ def import_run(
         run = RunDirectory.prepare(partial, config, card)
         early_stopping = EarlyStopping(config.training, bool(model.latent_sizes))
         checkpoints = Checkpoints(run, model, optimizer, early_stopping, batches=None)
-        checkpoints.save_best()
+        checkpoints.save_best(-math.inf)  # how good it is nobody knows
         checkpoints.save()
         about = f"# The settings of {checkpoint}, imported from the released program."
         flagfile = "\n".join([about, *flag_lines(config)]) + "\n"

@@ -12,7 +12,7 @@ from typing import NoReturn
 from absl import flags
 
 from stcn_tf.support import environment
-from stcn_tf.support.errors import UserError
+from stcn_tf.support.errors import UserError, reason_of
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -98,11 +98,9 @@ def run(
         # Its class is TensorFlow's, which this module does not import.
         if type(error).__name__ != "DataLossError":
             raise
-        # Without the names of operations around it.
-        reason = re.sub(r"{{.*?}}|\[Op:.*", "", str(error).splitlines()[0]).strip()
         fail(
-            f"damaged data ({reason}); `python -m data_prep.show RECORDS --verify` names the file "
-            "of records"
+            f"damaged data ({reason_of(error)}); `python -m data_prep.show RECORDS --verify` names "
+            "the file of records"
         )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

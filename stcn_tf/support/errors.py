@@ -1,4 +1,6 @@
-"""The one exception that means "the user can mend this"."""
+"""The one exception that means "the user can mend this", and what others say, in short."""
+
+import re
 
 
 class UserError(ValueError):
@@ -6,3 +8,11 @@ class UserError(ValueError):
 
     Commands print the message without a traceback and exit with code 2 (`stcn_tf.support.cli`).
     """
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an exception says, without TensorFlow's names of operations."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"{{.*?}}|\[Op:.*", "", first).strip()

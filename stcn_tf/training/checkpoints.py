@@ -1,10 +1,16 @@
 """Everything a continued run needs, saved and restored exactly; and the best weights."""
 
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
 import keras
 import tensorflow as tf
 
+from stcn_tf import checkpoint_files
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.runs import RunDirectory, restore, weights_by_path
+from stcn_tf.support.errors import UserError, reason_of
 from stcn_tf.training.early_stopping import EarlyStopping
 
 _IMPORTED = "imported"
@@ -35,8 +41,10 @@ class Checkpoints:
         batches: tf.data.Iterator | None,
     ):
         self._optimizer = optimizer
+        self._run = run
         self.imported = False
         weights = weights_by_path(model)
+        self._best_value = tf.Variable(-float("inf"), dtype=tf.float64, trainable=False)
         state = {
             "weights": weights,
             "optimizer": {variable.path: variable for variable in optimizer.variables},
@@ -46,11 +54,16 @@ class Checkpoints:
         mark = tf.Variable(True, trainable=False)
         self._state_imported = {**state, _IMPORTED: mark}
         self._state = self._state_imported if batches is None else {**state, "batches": batches}
+        for folder in (run.latest, run.best):
+            checkpoint_files.sweep(folder)
         self._latest = tf.train.CheckpointManager(
             tf.train.Checkpoint(**self._state), str(run.latest), max_to_keep=2
         )
+        # The one before stands in, should the best be damaged.
         self._best = tf.train.CheckpointManager(
-            tf.train.Checkpoint(weights=weights), str(run.best), max_to_keep=1
+            tf.train.Checkpoint(weights=weights, value=self._best_value),
+            str(run.best),
+            max_to_keep=2,
         )
 
     @property
@@ -58,33 +71,83 @@ class Checkpoints:
         """The number of updates made; to ask is to wait for the last one."""
         return int(tf.convert_to_tensor(self._optimizer.iterations))
 
-    def restore(self) -> bool:
-        """Restores the latest state, if there is one; of an imported one all but the batches.
+    @property
+    def names(self) -> list[str]:
+        """What there is to go on from, the newest first."""
+        return checkpoint_files.in_folder(self._run.latest)
 
-        Returns:
-            Whether there was one.
+    def restore(self, tell: Callable[[str], None]) -> None:
+        """Restores the latest state, of an imported one all but the batches; or saves the first.
+
+        So whatever ends a run from here on, its state is there.
+
+        Args:
+            tell: told in one line where the newest state is damaged and an earlier one is restored.
 
         Raises:
-            UserError: it is damaged or of another model.
+            UserError: all are damaged or of another model; or there is none although the run has
+                been trained.
         """
-        prefix = self._latest.latest_checkpoint
-        if prefix is None:
-            return False
+        if checkpoint_files.read_newest(self._run.latest, self._read, tell) is not None:
+            return
+        traces = [path for path in (self._run.latest, self._run.best) if _is_filled(path)]
+        traces += [p for p in map(self._run.events, ("train", "valid")) if _is_filled(p)]
+        if traces:
+            raise UserError(
+                f"{self._run.path}: was trained ({traces[0].relative_to(self._run.path)} is "
+                "there), but its state in checkpoints/latest is lost: put it back, give another "
+                "--run_dir, or begin anew in this one with --restart"
+            )
+        self.save()
+
+    def save(self) -> None:
+        """Saves the state after the current update."""
+        self._save(self._latest)
+
+    def save_best(self, value: float) -> None:
+        """Saves the weights as the best so far, unless better ones are there.
+
+        They are where a run goes on from an earlier state than its last one.
+
+        Args:
+            value: that decided, nats per sequence.
+        """
+        if value >= self._stored_best():
+            self._best_value.assign(value)
+            self._save(self._best)
+
+    def _read(self, prefix: str) -> None:
         parts = _parts(prefix)
         self.imported = _IMPORTED in parts
         state = self._state_imported if self.imported else self._state
         if _FINISHED in parts:
             state = {**state, _FINISHED: tf.Variable(False, trainable=False)}
         restore(tf.train.Checkpoint(**state), prefix, whole=True)
-        return True
 
-    def save(self) -> None:
-        """Saves the state after the current update."""
-        self._latest.save(checkpoint_number=self.step)
+    def _stored_best(self) -> float:
+        """The value of the best weights that there are; -inf: there are none, or it is unknown."""
+        stored = tf.Variable(-float("inf"), dtype=tf.float64, trainable=False)
+        state = tf.train.Checkpoint(value=stored)
+        for prefix in checkpoint_files.in_folder(self._run.best):
+            if "value" in _parts(prefix):
+                with contextlib.suppress(UserError):
+                    restore(state, prefix)
+                    break
+        return float(stored)
 
-    def save_best(self) -> None:
-        """Saves the weights as the best so far."""
-        self._best.save(checkpoint_number=self.step)
+    def _save(self, manager: tf.train.CheckpointManager) -> None:
+        try:
+            manager.save(checkpoint_number=self.step)
+        except (tf.errors.OpError, OSError) as error:
+            checkpoint_files.sweep(Path(manager.directory))
+            raise UserError(
+                f"{manager.directory}: the state after update {self.step} cannot be written "
+                f"({reason_of(error)}); what was saved before is as it was"
+            ) from error
+
+
+def _is_filled(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())
 
 
 def _parts(prefix: str) -> set[str]:

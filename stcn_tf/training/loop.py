@@ -3,6 +3,7 @@
 import contextlib
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from stcn_tf.training.step import StepResult
 
 
 class TrainingLoop:
-    """Trains until the last step, early stopping, or Ctrl-C (SIGINT or SIGTERM).
+    """Trains until the last step, early stopping, Ctrl-C (SIGINT), SIGTERM or SIGHUP.
 
     Args:
         settings: how long, and what when.
@@ -81,18 +82,27 @@ class TrainingLoop:
             UserError: training diverged.
         """
         self._tell("started", self.step, self.last_step)
-        handlers = {
-            number: signal.signal(number, self._request_stop)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
+        with self._signals_stop():
             finished = self._updates()
             self._checkpoints.save()
+        self._tell("ended", self.step, finished)
+        return finished
+
+    @contextlib.contextmanager
+    def _signals_stop(self) -> Iterator[None]:
+        """Inside, signals end training after the update that is being made."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Python handles signals in its main thread alone
+            return
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+            numbers.remove(signal.SIGHUP)  # started by nohup
+        handlers = {number: signal.signal(number, self._request_stop) for number in numbers}
+        try:
+            yield
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        self._tell("ended", self.step, finished)
-        return finished
 
     def _updates(self) -> bool:
         window = _Window()
@@ -150,7 +160,7 @@ class TrainingLoop:
             return
         verdict = self._early_stopping.judge(self.step, self._value_of(evaluation))
         if verdict.is_best:
-            self._checkpoints.save_best()
+            self._checkpoints.save_best(verdict.value)
         self._tell("evaluated", self.step, evaluation, verdict)
 
     def _request_stop(self, number, frame) -> None:

@@ -1,9 +1,12 @@
 """What TensorBoard shows of a run. Each likelihood is described by its unit and normalisation."""
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.compat.proto import event_pb2
 
 from stcn_tf import media, noise
 from stcn_tf.data.batches import eval_batches
@@ -32,6 +35,7 @@ class TensorBoard(Hook):
         model: of the run.
         names: what is under the tags of the ELBO, in train and in valid.
         decisive_name: what decides on the validation split.
+        step: after which the run goes on: what was shown of later ones is taken back.
     """
 
     def __init__(
@@ -40,13 +44,13 @@ class TensorBoard(Hook):
         model: SequenceModel,
         names: tuple[str, str],
         decisive_name: str,
+        step: int = 0,
     ):
         self._card = run.card
         self._medium = medium_of(run.card)
         self._names = names
         self._decisive_name = decisive_name
-        self._train = tf.summary.create_file_writer(run.events("train"))
-        self._valid = tf.summary.create_file_writer(run.events("valid"))
+        self._train, self._valid = (_writer(run.events(part), step) for part in ("train", "valid"))
 
     def reported(self, updates: Updates) -> None:
         """See `Hook.reported`: means over the updates since the last point."""
@@ -148,6 +152,24 @@ class TensorBoard(Hook):
                 tf.summary.scalar(
                     f"kl_{per}/layer_{layer}", kl_of_layer / count, description="nats"
                 )
+
+
+def _writer(folder: Path, step: int) -> tf.summary.SummaryWriter:
+    """Appends to a folder of events, of which TensorBoard drops those after a step.
+
+    A run that was killed has shown more than its last checkpoint knows. The first such mark in a
+    folder means nothing to TensorBoard, so every start has one.
+    """
+    writer = tf.summary.create_file_writer(str(folder))
+    start = event_pb2.Event(
+        wall_time=time.time(),
+        step=step + 1,
+        session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
+    )
+    with writer.as_default(step):
+        tf.raw_ops.ImportEvent(writer=writer._resource, event=start.SerializeToString())
+    writer.flush()
+    return writer
 
 
 class Pictures(Hook):

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from stcn_tf import bounds
+from stcn_tf import bounds, runs
 from stcn_tf.config import Config
 from stcn_tf.data.batches import batches_per_epoch, eval_batches, train_batches
 from stcn_tf.data.card import DatasetCard, read_card
@@ -42,6 +42,7 @@ class Trainer:
         data_dir: folder of records with the splits train and valid.
         run_dir: a new folder, or one that holds this run.
         report: told every line of progress.
+        restart: begin anew: what a run in `run_dir` has made so far is removed.
 
     Attributes:
         run: the run directory.
@@ -51,7 +52,8 @@ class Trainer:
         loop: what `train` runs.
 
     Raises:
-        UserError: the records, the run directory or the objective do not fit.
+        UserError: the records, the run directory or the objective do not fit; another trainer is at
+            work there; or the run's state is lost.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Trainer:
         data_dir: str | os.PathLike,
         run_dir: str | os.PathLike,
         report: Callable[[str], None] = _print_now,
+        restart: bool = False,
     ):
         config = _with_precision(config, run_dir)
         training = config.training
@@ -91,23 +94,29 @@ class Trainer:
             optimizer = make_optimizer(training)
             optimizer.build(self.model.trainable_variables)
         _check_objective(config, self.model)
-        self.run = RunDirectory.prepare(run_dir, config, card)
-        self._batches = iter(batches)
-        self._step = TrainStep(
-            training,
-            self.model,
-            optimizer,
-            self._distribution.strategy,
-            compiled,
-            config.run.recompute,
-        )
-        self._evaluator = Evaluator(self.model, compiled, training.objective, training.num_samples)
-        self.early_stopping = EarlyStopping(training, bool(self.model.latent_sizes))
-        self.checkpoints = Checkpoints(
-            self.run, self.model, optimizer, self.early_stopping, self._batches
-        )
-        self.checkpoints.restore()
-        self.loop = self._make_loop(data_dir, report)
+        # Held while the run is read and begun here, and then by `train`.
+        self._lock = runs.lock(run_dir)
+        with self._lock:
+            self.run = RunDirectory.prepare(run_dir, config, card, restart)
+            self._batches = iter(batches)
+            self._step = TrainStep(
+                training,
+                self.model,
+                optimizer,
+                self._distribution.strategy,
+                compiled,
+                config.run.recompute,
+            )
+            self._evaluator = Evaluator(
+                self.model, compiled, training.objective, training.num_samples
+            )
+            self.early_stopping = EarlyStopping(training, bool(self.model.latent_sizes))
+            self.checkpoints = Checkpoints(
+                self.run, self.model, optimizer, self.early_stopping, self._batches
+            )
+            self.checkpoints.restore(report)
+            self.loop = self._make_loop(data_dir, report)
+            self._known = self.checkpoints.names
         _warn_of_slow_bfloat16(training.precision, compiled, report)
 
     @property
@@ -121,22 +130,30 @@ class Trainer:
         return self.loop.last_step
 
     def train(self) -> bool:
-        """Trains until the last step, early stopping, or Ctrl-C (SIGINT or SIGTERM).
+        """Trains until the last step, early stopping, Ctrl-C (SIGINT), SIGTERM or SIGHUP.
 
         Returns:
             True when the run has come to its end; False when it was interrupted and can be
             continued.
 
         Raises:
-            UserError: training diverged.
+            UserError: training diverged; its state cannot be written; or the run has been continued
+                elsewhere since.
         """
-        if self.loop.is_finished:
-            self._progress.finished_already(self.step)
-            return True
-        try:
-            return self.loop.run()
-        finally:
-            self._tensorboard.flush()
+        with self._lock:
+            if self.checkpoints.names != self._known:
+                raise UserError(
+                    f"{self.run.path}: another trainer has gone on with it since this one read it, "
+                    f"at update {self.step}: make another Trainer"
+                )
+            try:
+                if self.loop.is_finished:
+                    self._progress.finished_already(self.step)
+                    return True
+                return self.loop.run()
+            finally:
+                self._known = self.checkpoints.names
+                self._tensorboard.flush()
 
     def _make_loop(self, data_dir: str | os.PathLike, report: Callable[[str], None]):
         config, card, model = self.run.config, self.run.card, self.model
@@ -154,7 +171,8 @@ class Trainer:
             (f"{trained}{scale}", f"{decisive}{scale}"),
             self._distribution.devices,
         )
-        self._tensorboard = TensorBoard(self.run, model, (trained, model.bound_name), decisive)
+        names = trained, model.bound_name
+        self._tensorboard = TensorBoard(self.run, model, names, decisive, self.checkpoints.step)
         self._pictures = Pictures(
             self._tensorboard, self.run, model, data_dir, config.run.sample_every
         )

@@ -43,7 +43,7 @@ def run(tiny_run):
 
 @pytest.fixture(scope="module")
 def model(run):
-    return run.load_model()
+    return run.load().model
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_wavenets_sample_as_the_live_model(tiny_wavenet_run, parse_flags, tmp_pa
     export.main()
     nothing = [np.zeros((0, 3), np.float32)] * 3
     live = np.stack(
-        generate_raw(Generator(run.load_model()), run.card.normalization, nothing, *SETTINGS)
+        generate_raw(Generator(run.load().model), run.card.normalization, nothing, *SETTINGS)
     )
     loaded = tf.saved_model.load(str(tmp_path / "model"))
     np.testing.assert_array_equal(loaded.sample(3, 11, [6, 0], 0.5), live)

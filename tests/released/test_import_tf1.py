@@ -812,13 +812,16 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
 
 def optimizer_of(run, data):
     """Model, optimizer and checkpoints of a run, restored as training does."""
-    model = run.load_model()
+    model = run.load().model
     optimizer = make_optimizer(run.config.training)
     optimizer.build(model.trainable_variables)
     batches = iter(train_batches(data, batch_size=4, window=8, seed=0))
     early_stopping = EarlyStopping(run.config.training, bool(model.latent_sizes))
     checkpoints = Checkpoints(run, model, optimizer, early_stopping, batches)
-    assert checkpoints.restore()
+    told = []
+    checkpoints.restore(told.append)
+    assert not told
+    assert checkpoints.imported
     return model, optimizer, checkpoints
 
 
@@ -826,7 +829,7 @@ def test_state_of_adam(imported, tiny_records):
     """The next update is the one that TensorFlow 1's Adam would make."""
     weights = with_slots(weights_of(HANDWRITING))
     run = imported(weights, STCN, step=41)
-    assert run.checkpoint_update("best") == run.checkpoint_update("latest") == 40
+    assert run.load("best").update == run.load("latest").update == 40
     model, optimizer, checkpoints = optimizer_of(run, tiny_records)
     assert checkpoints.step == 40
     rng = np.random.default_rng(9)
@@ -878,7 +881,7 @@ def test_without_state_of_adam_the_moments_are_zero(imported, tiny_records):
     run = imported(weights_of(HANDWRITING), STCN, step=None, report=lines.append)
     assert any("no state of Adam" in line for line in lines)
     _, optimizer, checkpoints = optimizer_of(run, tiny_records)
-    assert checkpoints.step == run.checkpoint_update("best") == 0
+    assert checkpoints.step == run.load("best").update == 0
     moments = [v for v in optimizer.variables if v.path.endswith(("momentum", "velocity"))]
     assert len(moments) == 2 * len(HANDWRITING)
     assert not any(np.any(v.numpy()) for v in moments)
@@ -979,8 +982,8 @@ def test_training_continues(imported, tiny_records):
     continued = RunDirectory.open(run.path)
     assert continued.card == read_card(tiny_records)
     assert continued.config == run.config
-    assert continued.checkpoint_update("latest") == 9
-    assert continued.checkpoint_update("best") in (6, 9)
+    assert continued.load("latest").update == 9
+    assert continued.load("best").update in (6, 9)
     # From here on it is a run like any other, with a position in the data.
     again = Trainer(run.config, tiny_records, run.path, lines.append)
     assert (again.step, again.train()) == (9, True)
