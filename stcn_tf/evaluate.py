@@ -3,10 +3,10 @@
 python -m stcn_tf.evaluate --run_dir=DIR --data=RECORDS [--bound=iwae --num_samples=64]
 
 Prints a table (ELBO, the bound asked for, reconstruction, KL, KL of each layer; nats per sequence
-and per step, the likelihoods also in raw units with bits per dimension) and writes it as
-evaluation.json into the run directory, or where --out says. --given_frames and --piece score as
-other programs do, and say so. For STCN-dense with independent draws
-it gives three numbers: the released objective, which is not a lower bound, a valid bound, and an
+and per step, the likelihoods also in raw units with bits per dimension) and writes it as JSON into
+evaluations/ of the run directory, a file for each question, or where --out says. --given_frames and
+--piece score as other programs do, and say so. For STCN-dense with independent draws it gives three
+numbers: the released objective, which is not a lower bound, a valid bound, and an
 importance-weighted bound.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stcn_tf import flags
-from stcn_tf.support import cli
+from stcn_tf.support import cli, files
 
 if TYPE_CHECKING:
     from stcn_tf.models.settings import ModelSettings
@@ -26,7 +26,7 @@ _OVERRIDES = ("posterior_draws", "posterior_scale", "released_floors")
 
 
 def main() -> None:
-    """Scores the split, prints the table, writes evaluation.json."""
+    """Scores the split, writes what came out, prints the table."""
     args = flags.FLAGS
 
     from stcn_tf.data.batches import eval_batches
@@ -36,9 +36,8 @@ def main() -> None:
     from stcn_tf.runs import RunDirectory
 
     run = RunDirectory.open(args.run_dir)
-    out = Path(args.out or run.path / "evaluation.json")
-    if out.is_dir() or not out.parent.is_dir():
-        cli.fail(f"--out={out}: accepted: a file in a folder that exists")
+    if args.out and (Path(args.out).is_dir() or not Path(args.out).parent.is_dir()):
+        cli.fail(f"--out={args.out}: accepted: a file in a folder that exists")
     card = read_card(args.data)
     run.check_same_units(card)
     batches = eval_batches(
@@ -49,6 +48,12 @@ def main() -> None:
     model, update = run.load(args.checkpoint)
     is_elbo_alone = args.bound == "elbo" and model.is_objective_a_bound
     num_samples = args.num_samples or (1 if is_elbo_alone else 16)
+    about = _about(run, trained, update, args)
+    other = "" if card.source_sha256 == run.card.source_sha256 else card.source_sha256[:8]
+    out = Path(
+        args.out or run.path / "evaluations" / _file_name(about, num_samples, args.limit, other)
+    )
+    files.check_writable(out)  # before hours of scoring, not after
     evaluator = Evaluator(
         model,
         bound=args.bound,
@@ -59,9 +64,9 @@ def main() -> None:
     total = card.splits[args.split].num_sequences
     with cli.progress_bar(min(args.limit, total) if args.limit else total, " sequences") as bar:
         evaluation = evaluator(batches, args.seed, progress=lambda done: bar.update(done - bar.n))
-    content = table.summary(evaluation, model, card, _about(run, trained, update, args))
-    print(table.table(content))
+    content = table.summary(evaluation, model, card, about)
     table.write(content, out)
+    print(table.table(content))
     print(f"written: {out}")
 
 
@@ -99,6 +104,19 @@ def _about(run: "RunDirectory", trained: "ModelSettings", update: int, args) -> 
         "given_frames": args.given_frames,
         "piece": args.piece,
     }
+
+
+def _file_name(about: dict[str, Any], num_samples: int, limit: int, other: str) -> str:
+    """Of the question: what is always asked, then what is otherwise than usual; `other` records."""
+    parts = [about["split"], about["bound"], f"k{num_samples}", f"update{about['update']}"]
+    usual = {"seed": 0, "given_frames": 0, "piece": 0}
+    parts += [f"{name}{about[name]}" for name, value in usual.items() if about[name] != value]
+    parts += [f"{name}-{about[name]}" for name in about["trained_with"]]
+    if limit:
+        parts.append(f"first{limit}")
+    if other:
+        parts.append(f"records-{other}")
+    return "_".join(parts) + ".json"
 
 
 if __name__ == "__main__":

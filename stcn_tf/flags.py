@@ -223,7 +223,7 @@ def define_evaluate() -> None:
     flags.DEFINE_integer(
         "seed", 0, "seed of the posterior draws", lower_bound=0, upper_bound=2**31 - 1
     )
-    flags.DEFINE_string("out", None, "file to write; default: RUN_DIR/evaluation.json")
+    flags.DEFINE_string("out", None, "file to write; default: one in RUN_DIR/evaluations")
 
 
 def define_sample() -> None:

@@ -8,6 +8,7 @@
       checkpoints/latest/   weights, optimizer and position in the data: to continue training
       checkpoints/best/     weights with the best ELBO on the validation split
       events/train/ events/valid/   TensorBoard
+      evaluations/          of `stcn_tf.evaluate`, a file for each question
       .lock                 locked by the process that trains; says who did last
 
 This is all that evaluation, sampling and export need.

@@ -6,6 +6,7 @@ Each start of TensorFlow costs seconds: what one command has shown of all is sho
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf import evaluate, export, flags, sample, train
+from stcn_tf.inference.evaluation import Evaluator
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
 
@@ -106,7 +108,9 @@ def test_from_raw_strokes_to_samples(tmp_path, mistake):
     assert "model.num_filters: 7, not 6" in mistake("train", *train, "--num_filters=7")
 
     out, _ = run("stcn_tf.evaluate", f"--run_dir={run_dir}", f"--data={records}")
-    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    (written,) = (tmp_path / "run" / "evaluations").iterdir()
+    assert re.fullmatch(r"valid_elbo_k1_update\d+\.json", written.name)
+    result = json.loads(written.read_text())
     assert result["num_sequences"] == card["splits"]["valid"]["num_sequences"]
     terms = {name: term["per_sequence"] for name, term in result["terms"].items()}
     assert terms["elbo"] == pytest.approx(terms["reconstruction"] - terms["kl"])
@@ -140,6 +144,45 @@ def test_evaluates_wavenets(tiny_wavenet_run, tiny_records, parse_flags, tmp_pat
     assert result["num_sequences"] == 7
     assert not any("layer" in name for name in result["terms"])
     assert result["posterior_draws"] is result["posterior_scale"] is None
+
+
+@pytest.mark.parametrize(
+    ("question", "name"),
+    [
+        ((), "valid_elbo_k1_update0"),
+        (("--limit=3",), "valid_elbo_k1_update0_first3"),
+        (("--split=train", "--seed=7"), "train_elbo_k1_update0_seed7"),
+        (("--bound=iwae", "--num_samples=4"), "valid_iwae_k4_update0"),
+        (("--posterior_scale=variance",), "valid_elbo_k1_update0_posterior_scale-variance"),
+        (("--given_frames=1", "--piece=4"), "valid_elbo_k1_update0_given_frames1_piece4"),
+    ],
+)
+def test_a_file_for_each_question(
+    question, name, tiny_run, tiny_records, parse_flags, tmp_path, monkeypatch
+):
+    run_dir = shutil.copytree(tiny_run, tmp_path / "run")
+    out = run_dir / "evaluations" / f"{name}.json"
+    # Written before it is printed: `| head` does not prevent it.
+    was_written = []
+    monkeypatch.setattr("builtins.print", lambda *_: was_written.append(out.exists()))
+    arguments = (f"--run_dir={run_dir}", f"--data={tiny_records}", *question)
+    parse_flags(flags.define_evaluate, *arguments)
+    evaluate.main()
+    assert was_written
+    assert all(was_written)
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_where_nothing_can_be_written_nothing_is_scored(
+    tiny_run, tiny_records, parse_flags, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Path, "touch", lambda _: (_ for _ in ()).throw(OSError(30, "Read-only")))
+    arguments = (f"--run_dir={tiny_run}", f"--data={tiny_records}", f"--out={tmp_path / 'e.json'}")
+    parse_flags(flags.define_evaluate, *arguments)
+    monkeypatch.setattr(Evaluator, "__call__", lambda *_, **__: pytest.fail("it was scored"))
+    with pytest.raises(UserError, match=r"e\.json: cannot be written \(Read-only"):
+        evaluate.main()
+    assert not any(tmp_path.iterdir())
 
 
 def test_evaluates_with_another_posterior_scale(tiny_run, tiny_records, parse_flags, tmp_path):

@@ -1,4 +1,4 @@
-"""An evaluation as a table for people and as evaluation.json for programs.
+"""An evaluation as a table for people and as JSON for programs.
 
 A log-likelihood of real values depends on their scale, so that every number here says its unit and
 its normalisation, and likelihoods are given in the records' raw units, too.
@@ -30,7 +30,7 @@ class _Row(NamedTuple):
 def summary(
     evaluation: Evaluation, model: SequenceModel, card: DatasetCard, about: dict[str, Any]
 ) -> dict[str, Any]:
-    """What evaluation.json holds.
+    """What the file of an evaluation holds.
 
     Args:
         evaluation: of one split.
@@ -93,7 +93,7 @@ def table(content: dict[str, Any]) -> str:
 
 
 def write(content: dict[str, Any], path: str | os.PathLike) -> None:
-    """Writes evaluation.json, whole or not at all."""
+    """Writes the file of an evaluation, whole or not at all."""
     # A single sequence has no standard error: null, because JSON has finite numbers only.
     text = json.dumps(_finite(content), indent=1, allow_nan=False)
     with replacing_file(path) as partial:
@@ -108,7 +108,7 @@ def _raw_unit(card: DatasetCard) -> str:
 
 
 def _term(evaluation: Evaluation, row: _Row, card: DatasetCard) -> dict[str, Any]:
-    """What evaluation.json holds of a row."""
+    """What the file holds of a row."""
     numbers = _numbers(evaluation, row.values)
     if not row.is_likelihood:  # a KL does not depend on the scale of x
         return {"name": row.name, "unit": "nats", **numbers}
@@ -137,7 +137,7 @@ def _bits_per_dimension(numbers: dict[str, float], card: DatasetCard) -> float:
 
 
 def _rows(evaluation: Evaluation, model: SequenceModel) -> Iterator[tuple[str, _Row]]:
-    """The rows of the table by their keys in evaluation.json."""
+    """The rows of the table by their keys in the file."""
     floors = "" if model.observation.is_density else " with the released floors"
     if not model.latent_sizes:
         name = f"log-likelihood{floors or ' (exact)'}"

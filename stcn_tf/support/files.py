@@ -28,6 +28,22 @@ def make_folder(path: str | os.PathLike) -> Path:
     return path
 
 
+def check_writable(path: str | os.PathLike) -> None:
+    """Checks, before work that takes long, that a file can be written; missing parents are made.
+
+    Raises:
+        UserError: it cannot.
+    """
+    path = Path(path)
+    _make_parent(path)
+    partial = _sibling(path, "partial")
+    try:
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise _cannot_be_written(path, error) from error
+
+
 @contextlib.contextmanager
 def replacing_file(path: str | os.PathLike) -> Iterator[Path]:
     """Writes a file, all of it or nothing, in the place of an earlier one.
