@@ -5,6 +5,17 @@ commands parse their flags before.
 """
 
 import importlib
+import os
+import sys
+
+# Whatever else Keras is set up for on this machine: it reads this when it is first imported.
+if "keras" not in sys.modules:
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+elif (_backend := sys.modules["keras"].config.backend()) != "tensorflow":
+    raise ImportError(
+        f"stcn_tf needs Keras on TensorFlow, but it was imported on {_backend} before: set "
+        "KERAS_BACKEND=tensorflow"
+    )
 
 _HOMES = {
     "Config": "stcn_tf.config",

@@ -1,5 +1,8 @@
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -113,6 +116,27 @@ def test_other_units_are_not_compared(run):
 def test_other_features_of_audio_are_told_in_short(run, tiny_audio):
     with pytest.raises(UserError, match="other features .*: number 7; accepted: number 3$"):
         run.check_same_units(read_card(tiny_audio))
+
+
+@pytest.mark.parametrize("setting", ["KERAS_BACKEND", "KERAS_HOME"])
+def test_keras_is_tensorflows_whatever_else_it_is_set_up_for(setting, tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "numpy", "floatx": "float64"}')
+    value = {"KERAS_BACKEND": "numpy", "KERAS_HOME": str(tmp_path)}[setting]
+
+    def run(code):
+        command = [sys.executable, "-c", code]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("KERAS")}
+        environment[setting] = value
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert run("import stcn_tf, keras; print(keras.backend.backend())").stdout == "tensorflow\n"
+    # Imported before, on what is not installed here.
+    standing_in = (
+        "import sys, types; config = types.SimpleNamespace(backend=lambda: 'jax');"
+        "sys.modules['keras'] = types.SimpleNamespace(config=config); import stcn_tf"
+    )
+    told = "ImportError: stcn_tf needs Keras on TensorFlow, but it was imported on jax before"
+    assert run(standing_in).stderr.splitlines()[-1].startswith(told)
 
 
 def test_public_names():
