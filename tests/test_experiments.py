@@ -24,6 +24,7 @@ from stcn_tf.models import SequenceModel
 from stcn_tf.models.registry import build_model, make_settings
 from stcn_tf.support.devices import precision_of
 from stcn_tf.training.step import TrainStep, make_optimizer
+from tests.smoke_records import SMOKE_RECORDS
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -205,18 +206,6 @@ NUM_PARAMETERS_AS_RELEASED = {
         "stcn_dense_normal": 12_602_109,
         "stcn_dense_gmm": 12_626_781,
     }.items()
-}
-
-
-# Which records models other than STCN are tried on, as the Makefile has it.
-SMOKE_RECORDS = {
-    "rnn": "iamondb",
-    "vrnn": "iamondb",
-    "srnn": "timit",
-    "z_forcing": "timit",
-    "variational_bi_lstm": "mnist",
-    "swavenet": "iamondb",
-    "f_srnn": "timit",
 }
 
 

@@ -25,6 +25,7 @@ from stcn_tf.data.card import read_card
 from stcn_tf.inference.generation import Generator, generate_raw, reconstruct_raw
 from stcn_tf.runs import load_run
 from stcn_tf.training.trainer import Trainer
+from tests.smoke_records import SMOKE_RECORDS
 
 ROOT = Path(__file__).parents[1]
 HANDWRITING = synthetic_handwriting.HandwritingSettings(num_forms=6, lines_per_form=2)
@@ -89,20 +90,8 @@ KINDS = dict.fromkeys(MAKERS, "audio") | {
 }
 
 
-# Models other than STCN, and the records that they are tried on.
-MODELS = {
-    "rnn": "iamondb",
-    "vrnn": "iamondb",
-    "srnn": "timit",
-    "z_forcing": "timit",
-    "variational_bi_lstm": "mnist",
-    "swavenet": "iamondb",
-    "f_srnn": "timit",
-}
-
-
 def test_every_smoke_flagfile_is_run_here():
-    assert {*MAKERS, *MODELS} == {
+    assert {*MAKERS, *SMOKE_RECORDS} == {
         path.stem for path in (ROOT / "experiments/smoke").glob("*.flags")
     }
 
@@ -151,12 +140,12 @@ def records(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SMOKE_RECORDS)
 def test_a_model_is_trained_evaluated_and_drawn_from(
     name, records, parse_flags, monkeypatch, tmp_path, eager
 ):
     monkeypatch.chdir(ROOT)
-    data = records(MODELS[name])
+    data = records(SMOKE_RECORDS[name])
     parse_flags(
         flags.define_train,
         f"--flagfile=experiments/smoke/{name}.flags",
