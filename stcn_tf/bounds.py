@@ -37,6 +37,7 @@ class SequenceTerms(NamedTuple):
     log_likelihood: tf.Tensor  # [batch]
     kl: tf.Tensor  # [batch, layers]
     auxiliary: tf.Tensor  # [batch], trained, never reported
+    at_floor: tf.Tensor  # [batch, 1 + layers], steps of which sigmas sit at their floor
 
     def objective(self, kl_weight: tf.Tensor | float = 1.0) -> tf.Tensor:
         """[batch]: log-likelihood minus the weighted KL, each layer counted once.
@@ -61,7 +62,7 @@ class Scored(NamedTuple):
 
 def sum_over_time(terms: Terms) -> SequenceTerms:
     """Sums the masked terms of each step over time."""
-    parts = (terms.log_likelihood, terms.kl, terms.auxiliary)
+    parts = (terms.log_likelihood, terms.kl, terms.auxiliary, terms.at_floor)
     return SequenceTerms(*(tf.reduce_sum(part, axis=1) for part in parts))
 
 
@@ -75,6 +76,7 @@ def score_samples(
     at_once: int | None = None,
     recompute_every: int = 0,
     given_frames: int = 0,
+    rows: tf.Tensor | None = None,
 ) -> Scored:
     """Scores sequences with several draws of the latents.
 
@@ -93,12 +95,14 @@ def score_samples(
         recompute_every: see `recompute.observe`; with all draws together only.
         given_frames: frames at the beginning of each sequence that are given: their log-likelihood
             does not count, the KL of their steps does: a bound on log p(rest | given).
+        rows: [batch] int32, what the noise of each sequence belongs to, a number that no other has;
+            None: its row.
 
     Returns:
         Scored; its `bound` is the importance-weighted one.
     """
     x, lengths = tf.convert_to_tensor(x, tf.float32), tf.convert_to_tensor(lengths, tf.int32)
-    start = model.start(tf.shape(x)[0])
+    start = _start(model, x, rows)
     if not model.latent_sizes:
         num_samples = at_once = 1
     if at_once is None and num_samples == 1:
@@ -163,6 +167,7 @@ def filter_particles(
     num_particles: int,
     kl_weight: tf.Tensor | float = 1.0,
     given_frames: int = 0,
+    rows: tf.Tensor | None = None,
 ) -> Scored:
     """FIVO: a particle filter with the approximate posterior as its proposal.
 
@@ -180,6 +185,7 @@ def filter_particles(
         num_particles: K.
         kl_weight: see `score_samples`.
         given_frames: see `score_samples`.
+        rows: see `score_samples`.
 
     Returns:
         Scored; its `bound` is the log of an unbiased estimate of p(x). Its `mean` is over the
@@ -187,15 +193,14 @@ def filter_particles(
     """
     x, lengths = tf.convert_to_tensor(x, tf.float32), tf.convert_to_tensor(lengths, tf.int32)
     batch, time = tf.unstack(tf.shape(x)[:2])
-    encoded = model.encode(x, lengths, model.start(batch))
+    begun = _start(model, x, rows)
+    encoded = model.encode(x, lengths, begun)
     count = float(num_particles)
     first = tf.range(batch)[:, tf.newaxis] * num_particles  # the first particle of each sequence
-    start = _drawn_anew(
-        repeated(model.start(batch), num_particles), num_particles, num_particles, 0
-    )
+    start = _drawn_anew(repeated(begun, num_particles), num_particles, num_particles, 0)
     uniform = noise.uniform(
         noise.fold_in(seed, Stream.RESAMPLING),
-        Places(tf.range(batch), tf.tile(tf.range(time)[tf.newaxis], [batch, 1])),
+        Places(begun.row, tf.tile(tf.range(time)[tf.newaxis], [batch, 1])),
         1,
     )[..., 0]
 
@@ -225,7 +230,12 @@ def filter_particles(
         tf.fill([batch, num_particles], -tf.math.log(count)),
         tf.zeros([batch]),
         (
-            SequenceTerms(tf.zeros([batch]), tf.zeros([batch, layers]), tf.zeros([batch])),
+            SequenceTerms(
+                tf.zeros([batch]),
+                tf.zeros([batch, layers]),
+                tf.zeros([batch]),
+                tf.zeros([batch, 1 + layers]),
+            ),
             tuple(tf.zeros([units]) for units in model.latent_sizes),
         ),
     )
@@ -242,6 +252,11 @@ def filter_particles(
         parallel_iterations=1,
     )
     return Scored(mean, tuple(kl / count for kl in kl_of_units), bound)
+
+
+def _start(model: SequenceModel, x: tf.Tensor, rows: tf.Tensor | None) -> State:
+    start = model.start(tf.shape(x)[0])
+    return start if rows is None else start._replace(row=rows)
 
 
 def _of_the_rest(terms: Terms, steps: tf.Tensor, given_frames: int) -> Terms:
@@ -290,7 +305,8 @@ def score(
         lengths: [batch].
         seed: of the latent noise.
         num_samples: draws, or particles.
-        **options: `kl_weight`, `given_frames`, and not of "fivo" `at_once`, `recompute_every`.
+        **options: `kl_weight`, `given_frames`, `rows`, and not of "fivo" `at_once` and
+            `recompute_every`.
     """
     scorer = filter_particles if bound == "fivo" else score_samples
     return scorer(model, x, lengths, seed, num_samples, **options)

@@ -20,6 +20,7 @@ from stcn_tf.support.errors import UserError
 
 FORMAT_VERSION = 2
 PARTS = ("model", "training", "run")
+STRATEGIES = ("default", "mirrored", "multi_worker")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +95,10 @@ class TrainingSettings(Settings):
     precision: str = setting(
         "auto",
         "arithmetic of the convolutions; distributions and losses are always float32 (GPUs compute "
-        "float32 convolutions in TF32 by TensorFlow's default); auto: mixed_bfloat16 on GPUs with "
-        "units for it, else float32; a run keeps what it began with",
-        ("auto", "float32", "mixed_bfloat16"),
+        "float32 convolutions in TF32 by TensorFlow's default); mixed_float16, for GPUs without "
+        "bfloat16, scales the loss; auto: mixed_bfloat16 on GPUs with units for it, else float32; "
+        "a run keeps what it began with",
+        ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
 
     def _check(self) -> None:
@@ -133,8 +135,19 @@ class RunSettings(Settings):
         "more time; 0: keep everything",
         least=0,
     )
-    mirrored: bool = setting(
-        False, "split each batch over all GPUs of this machine (tf.distribute.MirroredStrategy)"
+    strategy: str = setting(
+        "default",
+        "default: one device; mirrored: each batch is split over all GPUs of this machine "
+        "(tf.distribute.MirroredStrategy); multi_worker: over those of several machines, each of "
+        "which runs the same command (MultiWorkerMirroredStrategy; which they are TF_CONFIG says, "
+        "or SLURM)",
+        STRATEGIES,
+    )
+    max_skipped: int = setting(
+        20,
+        "an update whose objective or gradient is not finite is skipped; training stops after so "
+        "many in a row, with the checkpoint before the first of them",
+        least=1,
     )
 
 
@@ -173,6 +186,7 @@ class Config:
         if isinstance(raw, dict) and "format_version" not in raw:
             raw = _from_version_1(raw, where)
         _check_parts(raw, ("format_version", *PARTS), PARTS, where)
+        _rename_mirrored(raw["run"])
         if raw["format_version"] != FORMAT_VERSION:
             raise UserError(
                 f"{where}: format_version: {raw['format_version']!r}; accepted: 1 to "
@@ -237,6 +251,13 @@ def _check_known(values: dict[str, Any], names: Sequence[str], where: str) -> No
         raise UserError(f"{where}: unknown settings: {', '.join(unknown)}")
 
 
+def _rename_mirrored(run: dict[str, Any]) -> None:
+    """What `strategy` was before there were three."""
+    if isinstance(mirrored := run.get("mirrored"), bool):
+        del run["mirrored"]
+        run["strategy"] = "mirrored" if mirrored else "default"
+
+
 def _from_version_1(raw: dict[str, Any], where: str) -> dict[str, Any]:
     """A config.json of the time when all models shared one list of settings, as today's."""
     _check_parts(raw, ("model", "training"), ("model", "training"), where)
@@ -252,7 +273,7 @@ def _from_version_1(raw: dict[str, Any], where: str) -> dict[str, Any]:
             blocks = registry.make_settings("stcn", **group).blocks_per_layer
         model["dilations"] = [2**k for k in range(blocks)]
     of_others = set().union(*(entry.settings.names() for entry in registry.MODELS.values()))
-    of_run = RunSettings.names()
+    of_run = {*RunSettings.names(), "mirrored"}
     return {
         "format_version": FORMAT_VERSION,
         "model": {k: v for k, v in model.items() if k in names or k not in of_others},

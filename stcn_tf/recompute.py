@@ -82,6 +82,7 @@ def _specs(model: SequenceModel, steps: int) -> Terms:
         kl_per_unit=tuple(of(units) for units in model.latent_sizes),
         log_weight=of(),
         auxiliary=of(),
+        at_floor=of(1 + len(model.latent_sizes)),
         parameters=(),
     )
 

@@ -9,6 +9,7 @@
       checkpoints/best/     weights with the best ELBO on the validation split
       events/train/ events/valid/   TensorBoard
       evaluations/          of `stcn_tf.evaluate`, a file for each question
+      faults/               batches of updates that were skipped, as none of them was finite
       .lock                 locked by the process that trains; says who did last
 
 This is all that evaluation, sampling and export need.
@@ -106,12 +107,35 @@ class RunDirectory:
             return cls.open(path)._continued(config, card)
         _check_may_be_run(path)
         make_folder(path)
-        for made in ("checkpoints", "events", "evaluations") if restart else ():
+        for made in ("checkpoints", "events", "evaluations", "faults") if restart else ():
             shutil.rmtree(path / made, ignore_errors=True)
         # config.json last: a folder with one is complete.
         _write(path / CARD_NAME, card.to_json())
         _write(path / CONFIG_NAME, config.to_json())
         return cls(path, config, card)
+
+    @classmethod
+    def joined(
+        cls, path: str | os.PathLike, config: Config, card: DatasetCard, worker: int
+    ) -> "RunDirectory":
+        """Opens what the chief of several workers has prepared, in another one.
+
+        Raises:
+            UserError: it is not to be seen here, or this worker has other settings or records.
+        """
+        if not (Path(path) / CONFIG_NAME).is_file():
+            raise UserError(
+                f"{path}: worker {worker} does not see what worker 0 has written there; accepted: "
+                "a folder on a file system that all workers share"
+            )
+        run = cls.open(path)
+        if differences := config.differences(run.config):
+            raise UserError(
+                f"worker {worker} has other settings than worker 0 ({'; '.join(differences)}); "
+                "accepted: the same command on every worker"
+            )
+        run._check_same_records(card)
+        return run
 
     def _continued(self, config: Config, card: DatasetCard) -> "RunDirectory":
         differences = config.differences(self.config, ("model", "training"))
@@ -123,8 +147,16 @@ class RunDirectory:
         if self.card.is_placeholder:
             self._check_same_kinds(card)
             _write(self.path / CARD_NAME, card.to_json())
+        else:
+            self._check_same_records(card)
+            card = self.card
+        if config.run != self.config.run:
+            _write(self.path / CONFIG_NAME, config.to_json())
+        return RunDirectory(self.path, config, card)
+
+    def _check_same_records(self, card: DatasetCard) -> None:
         # The shards' checksums say what the records are, however they were made.
-        elif (card.features, card.splits, card.normalization) != (
+        if (card.features, card.splits, card.normalization) != (
             self.card.features,
             self.card.splits,
             self.card.normalization,
@@ -134,11 +166,6 @@ class RunDirectory:
                 f"{self.card.source_sha256[:12]}; given: {card.name}, source "
                 f"{card.source_sha256[:12]}): give its --data, or another --run_dir"
             )
-        else:
-            card = self.card
-        if config.run != self.config.run:
-            _write(self.path / CONFIG_NAME, config.to_json())
-        return RunDirectory(self.path, config, card)
 
     def check_same_units(self, card: DatasetCard) -> None:
         """Checks that likelihoods of other records compare with the run's.

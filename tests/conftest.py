@@ -19,6 +19,7 @@ from absl import flags
 from stcn_tf.config import Config, RunSettings, TrainingSettings
 from stcn_tf.data.card import Feature, Modality, Normalization
 from stcn_tf.data.records import write_dataset
+from stcn_tf.distribution import Distribution
 from stcn_tf.models.registry import make_settings, settings_of
 
 pytest.register_assert_rewrite("tests.contract")
@@ -209,6 +210,13 @@ def eager():
 def two_replicas() -> tf.distribute.Strategy:
     """One for all tests: two strategies of a process would number their all-reduces alike."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
+def two_devices(two_replicas, monkeypatch) -> Distribution:
+    """All that this machine has, as `--strategy=mirrored` finds them."""
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: two_replicas)
+    return Distribution("mirrored")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from stcn_tf.bounds import (
     sum_over_time,
 )
 from stcn_tf.config import TrainingSettings
-from stcn_tf.data.batches import Batch
+from stcn_tf.distribution import Share
 from stcn_tf.layers import serial
 from stcn_tf.layers.observation import Observation
 from stcn_tf.models import Wavenet
@@ -48,18 +48,21 @@ def test_terms_are_summed_over_time():
         kl_per_unit=(kl_per_unit,),
         log_weight=tf.zeros([2, 4]),
         auxiliary=tf.constant([[0.5, 0.25, 0.0, 0.0], [1.0, 2.0, 0.0, 0.0]]),
+        at_floor=kl_per_unit[..., :2],
         parameters=(),
     )
     summed = sum_over_time(terms)
     np.testing.assert_array_equal(summed.log_likelihood, [-7.0, -24.0])
     np.testing.assert_array_equal(summed.kl, [[18.0, 22.0, 26.0], [66.0, 70.0, 74.0]])
     np.testing.assert_array_equal(summed.auxiliary, [0.75, 3.0])
+    np.testing.assert_array_equal(summed.at_floor, [[18.0, 22.0], [66.0, 70.0]])
 
 
 SUMS = SequenceTerms(
     tf.constant([-7.0, -24.0]),
     tf.constant([[1.0, 2.0, 4.0], [3.0, 5.0, 9.0]]),
     tf.constant([100.0, 200.0]),
+    tf.zeros([2, 4]),
 )
 
 
@@ -357,10 +360,10 @@ def _trained_on_flips(dense, draws):
     )
     optimizer = make_optimizer(config)
     optimizer.build(model.trainable_variables)  # else each update would be traced twice
-    step = TrainStep(config, model, optimizer, tf.distribute.get_strategy())
+    step = TrainStep(config, model, optimizer)
     rng = np.random.default_rng(0)
     for _ in range(120):
-        step(Batch(_flips(rng, config.batch_size), tf.fill([config.batch_size], FLIPS)))
+        step(Share.whole(_flips(rng, config.batch_size), tf.fill([config.batch_size], FLIPS)))
     num = 2560
     inputs = _flips(rng, num), tf.fill([num], FLIPS), tf.constant((1, 2)), 4
     sampled = _score_samples(model, *inputs)
@@ -470,7 +473,7 @@ def test_training_raises_the_bound(randomize, objective):
     step = _train_step(model, objective=objective, num_samples=3)
     x = np.random.default_rng(2).normal(0.3, 0.1, (16, 5, 2)).astype(np.float32)
     x[..., 1] = np.arange(5) % 2
-    results = [step(Batch(x, tf.fill([16], 5))) for _ in range(40)]
+    results = [step(Share.whole(x, tf.fill([16], 5))) for _ in range(40)]
     assert float(results[-1].objective) > float(results[0].objective) + 16 * 5 * 0.3
 
 
@@ -480,7 +483,7 @@ def _train_step(model, **settings):
     )
     optimizer = make_optimizer(config)
     optimizer.build(model.trainable_variables)
-    return TrainStep(config, model, optimizer, tf.distribute.get_strategy())
+    return TrainStep(config, model, optimizer)
 
 
 def test_auxiliary_costs_are_trained_and_part_of_no_bound(randomize, x):
@@ -507,8 +510,8 @@ def test_auxiliary_costs_are_trained_and_part_of_no_bound(randomize, x):
         steps = [_train_step(m, objective=objective, num_samples=num) for m in (plain, costly)]
         results, gradients = [], []
         for step in steps:
-            batch = Batch(tf.constant(x), tf.constant(LENGTHS))
-            sums, found = step._gradients(batch, tf.constant(1.0), tf.constant((1, 2)))
+            batch = Share.whole(tf.constant(x), tf.constant(LENGTHS))
+            sums, found = step._gradients(batch, *map(tf.constant, (1.0, (1, 2), 1.0)))
             results.append(sums)
             index = [v.path for v in step.model.trainable_variables].index(
                 step.model.observation.heads["mean"].bias.path

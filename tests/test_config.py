@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -138,8 +139,18 @@ def test_what_is_no_part_of_a_runs_numbers():
         "sample_every",
         "jit_compile",
         "recompute",
-        "mirrored",
+        "strategy",
+        "max_skipped",
     )
+
+
+@pytest.mark.parametrize(("mirrored", "strategy"), [(False, "default"), (True, "mirrored")])
+def test_mirrored_of_earlier_versions_is_a_strategy(mirrored, strategy):
+    raw = json.loads(OTHER.to_json())
+    del raw["run"]["strategy"]
+    raw["run"]["mirrored"] = mirrored
+    run = Config.from_json(json.dumps(raw), "config.json").run
+    assert run == dataclasses.replace(OTHER.run, strategy=strategy)
 
 
 REFUSED = [
@@ -227,7 +238,8 @@ REFUSED = [
     ),
     (RunSettings, "recompute", -1, "-1; accepted: 0 or more"),
     (RunSettings, "jit_compile", 1, "1 of type int; accepted: bool or null"),
-    (RunSettings, "mirrored", "no", "'no' of type str; accepted: bool"),
+    (RunSettings, "strategy", "all", "'all'; accepted: default, mirrored, multi_worker"),
+    (RunSettings, "max_skipped", 0, "0; accepted: 1 or more"),
 ]
 
 

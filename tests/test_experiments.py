@@ -18,8 +18,8 @@ import tensorflow as tf
 
 from stcn_tf import flags
 from stcn_tf.config import Config
-from stcn_tf.data.batches import Batch
 from stcn_tf.data.card import DatasetCard, Feature, Normalization
+from stcn_tf.distribution import Share
 from stcn_tf.models import SequenceModel
 from stcn_tf.models.registry import build_model, make_settings
 from stcn_tf.support.devices import precision_of
@@ -707,12 +707,12 @@ def test_builds_and_steps(experiment, settings_of):
     # Eager: tracing thirty blocks takes longer than one small step.
     tf.config.run_functions_eagerly(True)
     try:
-        step = TrainStep(config.training, model, optimizer, tf.distribute.get_strategy())
+        step = TrainStep(config.training, model, optimizer)
         x = tf.random.stateless_normal([2, 5, card.num_features], (1, 2))
         real, binary = x[..., : card.num_real], x[..., card.num_real :]
         x = tf.concat([real, tf.cast(binary > 0, tf.float32)], axis=-1)
         before = [v.numpy() for v in model.trainable_variables]
-        result = step(Batch(x, tf.constant([5, 3])))
+        result = step(Share.whole(x, tf.constant([5, 3])))
     finally:
         tf.config.run_functions_eagerly(False)
     assert np.isfinite(float(result.elbo))

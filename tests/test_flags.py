@@ -81,7 +81,7 @@ def test_the_help_says_which_models_have_a_setting_and_its_default_for_each(pars
         "1,2,...,2^(K-1); default: empty; of wavenet, wavenet_dense: dilations of the Wavenet "
         "blocks, over and over (released: 1,2,4,8,16); default: 1,2,4,8,16,32"
     )
-    assert FLAGS["mirrored"].help.endswith("; default: false")
+    assert FLAGS["strategy"].help.endswith("; default: default")
     assert FLAGS["jit_compile"].help.endswith("; default: chosen")
     for name, entry in MODELS.items():
         assert f"{name}: {entry.about}" in FLAGS["model"].help

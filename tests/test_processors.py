@@ -19,7 +19,7 @@ import json, runpy, sys, types
 import keras, numpy as np, tensorflow as tf
 from absl import flags
 from stcn_tf.config import TrainingSettings
-from stcn_tf.data.batches import Batch
+from stcn_tf.distribution import Share
 from stcn_tf.models.registry import MODELS, build_model, make_settings, settings_of
 from stcn_tf.training.step import TrainStep, make_optimizer
 
@@ -52,8 +52,8 @@ def update(name, observation, output_type, precision):
         [rng.standard_normal((2, 9, real)), rng.integers(0, 2, (2, 9, binary))], axis=-1
     ).astype(np.float32)
     x[1, 7:] = 0.0
-    step = TrainStep(config, model, optimizer, tf.distribute.get_strategy())
-    result = step(Batch(tf.constant(x), tf.constant([9, 7])))
+    step = TrainStep(config, model, optimizer)
+    result = step(Share.whole(tf.constant(x), tf.constant([9, 7])))
     return [float(result.elbo), float(result.gradient_norm)]
 
 

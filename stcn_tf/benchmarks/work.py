@@ -10,7 +10,7 @@ import tensorflow as tf
 from stcn_tf import bounds
 from stcn_tf.benchmarks.sizes import Sizes
 from stcn_tf.config import TrainingSettings
-from stcn_tf.data.batches import Batch
+from stcn_tf.distribution import Share
 from stcn_tf.inference.generation import Generator
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.models.registry import build_model
@@ -46,8 +46,8 @@ def update(
     model = make_model(settings, precision)
     optimizer = make_optimizer(training)
     optimizer.build(model.trainable_variables)
-    step = TrainStep(training, model, optimizer, tf.distribute.get_strategy(), jit_compile)
-    batch = make_batch(sizes)
+    step = TrainStep(training, model, optimizer, jit_compile=jit_compile)
+    batch = Share.whole(*make_batch(sizes))
     # Forwards, and twice as many backwards.
     return Work(lambda: step(batch).elbo, 3.0 * operations_of(model, sizes))
 
@@ -80,12 +80,12 @@ def make_model(settings: ModelSettings, precision: str = "float32") -> SequenceM
     return build_model(settings, _Pen(), precision)
 
 
-def make_batch(sizes: Sizes) -> Batch:
-    """Random frames of handwriting, without padding."""
+def make_batch(sizes: Sizes) -> tuple[tf.Tensor, tf.Tensor]:
+    """Random frames of handwriting, without padding, and the lengths."""
     shape = (sizes.batch_size, sizes.length, 3)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     x[..., 2] = x[..., 2] > 1.5
-    return Batch(tf.constant(x), tf.fill([sizes.batch_size], sizes.length))
+    return tf.constant(x), tf.fill([sizes.batch_size], sizes.length)
 
 
 def operations_of(layer: keras.Layer, sizes: Sizes) -> float:

@@ -34,10 +34,12 @@ class Batch(NamedTuple):
     Attributes:
         x: [batch, time, features] float32, normalised values, zero from each sequence's end on.
         lengths: [batch] int32, number of steps of each sequence, at least 1.
+        ids: [batch] strings, the names of the sequences.
     """
 
     x: tf.Tensor
     lengths: tf.Tensor
+    ids: tf.Tensor
 
 
 def train_batches(
@@ -107,7 +109,7 @@ def train_batches(
         return tf.data.Dataset.from_tensor_slices(tf.gather(batches, tf.argsort(noise)))
 
     def decode(number: tf.Tensor, serialized: tf.Tensor) -> Batch:
-        values, lengths = records.parse_records(serialized, card.num_features)
+        values, lengths, ids = records.parse_records(serialized, card.num_features)
         cropped = _cropped(lengths, max_length)
         # Between 0 and length - cropped, both included: 0 for sequences that stay whole. float64
         # keeps the product below length - cropped + 1.
@@ -117,7 +119,8 @@ def train_batches(
             dtype=tf.float64,
         )
         offsets = tf.cast(uniform * tf.cast(lengths - cropped + 1, tf.float64), tf.int32)
-        batch = _batch(values, offsets, cropped, pad_to_multiple, card.num_features)
+        x = _padded(values, offsets, cropped, pad_to_multiple, card.num_features)
+        batch = Batch(x, cropped, ids)
         if not holds_probabilities:
             return batch
         return _binarized(batch, _fold_in(seed, DataStream.BINARIZATION, number), card)
@@ -177,9 +180,10 @@ def eval_batches(
         return tf.data.Dataset.from_tensor_slices(tf.gather(serialized, order)).batch(batch_size)
 
     def decode(number: tf.Tensor, serialized: tf.Tensor) -> Batch:
-        values, lengths = records.parse_records(serialized, card.num_features)
+        values, lengths, ids = records.parse_records(serialized, card.num_features)
         starts = tf.zeros_like(lengths)
-        batch = _batch(values, starts, lengths, pad_to_multiple, card.num_features)
+        x = _padded(values, starts, lengths, pad_to_multiple, card.num_features)
+        batch = Batch(x, lengths, ids)
         if not holds_probabilities:
             return batch
         return _binarized(batch, _fold_in(0, DataStream.BINARIZATION, number), card)
@@ -213,16 +217,16 @@ def _windows(dataset: tf.data.Dataset, num_sequences: int, window: int) -> tf.da
     return dataset.enumerate().group_by_window(number, gathered, window_size_func=size)
 
 
-def _batch(
+def _padded(
     values: tf.Tensor,
     offsets: tf.Tensor,
     lengths: tf.Tensor,
     pad_to_multiple: int,
     num_features: int,
-) -> Batch:
+) -> tf.Tensor:
     multiples = tf.math.floordiv(tf.reduce_max(lengths) + pad_to_multiple - 1, pad_to_multiple)
     num_steps = multiples * pad_to_multiple
-    return Batch(records.decode_values(values, offsets, lengths, num_steps, num_features), lengths)
+    return records.decode_values(values, offsets, lengths, num_steps, num_features)
 
 
 def _binarized(batch: Batch, seed: tf.Tensor, card: DatasetCard) -> Batch:

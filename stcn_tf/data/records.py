@@ -230,7 +230,9 @@ def parse_lengths(serialized: tf.Tensor) -> tf.Tensor:
     return tf.io.parse_example(serialized, schema)["length"]
 
 
-def parse_records(serialized: tf.Tensor, num_features: int) -> tuple[tf.Tensor, tf.Tensor]:
+def parse_records(
+    serialized: tf.Tensor, num_features: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Reads serialized records, still without decoding their values, and checks their size.
 
     Args:
@@ -238,7 +240,8 @@ def parse_records(serialized: tf.Tensor, num_features: int) -> tuple[tf.Tensor, 
         num_features: number of features the card promises.
 
     Returns:
-        Values [batch] as strings (see `decode_values`) and lengths [batch] int32, in steps.
+        Values [batch] as strings (see `decode_values`); lengths [batch] int32, in steps; and the
+        names of the sequences, [batch] strings.
 
     Raises:
         tf.errors.InvalidArgumentError: when it runs, if a record does not hold
@@ -264,7 +267,7 @@ def parse_records(serialized: tf.Tensor, num_features: int) -> tuple[tf.Tensor, 
         ],
     )
     with tf.control_dependencies([check] if check is not None else []):
-        return tf.identity(records["x"]), tf.identity(lengths)
+        return tf.identity(records["x"]), tf.identity(lengths), records["id"]
 
 
 def decode_values(

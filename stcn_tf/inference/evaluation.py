@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from stcn_tf import bounds, noise
+from stcn_tf.distribution import Distribution, Share
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.seeds import Stream
 
@@ -16,6 +17,8 @@ from stcn_tf.seeds import Stream
 # (Burda et al., 2015, threshold the variance of the posterior mean instead; with a prior that
 # moves from step to step that would also count units whose posterior equals their prior.)
 ACTIVE_UNIT_NATS = 0.01
+# From what share on sigmas at their floor are told of.
+TOLD_AT_FLOOR = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Evaluation:
     objective: np.ndarray  # [sequences], each layer's KL counted once, as released
     importance_weighted: np.ndarray | None  # [sequences]; None where it was not asked for
     fivo: np.ndarray | None  # [sequences]; None where it was not asked for
+    at_floor: np.ndarray  # [sequences, 1 + layers], steps of which sigmas sit at their floor
     num_steps: np.ndarray  # [sequences], scored steps
     num_samples: int  # draws of the latents, or particles
     active_units: tuple[int, ...]  # for each layer
@@ -42,6 +46,17 @@ class Evaluation:
         if objective == "elbo":
             return self.objective if select == "objective" else self.elbo
         return self.fivo if objective == "fivo" else self.importance_weighted
+
+    @property
+    def share_at_floor(self) -> dict[str, float]:
+        """Of the sigmas of the observation, and of each layer's prior, how many sit at their floor.
+
+        They are at most 1e-3 there, in normalised units. A likelihood that improves while their
+        share grows improves because densities are narrow, which is no better prediction.
+        """
+        shares = np.sum(self.at_floor, axis=0) / max(np.sum(self.num_steps), 1)
+        names = ["observation", *(f"layer_{n}" for n in range(1, len(shares)))]
+        return dict(zip(names, map(float, shares), strict=True))
 
     def per_sequence(self, values: np.ndarray) -> float:
         """Mean over sequences."""
@@ -80,6 +95,7 @@ class Evaluator:
         piece: score pieces of so many frames by themselves, each from the state before any frame,
             and add them; 0: whole sequences. Frames that are given are the last of the piece
             before.
+        distribution: on which devices; None: on one.
 
     Raises:
         UserError: `bound` is "fivo" for a model that it makes no sense for.
@@ -93,6 +109,7 @@ class Evaluator:
         num_samples: int = 1,
         given_frames: int = 0,
         piece: int = 0,
+        distribution: Distribution | None = None,
     ):
         bounds.check(bound, model, "--bound")
         self._model = model
@@ -100,18 +117,18 @@ class Evaluator:
 
         @tf.function(
             input_signature=[
-                tf.TensorSpec([None, None, model.num_features], tf.float32),
-                tf.TensorSpec([None], tf.int32),
+                Share.spec(model.num_features),
                 tf.TensorSpec([2], tf.int32),
             ],
             jit_compile=jit_compile,
             autograph=False,
         )
-        def score(x, lengths, seed):
-            batch = tf.shape(x)[0]
+        def score(share, seed):
+            batch = tf.shape(share.x)[0]
             if piece:
-                x, lengths = _in_pieces(x, lengths, piece, given_frames)
-            options = {"given_frames": given_frames}
+                share = _in_pieces(share, piece, given_frames)
+            x, lengths = share.x, share.lengths
+            options = {"given_frames": given_frames, "rows": share.rows}
             scored = bounds.score("iwae", model, x, lengths, seed, num_samples, **options)
             first = max(given_frames, model.num_given_frames)
             rows = {
@@ -119,6 +136,7 @@ class Evaluator:
                 "kl": scored.mean.kl,
                 "elbo": scored.mean.elbo(model),
                 "objective": scored.mean.objective(),
+                "at_floor": scored.mean.at_floor,
                 "num_steps": tf.maximum(lengths - first, 0),
             }
             if bound == "iwae" or not model.is_objective_a_bound:
@@ -130,7 +148,7 @@ class Evaluator:
                 rows = {name: _of_sequences(values, batch) for name, values in rows.items()}
             return rows, scored.kl_of_units
 
-        self._score = score
+        self._score = (distribution or Distribution()).over_rows(score)
 
     def __call__(
         self,
@@ -156,7 +174,7 @@ class Evaluator:
         for index, batch in enumerate(batches):
             if stop():
                 return None
-            rows, kl_of_units = self._score(batch.x, batch.lengths, noise.fold_in(seed, index))
+            rows, kl_of_units = self._score(batch, noise.fold_in(seed, index))
             scored.append(rows)
             units.append(kl_of_units)
             done += batch.x.shape[0]
@@ -177,10 +195,9 @@ class Evaluator:
         )
 
 
-def _in_pieces(
-    x: tf.Tensor, lengths: tf.Tensor, piece: int, given_frames: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """[batch, time, features] -> [batch * pieces, given frames + piece, features], and lengths."""
+def _in_pieces(share: Share, piece: int, given_frames: int) -> Share:
+    """[batch, time, features] -> [batch * pieces, given frames + piece, features]."""
+    x, lengths, rows = share
     time, features = tf.shape(x)[1], x.shape[-1]
     count = tf.maximum((time - given_frames + piece - 1) // piece, 1)
     starts = tf.range(count) * piece
@@ -190,7 +207,8 @@ def _in_pieces(
     lengths = tf.clip_by_value(lengths[:, tf.newaxis] - starts, 0, given_frames + piece)
     # What has no frame but those that are given is no piece.
     lengths = tf.where(lengths > given_frames, lengths, 0)
-    return pieces, tf.reshape(lengths, [-1])
+    rows = rows[:, tf.newaxis] * count + tf.range(count)
+    return Share(pieces, tf.reshape(lengths, [-1]), tf.reshape(rows, [-1]))
 
 
 def _of_sequences(values: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:

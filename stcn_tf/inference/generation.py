@@ -381,7 +381,7 @@ def reconstruct_raw(
         return (x, *rebuilt), sum_over_time(terms).elbo(model)
 
     rows, elbos = [], []
-    for index, (x, lengths) in enumerate(batches):
+    for index, (x, lengths, _) in enumerate(batches):
         padded, elbo = rebuild(x, lengths, noise.fold_in(seed, index))
         elbos.append(elbo.numpy())
         padded = [normalization.denormalize(values.numpy()) for values in padded]

@@ -14,7 +14,7 @@ import numpy as np
 
 from stcn_tf.data.card import DatasetCard, group_alike
 from stcn_tf.data.units import likelihood_unit
-from stcn_tf.inference.evaluation import ACTIVE_UNIT_NATS, Evaluation
+from stcn_tf.inference.evaluation import ACTIVE_UNIT_NATS, TOLD_AT_FLOOR, Evaluation
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.support.files import replacing_file
 
@@ -67,6 +67,7 @@ def summary(
         "num_sequences": len(evaluation.num_steps),
         "num_steps": int(evaluation.num_steps.sum()),
         "active_units": list(evaluation.active_units),
+        "sigma_at_floor": evaluation.share_at_floor,
         "active_unit_nats_per_step": ACTIVE_UNIT_NATS,
         "terms": {key: _term(evaluation, row, card) for key, row in _rows(evaluation, model)},
     }
@@ -88,6 +89,11 @@ def table(content: dict[str, Any]) -> str:
         threshold = content["active_unit_nats_per_step"]
         lines[-1] += (
             f"; active units (KL above {threshold:g} nats per step) of layer 1, 2, ...: {active}"
+        )
+    if content["sigma_at_floor"]["observation"] > TOLD_AT_FLOOR:
+        lines.append(
+            f"{content['sigma_at_floor']['observation']:.0%} of the observation's sigmas sit at "
+            "their floor of 0.001: this likelihood is of narrow densities, not of good predictions"
         )
     return "\n".join(lines)
 

@@ -130,6 +130,10 @@ class _Base(SequenceLayer):
         )
         return self._drawn(parameters, drawn, temperature, binary_temperature)[0]
 
+    def share_at_floor(self, parameters: Any) -> tf.Tensor:
+        """[batch, steps] of 0: sigmas that are made while a frame is scored are not told of."""
+        return tf.zeros(tf.shape(tf.nest.flatten(parameters)[0])[:2])
+
     def point_estimate(self, parameters: Any, binarize: bool = True) -> tf.Tensor:
         """See `Observation.point_estimate`; features that others depend on stand at theirs."""
         steps = tf.shape(tf.nest.flatten(parameters)[0])[:2]
@@ -237,6 +241,15 @@ class FeaturewiseObservation(_Base):
             bernoulli = tfd.Bernoulli(logits=parameters.binary_logits, dtype=tf.float32)
             total += tf.reduce_sum(bernoulli.log_prob(binary), axis=-1)
         return total
+
+    def share_at_floor(self, parameters: FeaturewiseParameters) -> tf.Tensor:
+        """See `Observation.share_at_floor`; without what values before a feature add."""
+        if not self.num_real:
+            return super().share_at_floor(parameters.binary_logits)
+        mixture = parameters.mixture
+        is_at_floor = tf.cast(mixture.log_sigma <= np.log(MIN_SIGMA), tf.float32)
+        share = tf.reduce_sum(tf.nn.softmax(mixture.logits) * is_at_floor, axis=-1)
+        return tf.reduce_mean(share, axis=-1)
 
     def _drawn(self, parameters, drawn, temperature, binary_temperature):
         values, logits = [], []  # in order: binary ones first

@@ -148,6 +148,23 @@ class Observation(SequenceLayer):
             total += tf.reduce_sum(pen, axis=-1)
         return total
 
+    def share_at_floor(self, parameters: ObservationParameters) -> tf.Tensor:
+        """The share of sigmas at their floor, components counted by their weights.
+
+        Args:
+            parameters: of every step.
+
+        Returns:
+            [batch, time]; 0 where there are no real features.
+        """
+        if not self.num_real:
+            return tf.zeros(tf.shape(parameters.binary_logits)[:-1])
+        is_at_floor = tf.cast(parameters.sigma <= MIN_SIGMA, tf.float32)
+        by_component = tf.reduce_mean(is_at_floor, axis=-1)
+        if self.num_components == 1:
+            return by_component[..., 0]
+        return tf.reduce_sum(tf.nn.softmax(parameters.component_logits) * by_component, axis=-1)
+
     def sample(
         self,
         parameters: ObservationParameters,

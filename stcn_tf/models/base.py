@@ -19,6 +19,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from stcn_tf.layers.gaussian import MIN_SIGMA
 from stcn_tf.layers.observation import Observation, ObservationParameters
 from stcn_tf.noise import Places, Seed
 
@@ -57,6 +58,9 @@ class Terms(NamedTuple):
     log_weight: tf.Tensor
     # [batch, steps], costs that are trained and are no part of any reported number.
     auxiliary: tf.Tensor
+    # [batch, steps, 1 + layers], the share of sigmas at their floor, of p(x_t | z_t) and of each
+    # prior: densities that grow by narrow sigmas are no better predictions.
+    at_floor: tf.Tensor
     # Of p(x_t | z_t), not masked. First frames that the model must be given have none that means
     # anything.
     parameters: ObservationParameters
@@ -272,6 +276,8 @@ def terms_of(
             log_q = unit.log_prob(standard) - tf.math.log(q.scale)
             log_weight += tf.reduce_sum(p.log_prob(z) - log_q, axis=-1)
     kl = [tf.reduce_sum(of_units, axis=-1) for of_units in kl_per_unit]
+    at_floor = [observation.share_at_floor(parameters)]
+    at_floor += [_mean_of(layer.prior.scale <= MIN_SIGMA) for layer in layers]
     nothing = tf.zeros_like(log_likelihood)
     return Terms(
         log_likelihood=tf.where(mask, log_likelihood, 0.0),
@@ -279,8 +285,13 @@ def terms_of(
         kl_per_unit=tuple(kl_per_unit),
         log_weight=tf.where(mask, log_weight, 0.0),
         auxiliary=nothing if auxiliary is None else tf.where(mask, auxiliary, 0.0),
+        at_floor=tf.where(mask[..., tf.newaxis], tf.stack(at_floor, axis=-1), 0.0),
         parameters=parameters,
     )
+
+
+def _mean_of(holds: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.cast(holds, tf.float32), axis=-1)
 
 
 class ExactModel(SequenceModel):

@@ -30,6 +30,8 @@ class Checkpoints:
         early_stopping: whose state is saved, too.
         batches: the iterator of the training batches; None: the run is being imported and has no
             position in any data, so that who restores what is saved begins with the first batch.
+        of_step: more variables by name, of `TrainStep`.
+        writes: whether to write; False where another worker does.
     """
 
     def __init__(
@@ -39,8 +41,11 @@ class Checkpoints:
         optimizer: keras.optimizers.Optimizer,
         early_stopping: EarlyStopping,
         batches: tf.data.Iterator | None,
+        of_step: dict[str, tf.Variable] | None = None,
+        writes: bool = True,
     ):
         self._optimizer = optimizer
+        self._writes = writes
         self._run = run
         self.imported = False
         weights = weights_by_path(model)
@@ -49,12 +54,13 @@ class Checkpoints:
             "weights": weights,
             "optimizer": {variable.path: variable for variable in optimizer.variables},
             **early_stopping.state,
+            **(of_step or {}),
         }
         # In the place of the position: a checkpoint that has lost its own is damaged.
         mark = tf.Variable(True, trainable=False)
         self._state_imported = {**state, _IMPORTED: mark}
         self._state = self._state_imported if batches is None else {**state, "batches": batches}
-        for folder in (run.latest, run.best):
+        for folder in (run.latest, run.best) if writes else ():
             checkpoint_files.sweep(folder)
         self._latest = tf.train.CheckpointManager(
             tf.train.Checkpoint(**self._state), str(run.latest), max_to_keep=2
@@ -112,7 +118,7 @@ class Checkpoints:
         Args:
             value: that decided, nats per sequence.
         """
-        if value >= self._stored_best():
+        if self._writes and value >= self._stored_best():
             self._best_value.assign(value)
             self._save(self._best)
 
@@ -136,6 +142,8 @@ class Checkpoints:
         return float(stored)
 
     def _save(self, manager: tf.train.CheckpointManager) -> None:
+        if not self._writes:
+            return
         try:
             manager.save(checkpoint_number=self.step)
         except (tf.errors.OpError, OSError) as error:

@@ -18,6 +18,16 @@ class Updates(NamedTuple):
     waiting: float  # seconds of these in which they waited for their batches
 
     @property
+    def num_skipped(self) -> int:
+        """Those that were skipped."""
+        return int(self.totals["skipped"])
+
+    @property
+    def num_made(self) -> int:
+        """The others, of which the sums are."""
+        return self.count - self.num_skipped
+
+    @property
     def per_second(self) -> float:
         """Updates a second."""
         return self.count / self.seconds

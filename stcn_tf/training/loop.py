@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from stcn_tf.config import RunSettings
+from stcn_tf.data.batches import Batch
 from stcn_tf.inference.evaluation import Evaluation
-from stcn_tf.support.errors import UserError
 from stcn_tf.training.checkpoints import Checkpoints
 from stcn_tf.training.early_stopping import EarlyStopping
+from stcn_tf.training.faults import Faults
 from stcn_tf.training.hooks import Hook, Updates
 from stcn_tf.training.step import StepResult
 
@@ -32,8 +32,10 @@ class TrainingLoop:
         value_of: of an evaluation the number that decides, nats per sequence.
         early_stopping: the judge of evaluations.
         checkpoints: restored, if there was something to restore.
+        faults: told of each update.
         last_step: the number of the last update.
         hooks: who is told.
+        agree: whether any worker was asked to stop, given whether this one was.
 
     Attributes:
         step: the number of updates made.
@@ -43,14 +45,16 @@ class TrainingLoop:
     def __init__(
         self,
         settings: RunSettings,
-        next_batch: Callable[[], Any],
-        update: Callable[[Any], StepResult],
+        next_batch: Callable[[], Batch],
+        update: Callable[[Batch], StepResult],
         evaluate: Callable[[Callable[[], bool]], Evaluation | None],
         value_of: Callable[[Evaluation], float],
         early_stopping: EarlyStopping,
         checkpoints: Checkpoints,
+        faults: Faults,
         last_step: int,
         hooks: Sequence[Hook],
+        agree: Callable[[bool], bool] = bool,
     ):
         self._settings = settings
         self._next_batch = next_batch
@@ -59,7 +63,9 @@ class TrainingLoop:
         self._value_of = value_of
         self._early_stopping = early_stopping
         self._checkpoints = checkpoints
+        self._faults = faults
         self._hooks = hooks
+        self._agree = agree
         self.step = checkpoints.step
         # An imported run may have made more updates than that: it is evaluated and ends.
         self.last_step = max(last_step, self.step)
@@ -79,12 +85,12 @@ class TrainingLoop:
             continued.
 
         Raises:
-            UserError: training diverged.
+            UserError: training diverged, or its state cannot be written.
         """
         self._tell("started", self.step, self.last_step)
         with self._signals_stop():
             finished = self._updates()
-            self._checkpoints.save()
+            self._save()
         self._tell("ended", self.step, finished)
         return finished
 
@@ -107,17 +113,20 @@ class TrainingLoop:
     def _updates(self) -> bool:
         window = _Window()
         while not self.is_finished:
-            if self._stop_requested:
+            if self._stops():
                 self._report(window)
                 return False
             if self._is_evaluation_due():
+                self._faults.settle()
                 with window.paused():
                     self._evaluate()
                 continue
             with window.waiting():
                 batch = self._next_batch()
-            window.add(self._update(batch))
+            result = self._update(batch)
             self.step = step = self.step + 1
+            self._faults.watch(step, batch, result)
+            window.add(result)
             is_checkpoint_due = step % self._settings.checkpoint_every == 0
             is_report_due = step % self._settings.log_every == 0 or step == self.last_step
             if is_report_due or is_checkpoint_due:
@@ -126,8 +135,17 @@ class TrainingLoop:
             with window.paused():
                 self._tell("updated", step)
                 if is_checkpoint_due:
-                    self._checkpoints.save()
+                    self._save()
         return True
+
+    def _save(self) -> None:
+        """Saves the state, unless updates are being skipped: then it may be what is wrong."""
+        self._faults.settle()
+        if not self._faults.in_a_row:
+            self._checkpoints.save()
+
+    def _stops(self) -> bool:
+        return self._agree(self._stop_requested)
 
     def _is_evaluation_due(self) -> bool:
         # The step of the last evaluation is part of the checkpoint, so that a run which was stopped
@@ -140,22 +158,15 @@ class TrainingLoop:
         return due and self._early_stopping.evaluated_step != step
 
     def _report(self, window: "_Window") -> None:
-        """Tells of the updates of a window. Comes before every checkpoint, so none is of NaN."""
+        """Tells of the updates of a window, unless all were skipped."""
         if not window.count:
             return
         updates = window.summed(self.step)
-        self._tell("reported", updates)
-        per_step = updates.totals["objective"] / updates.totals["num_steps"]
-        norm = updates.totals["gradient_norm"] / updates.count
-        if not (np.isfinite(per_step) and np.isfinite(norm)):
-            raise UserError(
-                f"training diverged by update {self.step} (objective {per_step} nats/step, "
-                f"gradient norm {norm}): start in another --run_dir with a smaller "
-                "--learning_rate or --clip_norm"
-            )
+        if updates.num_made:
+            self._tell("reported", updates)
 
     def _evaluate(self) -> None:
-        evaluation = self._evaluate_split(lambda: self._stop_requested)
+        evaluation = self._evaluate_split(self._stops)
         if evaluation is None:
             return
         verdict = self._early_stopping.judge(self.step, self._value_of(evaluation))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stcn_tf.inference.evaluation import Evaluation
+from stcn_tf.inference.evaluation import TOLD_AT_FLOOR, Evaluation
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.runs import RunDirectory
 from stcn_tf.training.early_stopping import EarlyStopping, Verdict
@@ -71,13 +71,14 @@ class Progress(Hook):
         per_step = totals["elbo"] / totals["num_steps"]
         kl_weight = ""
         if self._model.latent_sizes:
-            kl_weight = f"  KL weight {totals['kl_weight'] / updates.count:.2f}"
+            kl_weight = f"  KL weight {totals['kl_weight'] / updates.num_made:.2f}"
         left = (self._last_step - updates.last) / updates.per_second
         self._report(
             f"update {updates.last:>7,}/{self._last_step:,}  {self._trained_name} {per_step:8.4f} "
             f"nats/step{kl_weight}  {updates.per_second:.2f} updates/s, "
             f"{updates.steps_per_second:,.0f} steps/s ({updates.padding:.0%} padding, "
             f"{updates.waiting / updates.seconds:.0%} waiting)  at most {_duration(left)} left"
+            + (f"  {updates.num_skipped} skipped" if updates.num_skipped else "")
         )
 
     def evaluated(self, step: int, evaluation: Evaluation, verdict: Verdict) -> None:
@@ -90,6 +91,16 @@ class Progress(Hook):
             f"nats/sequence ({per_step:.4f}/step){kl}"
             + ("  best so far" if verdict.is_best else f"  best {verdict.best:.1f}")
         )
+        floors = [
+            f"{share:.0%} of {name.replace('_', ' ')}"
+            for name, share in evaluation.share_at_floor.items()
+            if share > TOLD_AT_FLOOR
+        ]
+        if floors:
+            self._report(
+                f"update {step:>7,}  sigmas at their floor of 0.001: {', '.join(floors)}; "
+                "likelihoods that grow by narrow densities are no better predictions"
+            )
         if verdict.stops:
             self._report(
                 f"stopping early: {verdict.stale} evaluations in a row improved by less than "

@@ -65,7 +65,12 @@ class TensorBoard(Hook):
                 totals["num_steps"],
             )
             for name in ("gradient_norm", "kl_weight", "learning_rate"):
-                tf.summary.scalar(f"training/{name}", totals[name] / updates.count)
+                tf.summary.scalar(f"training/{name}", totals[name] / updates.num_made)
+            tf.summary.scalar(
+                "training/skipped",
+                updates.num_skipped,
+                description="updates whose objective or gradient was not finite",
+            )
             tf.summary.scalar("training/updates_per_second", updates.per_second)
             tf.summary.scalar(
                 "training/steps_per_second",
@@ -78,6 +83,9 @@ class TensorBoard(Hook):
                 updates.waiting / updates.seconds,
                 description="share of the time in which updates waited for their batches",
             )
+            names = ["observation", *(f"layer_{n}" for n in range(1, len(totals["at_floor"])))]
+            for name, steps in zip(names, totals["at_floor"], strict=True):
+                tf.summary.scalar(f"sigma_at_floor/{name}", steps / totals["num_steps"])
             tf.summary.scalar(
                 "training/objective_per_step",
                 totals["objective"] / totals["num_steps"],
@@ -101,6 +109,12 @@ class TensorBoard(Hook):
                 description=f"{self._decisive_name}, {likelihood_unit(self._card)}: decides early "
                 "stopping and the best weights",
             )
+            for name, share in evaluation.share_at_floor.items():
+                tf.summary.scalar(
+                    f"sigma_at_floor/{name}",
+                    share,
+                    description="share of sigmas of at most 0.001; of layers the prior's",
+                )
             for layer, active in enumerate(evaluation.active_units, start=1):
                 tf.summary.scalar(f"active_units/layer_{layer}", active)
         self._valid.flush()

@@ -1,11 +1,11 @@
 """One run, put together: records, model, optimizer, checkpoints, and the loop with its hooks."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -14,6 +14,7 @@ from stcn_tf.config import Config
 from stcn_tf.data.batches import batches_per_epoch, eval_batches, train_batches
 from stcn_tf.data.card import DatasetCard, read_card
 from stcn_tf.data.units import normalized
+from stcn_tf.distribution import Distribution
 from stcn_tf.inference.evaluation import Evaluation, Evaluator
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.models.registry import build_model
@@ -21,8 +22,8 @@ from stcn_tf.runs import CONFIG_NAME, RunDirectory
 from stcn_tf.support import devices
 from stcn_tf.support.errors import UserError
 from stcn_tf.training.checkpoints import Checkpoints
-from stcn_tf.training.distribution import Distribution
 from stcn_tf.training.early_stopping import EarlyStopping
+from stcn_tf.training.faults import Faults
 from stcn_tf.training.loop import TrainingLoop
 from stcn_tf.training.progress import Progress
 from stcn_tf.training.step import TrainStep, make_optimizer
@@ -64,8 +65,16 @@ class Trainer:
         report: Callable[[str], None] = _print_now,
         restart: bool = False,
     ):
+        # First of all, because the workers of a cluster must meet before TensorFlow computes.
+        self._distribution = distribution = Distribution(config.run.strategy)
+        self._report = report
+        if not distribution.is_chief:
+            who = f"worker {distribution.worker} of {distribution.num_workers}"
+            report(f"{who} (0 is the chief, and tells and writes for all)")
+            self._report = lambda line: None
         config = _with_precision(config, run_dir)
         training = config.training
+        distribution.check_batch_size(training.batch_size)
         compiled = devices.compiles(config.run.jit_compile) and _may_compile(config)
         multiple = training.pad_to_multiple or (_COMPILED_MULTIPLE if compiled else 1)
         # Of the initial weights. Before the batches, because TensorFlow mixes its global seed into
@@ -73,7 +82,6 @@ class Trainer:
         keras.utils.set_random_seed(training.seed)
         card = read_card(data_dir)
         _check_splits(card, data_dir)
-        self._distribution = Distribution(config.run.mirrored, training.batch_size)
         batches = train_batches(
             data_dir,
             batch_size=training.batch_size,
@@ -89,35 +97,41 @@ class Trainer:
             limit=training.evaluate_sequences,
             pad_to_multiple=multiple,
         )
-        with self._distribution.strategy.scope():
+        with distribution.peers(), distribution.strategy.scope():
             self.model = build_model(config.model, card, training.precision)
             optimizer = make_optimizer(training)
             optimizer.build(self.model.trainable_variables)
         _check_objective(config, self.model)
         # Held while the run is read and begun here, and then by `train`.
-        self._lock = runs.lock(run_dir)
-        with self._lock:
-            self.run = RunDirectory.prepare(run_dir, config, card, restart)
+        self._lock = runs.lock(run_dir) if distribution.is_chief else contextlib.nullcontext()
+        with distribution.peers(), self._lock:
+            self.run = self._prepared(run_dir, config, card, restart)
             self._batches = iter(batches)
             self._step = TrainStep(
-                training,
-                self.model,
-                optimizer,
-                self._distribution.strategy,
-                compiled,
-                config.run.recompute,
+                training, self.model, optimizer, distribution, compiled, config.run.recompute
             )
             self._evaluator = Evaluator(
-                self.model, compiled, training.objective, training.num_samples
+                self.model,
+                compiled,
+                training.objective,
+                training.num_samples,
+                distribution=distribution,
             )
             self.early_stopping = EarlyStopping(training, bool(self.model.latent_sizes))
             self.checkpoints = Checkpoints(
-                self.run, self.model, optimizer, self.early_stopping, self._batches
+                self.run,
+                self.model,
+                optimizer,
+                self.early_stopping,
+                self._batches,
+                self._step.state,
+                distribution.is_chief,
             )
-            self.checkpoints.restore(report)
-            self.loop = self._make_loop(data_dir, report)
+            self._restore()
+            self.loop = self._make_loop(data_dir)
             self._known = self.checkpoints.names
-        _warn_of_slow_bfloat16(training.precision, compiled, report)
+        if distribution.is_chief:
+            _warn_of_slow_bfloat16(training.precision, compiled, report)
 
     @property
     def step(self) -> int:
@@ -137,10 +151,10 @@ class Trainer:
             continued.
 
         Raises:
-            UserError: training diverged; its state cannot be written; or the run has been continued
-                elsewhere since.
+            UserError: training diverged; its state cannot be written; the run has been continued
+                elsewhere since; or another worker has ended.
         """
-        with self._lock:
+        with self._distribution.peers(), self._lock:
             if self.checkpoints.names != self._known:
                 raise UserError(
                     f"{self.run.path}: another trainer has gone on with it since this one read it, "
@@ -149,13 +163,45 @@ class Trainer:
             try:
                 if self.loop.is_finished:
                     self._progress.finished_already(self.step)
-                    return True
-                return self.loop.run()
+                    finished = True
+                else:
+                    finished = self.loop.run()
+                # The others may be at their last update still.
+                self._distribution.wait()
+                return finished
             finally:
                 self._known = self.checkpoints.names
-                self._tensorboard.flush()
+                if self._tensorboard:
+                    self._tensorboard.flush()
 
-    def _make_loop(self, data_dir: str | os.PathLike, report: Callable[[str], None]):
+    def _prepared(
+        self, run_dir: str | os.PathLike, config: Config, card: DatasetCard, restart: bool
+    ) -> RunDirectory:
+        """The run directory: of the chief, then of those who read what it has written."""
+        if self._distribution.is_chief:
+            run = RunDirectory.prepare(run_dir, config, card, restart)
+            self._distribution.wait()
+            return run
+        self._distribution.wait()
+        return RunDirectory.joined(run_dir, config, card, self._distribution.worker)
+
+    def _restore(self) -> None:
+        """Restores what the chief restores, or has saved at the beginning."""
+        distribution = self._distribution
+        if distribution.is_chief:
+            self.checkpoints.restore(self._report)
+            distribution.wait()
+        else:
+            distribution.wait()
+            self.checkpoints.restore(self._report)
+        if distribution.any(not distribution.agrees(self.checkpoints.step)):
+            raise UserError(
+                f"{self.run.path}: worker {distribution.worker} has read the state after update "
+                f"{self.checkpoints.step}, and another worker another one; accepted: a run "
+                "directory that all workers share"
+            )
+
+    def _make_loop(self, data_dir: str | os.PathLike) -> TrainingLoop:
         config, card, model = self.run.config, self.run.card, self.model
         last_step = config.run.max_epochs * batches_per_epoch(card, config.training.batch_size)
         if config.run.max_steps:
@@ -164,32 +210,40 @@ class Trainer:
         # Every number of a progress line says what it is of: "ELBO (vrnn-normalised)".
         scale = f" ({normalized(card)})" if card.num_real else ""
         self._progress = Progress(
-            report,
+            self._report,
             self.run,
             model,
             self.early_stopping,
             (f"{trained}{scale}", f"{decisive}{scale}"),
             self._distribution.devices,
         )
-        names = trained, model.bound_name
-        self._tensorboard = TensorBoard(self.run, model, names, decisive, self.checkpoints.step)
-        self._pictures = Pictures(
-            self._tensorboard, self.run, model, data_dir, config.run.sample_every
-        )
+        self._tensorboard = None
+        hooks = [self._progress]
+        if self._distribution.is_chief:
+            names = trained, model.bound_name
+            self._tensorboard = TensorBoard(self.run, model, names, decisive, self.checkpoints.step)
+            every = config.run.sample_every
+            self._pictures = Pictures(self._tensorboard, self.run, model, data_dir, every)
+            hooks = [self._tensorboard, self._progress, self._pictures]
         return TrainingLoop(
             config.run,
-            self._next_batch,
-            self._step,
+            self._batches.__next__,
+            lambda batch: self._step(self._distribution.split(batch)),
             self._evaluate,
             self._value_of,
             self.early_stopping,
             self.checkpoints,
+            Faults(
+                self.run,
+                self._step,
+                config.run.max_skipped,
+                self._report,
+                self._distribution.is_chief,
+            ),
             last_step,
-            [self._tensorboard, self._progress, self._pictures],
+            hooks,
+            self._distribution.any,
         )
-
-    def _next_batch(self) -> Any:
-        return self._distribution.split(next(self._batches))
 
     def _evaluate(self, stop: Callable[[], bool]) -> Evaluation | None:
         return self._evaluator(self._valid_batches, self.run.config.training.seed, stop)

@@ -64,7 +64,7 @@ def test_every_sequence_once_by_hand(model, tiny_records):
     evaluation = Evaluator(model)(batches, seed=4, progress=told.append)
     assert told == [3, 6, 7]
     elbos, reconstructions, kls, units, lengths = [], [], [], 0.0, []
-    for index, (x, n) in enumerate(batches):
+    for index, (x, n, _) in enumerate(batches):
         terms = model.score(x, n, batch_seed(4, index))
         for i, steps in enumerate(n.numpy()):
             reconstructions.append(terms.log_likelihood[i, :steps].numpy().sum())
@@ -115,7 +115,7 @@ def test_importance_weighted_bounds_of_a_split(model, tiny_records):
     batches = eval_batches(tiny_records, split="valid", batch_size=4)
     evaluation = Evaluator(model, bound="iwae", num_samples=5)(batches, seed=3)
     assert evaluation.num_samples == 5
-    for index, (x, n) in enumerate(batches):
+    for index, (x, n, _) in enumerate(batches):
         seed = batch_seed(3, index)
         expected = score_samples(model, x, n, seed, 5)
         rows = slice(4 * index, 4 * index + len(n))
@@ -128,7 +128,7 @@ def test_fivo_of_a_split(tiny_records, tiny_config_with):
     model = build_model(settings, read_card(tiny_records))
     batches = eval_batches(tiny_records, split="valid", batch_size=4, limit=4)
     evaluation = Evaluator(model, bound="fivo", num_samples=3)(batches, seed=3)
-    x, n = next(iter(batches))
+    x, n, _ = next(iter(batches))
     filtered = tf.function(filter_particles, autograph=False)
     expected = filtered(model, x, n, batch_seed(3, 0), 3).bound
     np.testing.assert_allclose(evaluation.fivo, expected, rtol=1e-4)
@@ -178,7 +178,7 @@ def test_conventions_of_other_programs_by_hand(
     batches = list(eval_batches(tiny_records, split="valid", batch_size=3))[:2]
     evaluation = evaluator(batches, seed=4)
     elbos, steps = [], []
-    for index, (x, lengths) in enumerate(batches):
+    for index, (x, lengths, _) in enumerate(batches):
         seed, row = batch_seed(4, index), 0
         count = max(-(-(x.shape[1] - given) // piece), 1) if piece else 1
         for frames, length in zip(x.numpy(), lengths.numpy(), strict=True):
@@ -201,7 +201,7 @@ def test_conventions_of_other_programs_by_hand(
 def test_given_frames_of_other_bounds(tiny_records, tiny_config_with, eager, bound):
     """That of the sequences without given frames is that of all frames, at the weights' sides."""
     model = build_model(tiny_config_with(model={"model": "vrnn"}).model, read_card(tiny_records))
-    (x, lengths), *_ = eval_batches(tiny_records, split="valid", batch_size=2)
+    (x, lengths, _), *_ = eval_batches(tiny_records, split="valid", batch_size=2)
     function = score_samples if bound == "iwae" else filter_particles
     none, one, all_of_it = (
         function(model, x, lengths, (1, 2), 1, given_frames=given) for given in (0, 1, x.shape[1])

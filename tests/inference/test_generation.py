@@ -397,7 +397,8 @@ def test_one_pass_scores_and_reconstructs(model, beginning, monkeypatch):
     monkeypatch.setattr(
         type(model), "observe", lambda *args, **how: calls.append(1) or original(*args, **how)
     )
-    batch = Batch(tf.constant(beginning), tf.fill([len(beginning)], beginning.shape[1]))
+    ids = tf.fill([len(beginning)], "")
+    batch = Batch(tf.constant(beginning), tf.fill([len(beginning)], beginning.shape[1]), ids)
     normalization = Normalization("none", (0.0,) * 3, (1.0,) * 3)
     rebuilt = generation.reconstruct_raw(model, normalization, [batch, batch], (1, 2))
     assert len(rebuilt.elbo) == 2 * len(beginning)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stcn_tf.data.batches import Batch
 from stcn_tf.data.card import read_card
+from stcn_tf.distribution import Share
 from stcn_tf.models.registry import MODELS, build_model
 from stcn_tf.training.step import TrainStep, make_optimizer
 from stcn_tf.training.trainer import Trainer
@@ -45,6 +45,6 @@ def test_a_compiled_update_is_that_of_the_graph(name, tiny_records, tiny_config_
         step = TrainStep(
             config.training, model, optimizer, tf.distribute.get_strategy(), jit_compile
         )
-        result = step(Batch(x, tf.constant([7, 4, 1, 7])))
+        result = step(Share.whole(x, tf.constant([7, 4, 1, 7])))
         results.append([float(result.elbo), float(result.gradient_norm)])
     np.testing.assert_allclose(*results, rtol=1e-3)

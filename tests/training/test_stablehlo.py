@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stcn_tf.data.batches import Batch
 from stcn_tf.data.card import read_card
+from stcn_tf.distribution import Share
 from stcn_tf.models.registry import MODELS, build_model
 from stcn_tf.training.step import TrainStep, make_optimizer
 
@@ -16,11 +16,11 @@ def test_an_update_captures_variables_alone_and_is_a_program(name, tiny_config_w
     model = build_model(config.model, read_card(tiny_records))
     optimizer = make_optimizer(config.training)
     optimizer.build(model.trainable_variables)
-    step = TrainStep(config.training, model, optimizer, tf.distribute.get_strategy())
+    step = TrainStep(config.training, model, optimizer)
 
     @tf.function(jit_compile=True, autograph=False)
     def update(x, lengths):
-        return step(Batch(x, lengths))
+        return step(Share.whole(x, lengths))
 
     x = tf.constant(np.random.default_rng(0).integers(0, 2, (2, 5, 3)), tf.float32)
     inputs = x, tf.constant([5, 3])

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from stcn_tf import noise
 from stcn_tf.bounds import sum_over_time
-from stcn_tf.data.batches import Batch, train_batches
+from stcn_tf.data.batches import train_batches
 from stcn_tf.data.card import read_card
+from stcn_tf.distribution import Distribution, Share
 from stcn_tf.models import build_model
 from stcn_tf.seeds import Stream
 from stcn_tf.training import schedules
@@ -17,23 +18,24 @@ from stcn_tf.training.step import TrainStep, make_optimizer
 
 @pytest.fixture
 def batch(tiny_records):
-    return next(iter(train_batches(tiny_records, batch_size=5, seed=3)))
+    found = next(iter(train_batches(tiny_records, batch_size=5, seed=3)))
+    return Share.whole(found.x, found.lengths)
 
 
 @pytest.fixture
 def make(tiny_records):
-    """Function (config, optimizer, strategy) -> a TrainStep whose latent noise is zero."""
+    """Function (config, optimizer, distribution) -> a TrainStep whose latent noise is zero."""
 
-    def made(config, optimizer=None, strategy=None):
-        strategy = strategy or tf.distribute.get_strategy()
-        with strategy.scope():
+    def made(config, optimizer=None, distribution=None):
+        distribution = distribution or Distribution()
+        with distribution.strategy.scope():
             keras.utils.set_random_seed(11)
             card = read_card(tiny_records)
             model = build_model(config.model, card, config.training.precision)
             optimizer = optimizer() if optimizer else make_optimizer(config.training)
             optimizer.build(model.trainable_variables)
         model.observe = functools.partial(model.observe, temperature=0.0)
-        return TrainStep(config.training, model, optimizer, strategy, config.run.jit_compile)
+        return TrainStep(config.training, model, optimizer, distribution, config.run.jit_compile)
 
     return made
 
@@ -47,8 +49,9 @@ def gradient(step: TrainStep, batch, kl_weight: float) -> np.ndarray:
     scored = np.maximum(batch.lengths - step.model.num_given_frames, 1)
     with tf.GradientTape() as tape:
         state = step.model.start(len(batch.x))
-        encoded = step.model.encode(*batch, state)
-        terms = sum_over_time(step.model.observe(encoded, *batch, state)[0])
+        frames = batch.x, batch.lengths
+        encoded = step.model.encode(*frames, state)
+        terms = sum_over_time(step.model.observe(encoded, *frames, state)[0])
         objective = terms.objective(kl_weight) / tf.cast(scored, tf.float32)
         loss = -tf.reduce_mean(objective)
     variables = [v.value for v in step.model.trainable_variables]
@@ -92,7 +95,7 @@ def test_clips_by_the_global_norm_and_reports_the_norm_before(make, batch, tiny_
 def test_loss_reductions(make, batch, tiny_config_with):
     longest = tf.reduce_max(batch.lengths)
     one = tf.nest.map_structure(lambda t: t[-1:], batch)
-    one = Batch(one.x[:, : one.lengths[0]], one.lengths)
+    one = Share.whole(one.x[:, : one.lengths[0]], one.lengths)
     moved = {}
     for reduction in ("mean_step", "sum_step"):
         step = make(tiny_config_with(training={"clip_norm": 0.0, "loss_reduction": reduction}), sgd)
@@ -129,7 +132,7 @@ def test_wavenets_learn(make, batch, tiny_config_with, settings):
 def test_a_given_frame_is_not_among_the_steps_that_are_averaged_over(make, batch, tiny_config_with):
     one_step = batch.lengths.numpy()
     one_step[2] = 1  # nothing of this sequence is scored
-    batch = Batch(batch.x, tf.constant(one_step))
+    batch = Share.whole(batch.x, tf.constant(one_step))
     config = tiny_config_with(model=WAVENETS[0], training={"clip_norm": 0.0})
     step = make(config, sgd)
     before = weights(step).astype(np.float64)
@@ -143,16 +146,12 @@ def test_a_given_frame_is_not_among_the_steps_that_are_averaged_over(make, batch
 
 @pytest.mark.parametrize("how", ["jit_compile", "mirrored"])
 def test_wavenets_compiled_or_mirrored_make_the_same_update(
-    make, batch, tiny_config_with, two_replicas, how
+    make, batch, tiny_config_with, two_devices, how
 ):
     plain = make(tiny_config_with(model=WAVENETS[0]), sgd)
     if how == "mirrored":
-        other = make(tiny_config_with(model=WAVENETS[0]), sgd, two_replicas)
-        given = two_replicas.experimental_distribute_values_from_function(
-            lambda context: tf.nest.map_structure(
-                lambda t: t[context.replica_id_in_sync_group :: 2], batch
-            )
-        )
+        other = make(tiny_config_with(model=WAVENETS[0]), sgd, two_devices)
+        given = two_devices.split(batch)
     else:
         config = tiny_config_with(model=WAVENETS[0], run={"jit_compile": True})
         other, given = make(config, sgd), batch
@@ -173,16 +172,12 @@ def test_stcn_with_every_released_option_makes_an_update(make, batch, tiny_confi
     np.testing.assert_allclose(moved, -expected, rtol=1e-2, atol=1e-4)
 
 
-def test_two_replicas_make_the_same_update(make, batch, tiny_config_with, two_replicas):
+def test_two_devices_make_the_same_update(make, batch, tiny_config_with, two_devices):
     config = tiny_config_with(training={"clip_norm": 0.25})
     single = make(config, sgd)
-    mirrored = make(config, sgd, two_replicas)
+    mirrored = make(config, sgd, two_devices)
     np.testing.assert_array_equal(weights(single), weights(mirrored))
-    shared = two_replicas.experimental_distribute_values_from_function(
-        lambda context: tf.nest.map_structure(
-            lambda t: t[context.replica_id_in_sync_group :: 2], batch
-        )
-    )
+    shared = two_devices.split(batch)
     for _ in range(2):
         expected, result = single(batch), mirrored(shared)
     assert float(result.num_sequences) == 5
@@ -228,10 +223,10 @@ def test_iwae_averages_the_gradients_of_the_draws_by_their_weights(
     step = make(config, sgd)
     model, kl_weight = step.model, 0.1
     del model.observe
-    batch = Batch(batch.x[:2, :6], tf.constant([6, 4]))
+    batch = Share.whole(batch.x[:2, :6], tf.constant([6, 4]))
     seed = noise.fold_in((config.training.seed, 0), Stream.TRAINING)
     seed = noise.fold_in(noise.fold_in(seed, 1), 0)
-    repeated = [tf.repeat(part, 3, axis=0) for part in batch]
+    repeated = [tf.repeat(part, 3, axis=0) for part in (batch.x, batch.lengths)]
     with tf.GradientTape(persistent=True) as tape:
         terms = model.score(*repeated, seed)
         log_weight = terms.log_likelihood + kl_weight * (terms.log_weight - terms.log_likelihood)
@@ -257,11 +252,12 @@ def test_fivo_of_equal_particles_is_the_bound_of_one(make, batch, tiny_config_wi
     training = {"objective": "fivo", "num_samples": 2, "clip_norm": 0.0}
     config = tiny_config_with(model={"output_type": "wavenet"}, training=training)
     step = make(config, sgd)
-    batch = Batch(batch.x[:2, :6], tf.constant([6, 4]))
+    batch = Share.whole(batch.x[:2, :6], tf.constant([6, 4]))
     with tf.GradientTape() as tape:
         state = step.model.start(2)
-        encoded = step.model.encode(*batch, state)
-        terms, _ = step.model.observe(encoded, *batch, state)
+        frames = batch.x, batch.lengths
+        encoded = step.model.encode(*frames, state)
+        terms, _ = step.model.observe(encoded, *frames, state)
         log_weight = terms.log_likelihood + 0.1 * (terms.log_weight - terms.log_likelihood)
         bound = tf.reduce_sum(log_weight, axis=1)
         loss = -tf.reduce_mean(bound / tf.cast(batch.lengths, tf.float32))
@@ -283,7 +279,6 @@ def test_noise_follows_the_number_of_the_update(make, batch, tiny_config_with):
             config.training,
             seed_free_step.model,
             seed_free_step.optimizer,
-            seed_free_step.strategy,
         )
         return [float(step(batch).elbo) for _ in range(3)]
 

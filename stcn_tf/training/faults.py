@@ -1,0 +1,169 @@
+"""Updates that were skipped because they would have made the weights useless, and why they were."""
+
+import json
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from stcn_tf.data.batches import Batch
+from stcn_tf.distribution import Share
+from stcn_tf.runs import RunDirectory
+from stcn_tf.support.errors import UserError
+from stcn_tf.support.files import replacing_file
+from stcn_tf.training.step import StepResult, TrainStep
+
+_MOST_FILES = 100  # of a run
+_MOST_NAMES = 5  # of sequences, in a line
+
+
+class _Pending(NamedTuple):
+    update: int
+    batch: Batch
+    result: StepResult
+
+
+class Faults:
+    """Looks at each update's result while the next one is computed.
+
+    A skipped update is told in a line: its number, the sequences that the objective is not finite
+    of, and the first layer to compute something that is not. Its batch goes into faults/ of the run
+    directory: x, lengths, ids, and the update's number and line.
+
+    Args:
+        run: the run directory.
+        step: makes the updates.
+        most_in_a_row: updates that may be skipped one after the other.
+        tell: told every line.
+        writes: whether to write batches, and find out about them; False where another worker does.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        step: TrainStep,
+        most_in_a_row: int,
+        tell: Callable[[str], None],
+        writes: bool = True,
+    ):
+        self._folder = run.path / "faults"
+        self._step = step
+        self._most_in_a_row = most_in_a_row
+        self._tell = tell
+        self._writes = writes
+        self._pending: _Pending | None = None
+        self.in_a_row = 0
+
+    def watch(self, update: int, batch: Batch, result: StepResult) -> None:
+        """Takes an update, and waits for the result of the one before.
+
+        Args:
+            update: its number.
+            batch: that it was made of, the whole of it.
+            result: of it.
+
+        Raises:
+            UserError: too many in a row were skipped.
+        """
+        self.settle()
+        self._pending = _Pending(update, batch, result)
+
+    def settle(self) -> None:
+        """Waits for the result of the last update; `in_a_row` then counts it.
+
+        Raises:
+            UserError: too many in a row were skipped.
+        """
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        if not float(pending.result.skipped):
+            self.in_a_row = 0
+            return
+        if float(pending.result.overflowed):
+            return  # the next one has a smaller scale
+        self.in_a_row += 1
+        line = self._line(pending)
+        self._tell(line)
+        if self.in_a_row >= self._most_in_a_row:
+            raise UserError(
+                f"training diverged: {self.in_a_row} updates in a row were skipped ({line}); "
+                f"the last checkpoint is one of before them; see {self._folder}, and begin anew "
+                "with a smaller --learning_rate or --clip_norm"
+            )
+
+    def _line(self, pending: _Pending) -> str:
+        told = f"update {pending.update:,} skipped"
+        if not self._writes:
+            return told
+        try:
+            told = f"{told}: {self._reason(pending)}"
+        except tf.errors.ResourceExhaustedError:
+            told = f"{told}: objective or gradient is not finite"
+        file = self._folder / f"update_{pending.update:09d}.npz"
+        if self._folder.is_dir() and len(list(self._folder.iterdir())) >= _MOST_FILES:
+            return told
+        try:
+            with replacing_file(file) as partial, partial.open("wb") as out:
+                np.savez(
+                    out,
+                    x=pending.batch.x.numpy(),
+                    lengths=pending.batch.lengths.numpy(),
+                    ids=np.array([name.decode() for name in pending.batch.ids.numpy()]),
+                    about=json.dumps({"update": pending.update, "line": told}),
+                )
+        except OSError as error:
+            return f"{told}; its batch cannot be saved ({error.strerror})"
+        return f"{told}; its batch: {file}"
+
+    def _reason(self, pending: _Pending) -> str:
+        """By scoring the batch once more, uncompiled, with the weights of after the next update."""
+        share = Share.whole(pending.batch.x, pending.batch.lengths)
+        layer, names, bad = None, [], []
+        tf.debugging.enable_check_numerics()
+        try:
+            self._step.scored(share, pending.update)
+        except tf.errors.InvalidArgumentError as error:
+            layer = _innermost_layer(error) or "the model"
+        finally:
+            tf.debugging.disable_check_numerics()
+        variables = self._step.model.trainable_variables
+        with tf.GradientTape() as tape:
+            _, objective = self._step.scored(share, pending.update)
+        if not np.isfinite(objective).all():
+            finite = np.isfinite(objective)
+            ids = pending.batch.ids.numpy()
+            names = [name.decode() for name, good in zip(ids, finite, strict=True) if not good]
+        else:
+            gradients = tape.gradient(
+                objective,
+                [v.value for v in variables],
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            bad = [
+                v.path
+                for v, g in zip(variables, gradients, strict=True)
+                if not np.isfinite(g).all()
+            ]
+        if names:
+            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+            what = f"the objective is not finite of {', '.join(names[:_MOST_NAMES])}{more}"
+        elif bad:
+            what = f"the gradient is not finite of {bad[-1]}"
+            what += f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        else:
+            what = "objective or gradient was not finite, and is with the weights of the next one"
+        return f"{what}, first in {layer}" if layer else what
+
+
+def _innermost_layer(error: BaseException) -> str | None:
+    """The path of the layer in whose code an error was raised."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, keras.Layer) and not isinstance(owner, keras.Model):
+            found = owner.path or owner.name
+        trace = trace.tb_next
+    return found

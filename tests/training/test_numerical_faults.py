@@ -1,0 +1,229 @@
+"""Updates whose objective or gradient is not finite: skipped, told, counted; never learned from."""
+
+import itertools
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stcn_tf.data.batches import train_batches
+from stcn_tf.data.card import read_card
+from stcn_tf.distribution import Share
+from stcn_tf.inference import table
+from stcn_tf.models.registry import MODELS, build_model
+from stcn_tf.support.errors import UserError
+from stcn_tf.training.step import TrainStep, make_optimizer
+from stcn_tf.training.trainer import Trainer
+
+ABOUT = {"run": "", "model": "", "posterior_draws": None, "posterior_scale": None}
+ABOUT |= {"released_floors": False, "trained_with": {}, "checkpoint": "best", "update": 2}
+ABOUT |= {"split": "valid", "seed": 0, "bound": "elbo", "given_frames": 0, "piece": 0}
+pytestmark = pytest.mark.usefixtures("eager")
+
+
+def _weights(trainer):
+    return [v.numpy() for v in (*trainer.model.weights, *trainer._step.optimizer.variables)]
+
+
+@pytest.fixture
+def trainer(tmp_path, tiny_records, tiny_config_with):
+    """Function (lines, **settings of the run) -> a trainer."""
+
+    def make(lines, **settings):
+        config = tiny_config_with(run={"max_steps": 6, "evaluate_every": 6, **settings})
+        return Trainer(config, tiny_records, tmp_path / "run", report=lines.append)
+
+    return make
+
+
+def _break(trainer, updates, rows=(1, 3)):
+    """Makes the batches of some updates hold what no records hold."""
+    batches, made = trainer.loop._next_batch, [0]
+
+    def next_batch():
+        batch = batches()
+        made[0] += 1
+        if made[0] in updates:
+            x = batch.x.numpy()
+            x[list(rows), 0, 0] = np.inf
+            batch = batch._replace(x=tf.constant(x))
+        return batch
+
+    trainer.loop._next_batch = next_batch
+
+
+def test_a_batch_that_is_not_finite_is_skipped_told_and_kept(trainer, tmp_path):
+    lines, kept = [], []
+    run = trainer(lines, log_every=2)
+    _break(run, {3})
+    update = run.loop._update
+
+    def watched(batch):
+        before = _weights(run)
+        result = update(batch)
+        kept.append([np.array_equal(*pair) for pair in zip(before, _weights(run), strict=True)])
+        if float(result.skipped):
+            values = np.concatenate([np.ravel(value) for value in result])
+            assert set(values) == {0.0, 1.0} and values.sum() == 1.0
+        return result
+
+    run.loop._update = watched
+    assert run.train()
+    assert run.step == 6
+    # Of the skipped one the counter of updates alone has changed, of the others the weights have.
+    assert [sum(not same for same in update) for update in kept][2] == 1
+    assert all(sum(not same for same in update) > 9 for n, update in enumerate(kept) if n != 2)
+    assert all(np.isfinite(values).all() for values in _weights(run))
+    (line,) = (line for line in lines if line.startswith("update 3 skipped"))
+    with np.load(tmp_path / "run/faults/update_000000003.npz") as saved:
+        ids = saved["ids"]
+        assert saved["x"].shape[:1] == saved["lengths"].shape == ids.shape == (4,)
+        assert np.argwhere(np.isinf(saved["x"])).tolist() == [[1, 0, 0], [3, 0, 0]]
+        about = json.loads(str(saved["about"]))
+    assert about["update"] == 3 and line.startswith(about["line"])
+    assert f"the objective is not finite of {ids[1]}, {ids[3]}, first in stcn_dense/" in line
+    assert "1 skipped" in "".join(line for line in lines if line.startswith("update       4/"))
+
+
+def test_too_many_in_a_row_end_a_run_at_its_last_good_checkpoint(trainer, tiny_records):
+    lines = []
+    run = trainer(lines, max_steps=30, checkpoint_every=2, max_skipped=4)
+    _break(run, {2, 3, *range(5, 30)})
+    with pytest.raises(UserError, match="4 updates in a row were skipped .update 8 skipped: the"):
+        run.train()
+    assert run.run.load("latest").update == 4
+    again = trainer([], max_steps=8, checkpoint_every=2, max_skipped=4)
+    assert again.step == 4
+    assert again.train()
+
+
+def test_weights_that_have_run_away_are_not_saved(trainer):
+    run = trainer([], checkpoint_every=2, max_steps=30)
+    object.__setattr__(run._step.config, "learning_rate", 1e30)
+    with pytest.raises(UserError, match="20 updates in a row were skipped"):
+        run.train()
+    assert run.run.load("latest").update == 0
+
+
+def test_a_gradient_that_is_not_finite_names_its_weights(trainer):
+    lines = []
+    run = trainer(lines, max_steps=2)
+    objective = run._step._scored
+
+    @tf.custom_gradient
+    def poisoned(x):
+        return tf.identity(x), lambda upstream: upstream * np.nan
+
+    def scored(*args):
+        scored, value = objective(*args)
+        return scored, poisoned(value)
+
+    run._step._scored = scored
+    assert run.train()
+    assert "the gradient is not finite of" in next(line for line in lines if "skipped" in line)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_is_amiss_with_what_every_model_computes(name, tiny_records, tiny_config_with):
+    """So the first layer that computes something infinite is a fault indeed."""
+    config = tiny_config_with(model={"model": name})
+    model = build_model(config.model, read_card(tiny_records))
+    optimizer = make_optimizer(config.training)
+    optimizer.build(model.trainable_variables)
+    step = TrainStep(config.training, model, optimizer)
+    x = np.random.default_rng(0).integers(0, 2, (2, 5, 3)).astype(np.float32)
+    x[1, 3:] = 0.0
+    tf.debugging.enable_check_numerics()
+    try:
+        _, objective = step.scored(Share.whole(tf.constant(x), tf.constant([5, 3])), 1)
+    finally:
+        tf.debugging.disable_check_numerics()
+    assert np.isfinite(objective).all()
+
+
+def test_sigmas_at_their_floor_are_told(trainer, tiny_records):
+    lines = []
+    run = trainer(lines, max_steps=2, evaluate_every=2)
+    heads, layer = run.model.observation.heads, run.model.latent_layers[1]
+    heads["sigma"].bias.assign(tf.fill(heads["sigma"].bias.shape, -100.0))
+    last = layer.prior_network.sigma_layers[-1]
+    last.kernel.assign(tf.zeros(last.kernel.shape))
+    bias = np.zeros(last.bias.shape, np.float32)
+    bias[0] = -100.0  # of 3 units
+    last.bias.assign(bias)
+    assert run.train()
+    (line,) = (line for line in lines if "sigmas at their floor of 0.001" in line)
+    assert "100% of observation, 33% of layer 2; likelihoods that grow" in line
+    evaluation = run._evaluate(lambda: False)
+    assert evaluation.share_at_floor["layer_1"] == evaluation.share_at_floor["layer_3"] == 0.0
+    content = table.summary(evaluation, run.model, run.run.card, ABOUT)
+    assert content["sigma_at_floor"]["observation"] == 1.0
+    assert "100% of the observation's sigmas sit at their floor" in table.table(content)
+
+
+def _run(tiny_records, config, updates):
+    keras.utils.set_random_seed(3)
+    model = build_model(config.model, read_card(tiny_records), config.training.precision)
+    optimizer = make_optimizer(config.training)
+    optimizer.build(model.trainable_variables)
+    step = TrainStep(config.training, model, optimizer)
+    batches = iter(train_batches(tiny_records, batch_size=5, seed=3))
+    shares = [Share.whole(b.x, b.lengths) for b in itertools.islice(batches, updates)]
+    return step, shares
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_halves_of_a_float_track_the_whole(precision, tiny_records, tiny_config_with):
+    """Distributions and losses are float32: what is left is the rounding of convolutions."""
+    elbos = {}
+    for kind in ("float32", precision):
+        config = tiny_config_with(training={"precision": kind})
+        step, shares = _run(tiny_records, config, 60)
+        if step.state:
+            step.state["loss_scale"].assign(2.0**8)  # as after the first few updates
+        results = [step(share) for share in shares]
+        assert not sum(float(result.skipped) for result in results)
+        elbos[kind] = np.array([float(r.elbo) / float(r.num_steps) for r in results])
+    plain, mixed = elbos["float32"], elbos[precision]
+    gained = plain[-10:].mean() - plain[:10].mean()
+    assert gained > 0.3
+    assert (plain != mixed).any()
+    assert np.abs(mixed - plain).max() < 0.1 * gained
+    assert np.abs(mixed[:10] - plain[:10]).max() < 0.02 * gained
+
+
+def test_gradients_that_overflow_in_float16_are_scaled_less(tiny_records, tiny_config_with):
+    config = tiny_config_with(training={"precision": "mixed_float16", "clip_norm": 0.0})
+    step, shares = _run(tiny_records, config, 3)
+    scale = step.state["loss_scale"]
+    assert float(scale) == 2.0**15
+    scale.assign(2.0**8)
+    norm = float(step(shares[0]).gradient_norm)
+    scale.assign(2.0**60)
+    before = [v.numpy() for v in step.model.weights]
+    result = step(shares[1])
+    assert (float(result.skipped), float(result.overflowed)) == (1.0, 1.0)
+    assert float(scale) == 2.0**59
+    for old, variable in zip(before, step.model.weights, strict=True):
+        np.testing.assert_array_equal(old, variable.numpy())
+    # The scale does not show in what comes out; after a while it grows.
+    scale.assign(2.0**10)
+    step.state["updates_with_scale"].assign(1999)
+    result = step(shares[2])
+    assert not float(result.skipped)
+    assert 0.1 * norm < float(result.gradient_norm) < 10 * norm
+    assert float(scale) == 2.0**11
+    assert int(step.state["updates_with_scale"]) == 0
+
+
+def test_a_run_in_float16_keeps_its_scale(tmp_path, tiny_records, tiny_config_with):
+    config = tiny_config_with(training={"precision": "mixed_float16"}, run={"max_steps": 3})
+    run = Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None)
+    run._step.state["loss_scale"].assign(2.0**7)
+    assert run.train()
+    again = Trainer(config, tiny_records, tmp_path / "run", report=lambda line: None)
+    assert float(again._step.state["loss_scale"]) == 2.0**7
+    assert int(again._step.state["updates_with_scale"]) == 3
+    assert again.run.load("latest").update == 3
