@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from stcn_tf.config import STRATEGIES
 from stcn_tf.data.batches import Batch
-from stcn_tf.support.errors import UserError
+from stcn_tf.support.errors import UserError, reason_of
 
 _VARIABLE = "TF_CONFIG"
 _ACCEPTED = (
@@ -213,11 +213,9 @@ class Distribution:
             if number < self.num_workers
         ]
         who = " and ".join(named) or "another worker"
-        lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-        telling = [line for line in lines if "task" in line or "onnect" in line]
         return (
-            f"{mine} has lost {who} ({(telling or lines or ['no reason given'])[0][:200]}): start "
-            "all workers again, to go on from the last checkpoint"
+            f"{mine} has lost {who} ({reason_of(error)}): start all workers again, to go on from "
+            "the last checkpoint"
         )
 
     def _sum(self, value: float) -> float:

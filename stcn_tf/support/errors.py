@@ -14,5 +14,7 @@ def reason_of(error: BaseException) -> str:
     """The first line of what an exception says, without TensorFlow's names of operations."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    first = (str(error).splitlines() or [type(error).__name__])[0]
+    # Of an error in a graph it first says where the graph was made, in indented lines.
+    said = re.sub(r"^Graph execution error:\s+(Detected at .*\n|[ \t]+.*\n|\n)*", "", str(error))
+    first = (said.splitlines() or [type(error).__name__])[0]
     return re.sub(r"{{.*?}}|\[Op:.*", "", first).strip()

@@ -139,6 +139,16 @@ def test_a_killed_worker_is_named_and_all_go_on_from_the_checkpoint(
         assert trainer.step == stopped and trainer.train()
 
 
+@pytest.mark.slow
+def test_a_killed_chief_is_named(tmp_path, tiny_records, tiny_config):
+    cluster = Cluster(tmp_path, tiny_records, tiny_config, max_steps=5000)
+    cluster.until("update       4/")
+    cluster.processes[0].kill()
+    _, (other, lines) = cluster.ended()
+    assert other == 2
+    assert re.match(r"error: worker 1 has lost worker 0 \(localhost:\d+\) \(Coll", lines[-1])
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
