@@ -1,7 +1,8 @@
 """The checkpoints in a folder: which there are, and the newest that is whole.
 
 A folder may be read while a trainer writes to it, and may have lost files, or parts of them.
-TensorFlow keeps a checksum of every tensor and compares it when it reads.
+TensorFlow keeps a checksum of every tensor and compares it when it reads. It is imported when it is
+needed, which to see what files there are it is not.
 """
 
 import contextlib
@@ -9,8 +10,6 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-
-import tensorflow as tf
 
 from stcn_tf.support.errors import UserError
 
@@ -21,14 +20,15 @@ def in_folder(folder: Path) -> list[str]:
     They come in the order of the list that their writer keeps; those that it lacks, or all where it
     is lost, follow by the numbers in their names.
     """
-    numbers = {}
-    with contextlib.suppress(OSError):
-        for file in folder.iterdir():
-            if match := re.fullmatch(r"ckpt-(\d{1,18})\.index", file.name):
-                numbers[file.name.removesuffix(".index")] = int(match[1])
+    numbers = _numbers(folder)
     listed = [name for name in _listed(folder) if name in numbers]
     others = sorted(numbers.keys() - set(listed), key=numbers.get, reverse=True)
     return [str(folder / name) for name in (*listed, *others)]
+
+
+def last_update(folder: Path) -> int | None:
+    """The highest number among the checkpoints, or None: there are none. Needs no TensorFlow."""
+    return max(_numbers(folder).values(), default=None)
 
 
 def update_of(prefix: str) -> int:
@@ -76,6 +76,8 @@ def sweep(folder: Path) -> None:
 
     For the one who alone writes there.
     """
+    import tensorflow as tf
+
     for left in folder.glob("ckpt-*_temp*"):
         shutil.rmtree(left, ignore_errors=True)
     try:
@@ -84,8 +86,20 @@ def sweep(folder: Path) -> None:
         (folder / "checkpoint").unlink(missing_ok=True)
 
 
+def _numbers(folder: Path) -> dict[str, int]:
+    """The updates of the checkpoints by their names."""
+    numbers = {}
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            if match := re.fullmatch(r"ckpt-(\d{1,18})\.index", file.name):
+                numbers[file.name.removesuffix(".index")] = int(match[1])
+    return numbers
+
+
 def _listed(folder: Path) -> list[str]:
     """The names in the writer's list, the newest first. Where they lie is not taken from there."""
+    import tensorflow as tf
+
     try:
         state = tf.train.get_checkpoint_state(str(folder))
     except (UnicodeDecodeError, ValueError):

@@ -1,10 +1,10 @@
 """What a run is made of: its model, its training, and how it is run.
 
-Model and training make a run's numbers; how it is run (its length, its intervals, its devices) may
-change whenever it is continued. Every field is at once a flag of the commands (`stcn_tf.flags`) and
-an entry of a run's config.json. Defaults are the paper's for handwriting (Aksan & Hilliges, ICLR
-2019, Appendix 7.1 and 7.2); where the authors' released configurations differ, the field's text
-says so.
+Model and training make a run's numbers, initial weights included; how it is run (its length, its
+intervals, its devices) may change whenever it is continued. Every field is at once a flag of the
+commands (`stcn_tf.flags`) and an entry of a run's config.json. Defaults are the paper's for
+handwriting (Aksan & Hilliges, ICLR 2019, Appendix 7.1 and 7.2); where the authors' released
+configurations differ, the field's text says so.
 """
 
 import contextlib
@@ -100,6 +100,13 @@ class TrainingSettings(Settings):
         "a run keeps what it began with",
         ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
+    init_from: str = setting(
+        "",
+        "begin with trained weights instead of random ones: a run directory (its best weights, or "
+        "the latest of a run that was not evaluated), or a file .weights.h5 of Keras; the "
+        "optimizer, the schedules and the KL weight begin anew; empty: what the run began with, "
+        "which for a new run is random",
+    )
 
     def _check(self) -> None:
         self._require("max_length", self.max_length == 0 or self.max_length >= 2, "0, or 2 or more")
@@ -119,6 +126,12 @@ class RunSettings(Settings):
         500, "updates between evaluations on the validation split", least=1
     )
     checkpoint_every: int = setting(500, "updates between checkpoints", least=1)
+    keep_checkpoints: int = setting(
+        2,
+        "how many of the newest checkpoints to continue from are kept; 1: none stands in for one "
+        "that is damaged; 0: all",
+        least=0,
+    )
     log_every: int = setting(50, "updates between TensorBoard points and progress lines", least=1)
     sample_every: int = setting(
         2000,
@@ -148,6 +161,12 @@ class RunSettings(Settings):
         "an update whose objective or gradient is not finite is skipped; training stops after so "
         "many in a row, with the checkpoint before the first of them",
         least=1,
+    )
+    deterministic: bool = setting(
+        False,
+        "compute with TensorFlow's deterministic operations alone, in all of the process: the same "
+        "run twice in the same environment is equal to the last bit, on GPUs, too, where it costs "
+        "speed; on CPUs it costs none that can be measured",
     )
 
 

@@ -65,6 +65,8 @@ def _define_setting(name: str, fields: list[dataclasses.Field], text: str) -> No
         flags.DEFINE_integer(name, None, text)
     elif kind is float:
         flags.DEFINE_float(name, None, text)
+    elif kind is str:
+        flags.DEFINE_string(name, None, text)
     elif kind is tuple:
         flags.DEFINE_list(name, None, text)
     else:
@@ -156,7 +158,8 @@ def define_train() -> None:
     flags.DEFINE_bool(
         "restart",
         False,
-        "begin anew in --run_dir: the checkpoints, events and evaluations there are removed",
+        "begin anew in --run_dir: the checkpoints, events, evaluations, status and history there "
+        "are removed",
     )
     define_model()
     define_settings(TrainingSettings)
@@ -329,6 +332,11 @@ def define_benchmark() -> None:
     flags.DEFINE_integer("num_draws", 16, "draws of an evaluation", lower_bound=1)
     flags.DEFINE_integer("rounds", 3, "how often each is timed", lower_bound=1)
     flags.DEFINE_string("out", None, "file to write, a picture comes beside it")
+
+
+def define_runs() -> None:
+    """Flags of `python -m stcn_tf.runs`."""
+    flags.DEFINE_string("dir", None, "a run directory, or a folder with run directories in it")
 
 
 class _ReleasedParser(flags.ArgumentParser):

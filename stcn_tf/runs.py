@@ -1,4 +1,10 @@
-"""Run directories: config.json, the dataset card, checkpoints and TensorBoard events.
+"""Run directories: settings, the dataset card, checkpoints and TensorBoard events.
+
+python -m stcn_tf.runs DIR
+
+lists those in a folder and the folders in it: what state each is in, its updates, the best number
+on the validation split and what that is of, its parameters and what it takes on disk, and the last
+line of its progress. Interrupted is what can be continued and is not at work, killed or stopped.
 
     run_dir/
       config.json           all settings (`stcn_tf.config`)
@@ -10,9 +16,11 @@
       events/train/ events/valid/   TensorBoard
       evaluations/          of `stcn_tf.evaluate`, a file for each question
       faults/               batches of updates that were skipped, as none of them was finite
+      status.json           how far the run is (`stcn_tf.run_status`)
+      history.json          of each start of a trainer: when, where, and of which versions
       .lock                 locked by the process that trains; says who did last
 
-This is all that evaluation, sampling and export need.
+This is all that evaluation, sampling and export need. TensorFlow is imported when weights are read.
 """
 
 import dataclasses
@@ -20,21 +28,26 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import keras
-import tensorflow as tf
-
-from stcn_tf import checkpoint_files
+from stcn_tf import checkpoint_files, flags
 from stcn_tf.config import Config
 from stcn_tf.data.card import CARD_NAME, DatasetCard, read_card
-from stcn_tf.models.base import SequenceModel
 from stcn_tf.models.registry import build_model
+from stcn_tf.run_status import STATUS_NAME
+from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError, reason_of
 from stcn_tf.support.files import make_folder, replacing_file
 from stcn_tf.support.locks import FolderLock
 
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from stcn_tf.models.base import SequenceModel
+
 CONFIG_NAME = "config.json"
+HISTORY_NAME = "history.json"
 LOCK_NAME = ".lock"
 
 
@@ -59,7 +72,7 @@ def _check_may_be_run(path: Path) -> None:
 class Trained(NamedTuple):
     """A model as a run has it."""
 
-    model: SequenceModel  # computes in float32
+    model: "SequenceModel"  # computes in float32
     update: int  # after which its weights were written
 
 
@@ -107,8 +120,11 @@ class RunDirectory:
             return cls.open(path)._continued(config, card)
         _check_may_be_run(path)
         make_folder(path)
-        for made in ("checkpoints", "events", "evaluations", "faults") if restart else ():
-            shutil.rmtree(path / made, ignore_errors=True)
+        if restart:
+            for made in ("checkpoints", "events", "evaluations", "faults"):
+                shutil.rmtree(path / made, ignore_errors=True)
+            for made in (STATUS_NAME, HISTORY_NAME):
+                (path / made).unlink(missing_ok=True)
         # config.json last: a folder with one is complete.
         _write(path / CARD_NAME, card.to_json())
         _write(path / CONFIG_NAME, config.to_json())
@@ -185,14 +201,21 @@ class RunDirectory:
                 file=sys.stderr,
             )
             return
+        if difference := self.difference_of_units(card):
+            what, theirs, mine = difference
+            raise UserError(
+                f"the records {card.name} have other {what} than those that {self.path} "
+                f"was trained on: {theirs}; accepted: {mine}"
+            )
+
+    def difference_of_units(self, card: DatasetCard) -> tuple[str, str, str] | None:
+        """What of other records' values differs first from the run's: what, theirs, the run's."""
         for what, described in (("features", _features), ("normalization", _normalization)):
             # The first difference only: a frame of audio has hundreds of features.
             for theirs, mine in zip(described(card), described(self.card), strict=False):
                 if theirs != mine:
-                    raise UserError(
-                        f"the records {card.name} have other {what} than those that {self.path} "
-                        f"was trained on: {theirs}; accepted: {mine}"
-                    )
+                    return what, theirs, mine
+        return None
 
     def _check_same_kinds(self, card: DatasetCard) -> None:
         theirs, mine = ((c.num_real, c.num_binary) for c in (card, self.card))
@@ -216,6 +239,12 @@ class RunDirectory:
         """Folder of the TensorBoard events of a split."""
         return self.path / "events" / split
 
+    @property
+    def traces(self) -> list[Path]:
+        """The folders that training has filled: without a state, one has been lost."""
+        folders = (self.latest, self.best, *map(self.events, ("train", "valid")))
+        return [path for path in folders if path.is_dir() and any(path.iterdir())]
+
     def load(self, checkpoint: str = "best") -> "Trained":
         """Builds the model and reads its weights, of which a trainer may be writing newer ones.
 
@@ -234,6 +263,8 @@ class RunDirectory:
             raise UserError(
                 f"{folder}: no checkpoint (the run has not been evaluated or saved yet)"
             )
+        import tensorflow as tf
+
         model = build_model(self.config.model, self.card)
         state = tf.train.Checkpoint(weights=weights_by_path(model))
         prefix = checkpoint_files.read_newest(
@@ -263,7 +294,7 @@ def _write(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def weights_by_path(model: SequenceModel) -> dict[str, keras.Variable]:
+def weights_by_path(model: "SequenceModel") -> "dict[str, keras.Variable]":
     """The model's variables by path, as checkpoints name them.
 
     `tf.train.Checkpoint(model=...)` would drop those of layers in Python lists.
@@ -271,7 +302,7 @@ def weights_by_path(model: SequenceModel) -> dict[str, keras.Variable]:
     return {variable.path: variable for variable in model.weights}
 
 
-def restore(checkpoint: tf.train.Checkpoint, prefix: str, whole: bool = False) -> None:
+def restore(checkpoint: "tf.train.Checkpoint", prefix: str, whole: bool = False) -> None:
     """Reads a checkpoint's files into its objects.
 
     Args:
@@ -282,6 +313,8 @@ def restore(checkpoint: tf.train.Checkpoint, prefix: str, whole: bool = False) -
     Raises:
         UserError: the files are damaged or of other objects.
     """
+    import tensorflow as tf
+
     try:
         status = checkpoint.restore(prefix)
         status.assert_existing_objects_matched()
@@ -296,7 +329,7 @@ def restore(checkpoint: tf.train.Checkpoint, prefix: str, whole: bool = False) -
         ) from error
 
 
-def load_run(run_dir: str | os.PathLike, checkpoint: str = "best") -> SequenceModel:
+def load_run(run_dir: str | os.PathLike, checkpoint: str = "best") -> "SequenceModel":
     """The model of a run with its trained weights.
 
     Args:
@@ -310,3 +343,16 @@ def load_run(run_dir: str | os.PathLike, checkpoint: str = "best") -> SequenceMo
         UserError: it is no run directory, or has no such checkpoint.
     """
     return RunDirectory.open(run_dir).load(checkpoint).model
+
+
+def main() -> None:
+    """Prints the table of the runs in a folder."""
+    args = flags.FLAGS
+
+    from stcn_tf import run_list
+
+    print(run_list.table(args.dir))
+
+
+if __name__ == "__main__":
+    cli.run(main, flags.define_runs, needs_tensorflow=False, positional=("dir",))

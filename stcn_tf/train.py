@@ -3,7 +3,11 @@
 python -m stcn_tf.train --flagfile=experiments/iamondb.flags --data=RECORDS --run_dir=DIR
 
 Ctrl-C, SIGTERM and SIGHUP stop at the end of an update with a checkpoint; the same command
-continues. One trainer at a time writes to a run directory.
+continues. One trainer at a time writes to a run directory. `python -m stcn_tf.runs DIR` lists runs.
+
+python -m stcn_tf.train --init_from=DIR --data=OTHER_RECORDS --run_dir=NEW ...
+
+begins with the best weights of a run, or with those in a file .weights.h5, say to fine-tune them.
 """
 
 from stcn_tf import flags

@@ -135,12 +135,14 @@ def test_what_is_no_part_of_a_runs_numbers():
         "max_steps",
         "evaluate_every",
         "checkpoint_every",
+        "keep_checkpoints",
         "log_every",
         "sample_every",
         "jit_compile",
         "recompute",
         "strategy",
         "max_skipped",
+        "deterministic",
     )
 
 
@@ -240,6 +242,9 @@ REFUSED = [
     (RunSettings, "jit_compile", 1, "1 of type int; accepted: bool or null"),
     (RunSettings, "strategy", "all", "'all'; accepted: default, mirrored, multi_worker"),
     (RunSettings, "max_skipped", 0, "0; accepted: 1 or more"),
+    (TrainingSettings, "init_from", None, "None of type NoneType; accepted: str"),
+    (RunSettings, "keep_checkpoints", -1, "-1; accepted: 0 or more"),
+    (RunSettings, "deterministic", "yes", "'yes' of type str; accepted: bool"),
 ]
 
 

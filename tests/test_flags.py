@@ -31,6 +31,7 @@ DEFINERS = {
     stcn_flags.define_sample: {"run_dir": "r", "out": "o"},
     stcn_flags.define_reconstruct: {"data": "d", "run_dir": "r", "out": "o"},
     stcn_flags.define_export: {"run_dir": "r", "out": "o"},
+    stcn_flags.define_runs: {},
     stcn_flags.define_import_tf1: {"checkpoint": "p", "config": "c", "run_dir": "r"},
 }
 
@@ -104,6 +105,8 @@ def _other_value(field):
         return (9, 4, 1)
     if isinstance(field.default, float):
         return 0.125
+    if isinstance(field.default, str):
+        return "some/path"
     return field.default + 3
 
 

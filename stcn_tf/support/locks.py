@@ -1,5 +1,6 @@
 """A lock on a folder that ends with the process that holds it, however that ends."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from stcn_tf.support.errors import UserError
 
+# Those who look who holds a lock hold it for an instant: a few times of trying pass it.
+_TRIES, _SECONDS = 5, 0.02
 # What file systems say that know no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -71,9 +74,28 @@ class FolderLock:
             self._release()
 
 
+def holder(file: Path) -> str:
+    """Who holds the lock, in words; empty: nobody does.
+
+    Raises:
+        OSError: it cannot be known.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return ""
+
+
 def _lock(descriptor: int, file: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(descriptor)
     except BlockingIOError as error:
         raise UserError(
             f"{file.parent}: in use by {_holder(descriptor)}: wait for its end, stop it, or give "
@@ -92,6 +114,14 @@ def _lock(descriptor: int, file: Path) -> None:
         os.pwrite(descriptor, json.dumps(about).encode(), 0)
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error.strerror})") from error
+
+
+def _flock(descriptor: int) -> None:
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(_SECONDS)
+    return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _holder(descriptor: int) -> str:

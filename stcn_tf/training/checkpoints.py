@@ -63,7 +63,9 @@ class Checkpoints:
         for folder in (run.latest, run.best) if writes else ():
             checkpoint_files.sweep(folder)
         self._latest = tf.train.CheckpointManager(
-            tf.train.Checkpoint(**self._state), str(run.latest), max_to_keep=2
+            tf.train.Checkpoint(**self._state),
+            str(run.latest),
+            max_to_keep=run.config.run.keep_checkpoints or None,
         )
         # The one before stands in, should the best be damaged.
         self._best = tf.train.CheckpointManager(
@@ -96,9 +98,7 @@ class Checkpoints:
         """
         if checkpoint_files.read_newest(self._run.latest, self._read, tell) is not None:
             return
-        traces = [path for path in (self._run.latest, self._run.best) if _is_filled(path)]
-        traces += [p for p in map(self._run.events, ("train", "valid")) if _is_filled(p)]
-        if traces:
+        if traces := self._run.traces:
             raise UserError(
                 f"{self._run.path}: was trained ({traces[0].relative_to(self._run.path)} is "
                 "there), but its state in checkpoints/latest is lost: put it back, give another "
@@ -152,10 +152,6 @@ class Checkpoints:
                 f"{manager.directory}: the state after update {self.step} cannot be written "
                 f"({reason_of(error)}); what was saved before is as it was"
             ) from error
-
-
-def _is_filled(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())
 
 
 def _parts(prefix: str) -> set[str]:

@@ -6,10 +6,12 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
+import tensorflow as tf
 
-from stcn_tf import bounds, runs
+from stcn_tf import bounds, checkpoint_files, runs
 from stcn_tf.config import Config
 from stcn_tf.data.batches import batches_per_epoch, eval_batches, train_batches
 from stcn_tf.data.card import DatasetCard, read_card
@@ -21,11 +23,13 @@ from stcn_tf.models.registry import build_model
 from stcn_tf.runs import CONFIG_NAME, RunDirectory
 from stcn_tf.support import devices
 from stcn_tf.support.errors import UserError
+from stcn_tf.training import history, initial_weights
 from stcn_tf.training.checkpoints import Checkpoints
 from stcn_tf.training.early_stopping import EarlyStopping
 from stcn_tf.training.faults import Faults
 from stcn_tf.training.loop import TrainingLoop
 from stcn_tf.training.progress import Progress
+from stcn_tf.training.status import Status
 from stcn_tf.training.step import TrainStep, make_optimizer
 from stcn_tf.training.tensorboard import Pictures, TensorBoard
 
@@ -53,8 +57,8 @@ class Trainer:
         loop: what `train` runs.
 
     Raises:
-        UserError: the records, the run directory or the objective do not fit; another trainer is at
-            work there; or the run's state is lost.
+        UserError: the records, the run directory, the objective or the initial weights do not fit;
+            another trainer is at work there; or the run's state is lost.
     """
 
     def __init__(
@@ -65,14 +69,16 @@ class Trainer:
         report: Callable[[str], None] = _print_now,
         restart: bool = False,
     ):
+        if config.run.deterministic:
+            tf.config.experimental.enable_op_determinism()
         # First of all, because the workers of a cluster must meet before TensorFlow computes.
         self._distribution = distribution = Distribution(config.run.strategy)
-        self._report = report
+        self._data_dir, self._report = data_dir, report
         if not distribution.is_chief:
             who = f"worker {distribution.worker} of {distribution.num_workers}"
             report(f"{who} (0 is the chief, and tells and writes for all)")
             self._report = lambda line: None
-        config = _with_precision(config, run_dir)
+        config = _as_begun(config, run_dir, restart)
         training = config.training
         distribution.check_batch_size(training.batch_size)
         compiled = devices.compiles(config.run.jit_compile) and _may_compile(config)
@@ -102,6 +108,8 @@ class Trainer:
             optimizer = make_optimizer(training)
             optimizer.build(self.model.trainable_variables)
         _check_objective(config, self.model)
+        # Before anything of the run is written, or removed.
+        self._initial = _begin_with(config, self.model, card, run_dir, restart)
         # Held while the run is read and begun here, and then by `train`.
         self._lock = runs.lock(run_dir) if distribution.is_chief else contextlib.nullcontext()
         with distribution.peers(), self._lock:
@@ -128,7 +136,7 @@ class Trainer:
                 distribution.is_chief,
             )
             self._restore()
-            self.loop = self._make_loop(data_dir)
+            self.loop = self._make_loop()
             self._known = self.checkpoints.names
         if distribution.is_chief:
             _warn_of_slow_bfloat16(training.precision, compiled, report)
@@ -163,12 +171,17 @@ class Trainer:
             try:
                 if self.loop.is_finished:
                     self._progress.finished_already(self.step)
+                    self._status.finished_already(self.step, self.last_step)
                     finished = True
                 else:
+                    self._note_start()
                     finished = self.loop.run()
                 # The others may be at their last update still.
                 self._distribution.wait()
                 return finished
+            except Exception as error:
+                self._status.failed(error)
+                raise
             finally:
                 self._known = self.checkpoints.names
                 if self._tensorboard:
@@ -201,7 +214,7 @@ class Trainer:
                 "directory that all workers share"
             )
 
-    def _make_loop(self, data_dir: str | os.PathLike) -> TrainingLoop:
+    def _make_loop(self) -> TrainingLoop:
         config, card, model = self.run.config, self.run.card, self.model
         last_step = config.run.max_epochs * batches_per_epoch(card, config.training.batch_size)
         if config.run.max_steps:
@@ -209,22 +222,30 @@ class Trainer:
         trained, decisive = _names(config, model)
         # Every number of a progress line says what it is of: "ELBO (vrnn-normalised)".
         scale = f" ({normalized(card)})" if card.num_real else ""
-        self._progress = Progress(
+        scaled = f"{trained}{scale}", f"{decisive}{scale}"
+        self._status = Status(
+            self.run.path if self._distribution.is_chief else None,
             self._report,
+            self.early_stopping,
+            model.count_params(),
+            scaled[1],
+        )
+        self._progress = Progress(
+            self._status.tell,
             self.run,
             model,
             self.early_stopping,
-            (f"{trained}{scale}", f"{decisive}{scale}"),
+            scaled,
             self._distribution.devices,
         )
         self._tensorboard = None
-        hooks = [self._progress]
+        hooks = [self._progress, self._status]
         if self._distribution.is_chief:
             names = trained, model.bound_name
             self._tensorboard = TensorBoard(self.run, model, names, decisive, self.checkpoints.step)
             every = config.run.sample_every
-            self._pictures = Pictures(self._tensorboard, self.run, model, data_dir, every)
-            hooks = [self._tensorboard, self._progress, self._pictures]
+            self._pictures = Pictures(self._tensorboard, self.run, model, self._data_dir, every)
+            hooks = [self._tensorboard, *hooks, self._pictures]
         return TrainingLoop(
             config.run,
             self._batches.__next__,
@@ -244,6 +265,16 @@ class Trainer:
             hooks,
             self._distribution.any,
         )
+
+    def _note_start(self) -> None:
+        if not self._distribution.is_chief:
+            return
+        start = history.about_start(
+            self.run.config, self._data_dir, self.step, self._distribution.devices
+        )
+        if self._initial:
+            start["init_from"] = self._initial
+        history.add_start(self.run.path, start, self._report)
 
     def _evaluate(self, stop: Callable[[], bool]) -> Evaluation | None:
         return self._evaluator(self._valid_batches, self.run.config.training.seed, stop)
@@ -292,15 +323,45 @@ def _may_compile(config: Config) -> bool:
     return config.training.objective != "fivo"
 
 
-def _with_precision(config: Config, run_dir: str | os.PathLike) -> Config:
-    """The settings with the arithmetic that the run began with, or begins with here."""
-    if config.training.precision != "auto":
-        return config
-    precision = devices.precision_of("auto")
-    if (Path(run_dir) / CONFIG_NAME).exists():
-        precision = RunDirectory.open(run_dir).config.training.precision
-    training = dataclasses.replace(config.training, precision=precision)
+def _as_begun(config: Config, run_dir: str | os.PathLike, restart: bool) -> Config:
+    """The settings with the arithmetic and the weights that the run began with, or begins with."""
+    begun = None
+    if (Path(run_dir).expanduser() / CONFIG_NAME).exists() and not restart:
+        begun = RunDirectory.open(run_dir).config.training
+    precision, init_from = config.training.precision, config.training.init_from
+    if precision == "auto":
+        precision = begun.precision if begun else devices.precision_of("auto")
+    if init_from:
+        # The same from wherever the command is given.
+        init_from = os.path.abspath(os.path.expanduser(init_from))
+    elif begun:
+        init_from = begun.init_from
+    training = dataclasses.replace(config.training, precision=precision, init_from=init_from)
     return dataclasses.replace(config, training=training)
+
+
+def _begin_with(
+    config: Config,
+    model: SequenceModel,
+    card: DatasetCard,
+    run_dir: str | os.PathLike,
+    restart: bool,
+) -> dict[str, Any] | None:
+    """Gives the model of a run that begins here its initial weights, if they are not random.
+
+    Returns:
+        What they are, for the run's history; None: they are random, or the run has a state.
+    """
+    source = config.training.init_from
+    run_dir = Path(run_dir).expanduser()
+    latest = RunDirectory(run_dir, config, card).latest
+    if not source or (checkpoint_files.in_folder(latest) and not restart):
+        return None
+    if restart and os.path.realpath(source) == os.path.realpath(run_dir):
+        raise UserError(
+            f"--init_from={source}: is the run that --restart removes: give another --run_dir"
+        )
+    return initial_weights.load(source, model, card)
 
 
 def _warn_of_slow_bfloat16(precision: str, compiled: bool, report: Callable[[str], None]) -> None:

@@ -1,6 +1,6 @@
 """A long run that is killed again and again, beside the same run left alone.
 
-python -m tests.training.soak --settings=experiments/iamondb_cpu.flags --data=RECORDS --out=DIR \
+python tests/training/soak.py --settings=experiments/iamondb_cpu.flags --data=RECORDS --out=DIR \
     --max_steps=40000 --minutes=4
 
 Both train on one processor each, with the same flags. The one is ended every few minutes, at
@@ -68,7 +68,7 @@ class Run:
             return int(pages) * os.sysconf("SC_PAGE_SIZE")
         if code == 0:
             self.ended = True
-        elif code in (cli.INTERRUPTED, -signal.SIGKILL):
+        elif code == cli.INTERRUPTED or -code in _SIGNALS:  # also before it could save
             self.start()
         else:
             self.failed = True
