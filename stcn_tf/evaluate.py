@@ -36,8 +36,11 @@ def main() -> None:
     from stcn_tf.runs import RunDirectory
 
     run = RunDirectory.open(args.run_dir)
-    if args.out and (Path(args.out).is_dir() or not Path(args.out).parent.is_dir()):
-        cli.fail(f"--out={args.out}: accepted: a file in a folder that exists")
+    for name in ("out", "per_sequence"):
+        if (given := args[name].value) and (
+            Path(given).is_dir() or not Path(given).parent.is_dir()
+        ):
+            cli.fail(f"--{name}={given}: accepted: a file in a folder that exists")
     card = read_card(args.data)
     run.check_same_units(card)
     batches = eval_batches(
@@ -53,7 +56,9 @@ def main() -> None:
     out = Path(
         args.out or run.path / "evaluations" / _file_name(about, num_samples, args.limit, other)
     )
-    files.check_writable(out)  # before hours of scoring, not after
+    for file in (out, args.per_sequence):
+        if file:
+            files.check_writable(file)  # before hours of scoring, not after
     evaluator = Evaluator(
         model,
         bound=args.bound,
@@ -66,6 +71,8 @@ def main() -> None:
         evaluation = evaluator(batches, args.seed, progress=lambda done: bar.update(done - bar.n))
     content = table.summary(evaluation, model, card, about)
     table.write(content, out)
+    if args.per_sequence:
+        table.write_sequences(evaluation, model, args.per_sequence)
     print(table.table(content))
     print(f"written: {out}")
 

@@ -227,6 +227,9 @@ def define_evaluate() -> None:
         "seed", 0, "seed of the posterior draws", lower_bound=0, upper_bound=2**31 - 1
     )
     flags.DEFINE_string("out", None, "file to write; default: one in RUN_DIR/evaluations")
+    flags.DEFINE_string(
+        "per_sequence", None, "CSV file to write, with the name, steps and terms of each sequence"
+    )
 
 
 def define_sample() -> None:

@@ -25,6 +25,7 @@ TOLD_AT_FLOOR = 0.01
 class Evaluation:
     """Terms of every sequence of a split, in nats of the normalised values."""
 
+    ids: tuple[str, ...]  # the names of the sequences
     log_likelihood: np.ndarray  # [sequences]
     kl: np.ndarray  # [sequences, layers], layer 0 = lowest
     elbo: np.ndarray  # [sequences], a valid lower bound
@@ -169,7 +170,7 @@ class Evaluator:
             The Evaluation; None if it was given up.
         """
         # Nothing waits for a value before all batches are on their way.
-        scored, units, done = [], [], 0
+        scored, units, ids = [], [], []
         seed = noise.stream_of(seed, Stream.VALIDATION)
         for index, batch in enumerate(batches):
             if stop():
@@ -177,8 +178,8 @@ class Evaluator:
             rows, kl_of_units = self._score(batch, noise.fold_in(seed, index))
             scored.append(rows)
             units.append(kl_of_units)
-            done += batch.x.shape[0]
-            progress(done)
+            ids += [name.decode() for name in batch.ids.numpy()]
+            progress(len(ids))
         scored = [{name: values.numpy() for name, values in rows.items()} for rows in scored]
         units = [
             sum(kl.numpy().astype(np.float64) for kl in layer) for layer in zip(*units, strict=True)
@@ -189,6 +190,7 @@ class Evaluator:
         return Evaluation(
             **dict.fromkeys(("importance_weighted", "fivo"))
             | {name: values.astype(np.float64) for name, values in columns.items()},
+            ids=tuple(ids),
             num_steps=num_steps,
             num_samples=self._num_samples,
             active_units=tuple(int(np.sum(kl / total_steps > ACTIVE_UNIT_NATS)) for kl in units),

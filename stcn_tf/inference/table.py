@@ -4,6 +4,7 @@ A log-likelihood of real values depends on their scale, so that every number her
 its normalisation, and likelihoods are given in the records' raw units, too.
 """
 
+import csv
 import json
 import math
 import os
@@ -104,6 +105,21 @@ def write(content: dict[str, Any], path: str | os.PathLike) -> None:
     text = json.dumps(_finite(content), indent=1, allow_nan=False)
     with replacing_file(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
+
+
+def write_sequences(evaluation: Evaluation, model: SequenceModel, path: str | os.PathLike) -> None:
+    """Writes the terms of each sequence as CSV, whole or not at all.
+
+    The columns are the name, the scored steps, and each row of the table by its key in `summary`,
+    in nats of the normalised values. Two models that scored the same records are compared by the
+    differences of a column, whose standard error is smaller than that of either.
+    """
+    rows = dict(_rows(evaluation, model))
+    with replacing_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sequence", "steps", *rows])
+        columns = (row.values.tolist() for row in rows.values())
+        writer.writerows(zip(evaluation.ids, evaluation.num_steps.tolist(), *columns, strict=True))
 
 
 def _raw_unit(card: DatasetCard) -> str:

@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 import math
@@ -41,10 +42,12 @@ def evaluation_of(num_steps, **values) -> Evaluation:
             "importance_weighted": None,
             "fivo": None,
             "kl": np.zeros((len(num_steps), 2)),
+            "at_floor": np.zeros((len(num_steps), 3)),
             "active_units": (1, 0),
             "num_samples": 1,
             **{name: np.array(value, float) for name, value in values.items()},
         },
+        ids=tuple(f"s{i}" for i in range(len(num_steps))),
         num_steps=num_steps,
     )
 
@@ -80,6 +83,24 @@ def test_every_sequence_once_by_hand(model, tiny_records):
     assert evaluation.importance_weighted is None and evaluation.fivo is None
     assert evaluation.active_units[0] == np.sum(units / sum(lengths) > ACTIVE_UNIT_NATS)
     assert len(evaluation.active_units) == 3
+    ids = [name.decode() for batch in batches for name in batch.ids.numpy()]
+    assert list(evaluation.ids) == ids
+    assert sorted(ids) == [f"valid-{i}" for i in range(7)]
+
+
+def test_the_terms_of_each_sequence_as_csv(model, tmp_path):
+    evaluation = evaluation_of(
+        [3, 5], elbo=[-1.5, -2.25], log_likelihood=[-1.0, 0.1], kl=[[0.25, 0.25], [2.0, 0.35]]
+    )
+    table.write_sequences(evaluation, model, tmp_path / "each.csv")
+    with (tmp_path / "each.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert (
+        list(rows[0]) == "sequence steps elbo reconstruction kl kl_of_layer_1 kl_of_layer_2".split()
+    )
+    assert [row["sequence"] for row in rows] == ["s0", "s1"]
+    assert [float(rows[1][name]) for name in ("steps", "elbo", "reconstruction")] == [5, -2.25, 0.1]
+    assert float(rows[1]["kl"]) == 2.35
 
 
 def test_given_up(model, tiny_records):
