@@ -138,11 +138,16 @@ def test_from_raw_strokes_to_samples(tmp_path, mistake):
 def test_evaluates_wavenets(tiny_wavenet_run, tiny_records, parse_flags, tmp_path):
     out = tmp_path / "evaluation.json"
     arguments = (f"--run_dir={tiny_wavenet_run}", f"--data={tiny_records}", f"--out={out}")
-    parse_flags(flags.define_evaluate, *arguments, "--batch_size=3")
+    each = tmp_path / "each.csv"
+    parse_flags(flags.define_evaluate, *arguments, "--batch_size=3", f"--per_sequence={each}")
     evaluate.main()
     result = json.loads(out.read_text())
     assert result["num_sequences"] == 7
     assert not any("layer" in name for name in result["terms"])
+    header, *rows = (line.split(",") for line in each.read_text().splitlines())
+    assert header == ["sequence", "steps", "log_likelihood"]
+    mean = np.mean([float(row[2]) for row in rows])
+    assert mean == pytest.approx(result["terms"]["log_likelihood"]["per_sequence"])
     assert result["posterior_draws"] is result["posterior_scale"] is None
 
 
