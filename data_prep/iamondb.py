@@ -31,6 +31,7 @@ from data_prep.handwriting import RawSplit
 from data_prep.linestrokes import parse_line
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
+from stcn_tf.support.path_flag import define_path
 
 BUNDLED_LISTS = Path(__file__).parent / "splits" / "iamondb"
 # Split name -> the bundled lists whose forms it unites.
@@ -67,7 +68,7 @@ def define_flags() -> None:
     raw_files.define_flags(
         "Folder that holds lineStrokes or data/lineStrokes, or lineStrokes itself."
     )
-    flags.DEFINE_string(
+    define_path(
         "split", "vrnn", "vrnn, official, or a folder with one NAME.txt of form ids per split."
     )
     handwriting.define_normalization_flag("vrnn")

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from stcn_tf.data.card import Split
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
+from stcn_tf.support.path_flag import define_path
 
 # A file is read in one piece; what is larger is none of handwriting.
 MAX_FILE_BYTES = 2**30
@@ -71,10 +72,8 @@ def define_flags(source: str, required: bool = True, can_skip: bool = True) -> N
         required: whether --source must be given.
         can_skip: whether there is --skip_bad: one of many sequences may be left out.
     """
-    flags.DEFINE_string("source", None, source, required=required)
-    flags.DEFINE_string(
-        "out", None, "Folder of the records; a dataset there is replaced.", required=True
-    )
+    define_path("source", None, source, required=required)
+    define_path("out", None, "Folder of the records; a dataset there is replaced.", required=True)
     if can_skip:
         flags.DEFINE_bool("skip_bad", False, "Leave out what has faults, and count it.")
     flags.DEFINE_integer(
@@ -396,7 +395,7 @@ def print_sizes_check(splits: Mapping[str, Split], complete: Mapping[str, tuple[
 
 def define_split_flags() -> None:
     """Defines how one's own data are split: --split, --valid_share, --test_share."""
-    flags.DEFINE_string(
+    define_path(
         "split",
         "random",
         "random: by --valid_share and --test_share; folders: by the topmost folder of each file "

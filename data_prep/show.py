@@ -27,6 +27,7 @@ from stcn_tf import media
 from stcn_tf.data.card import CARD_NAME, DatasetCard, group_alike, read_card
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
+from stcn_tf.support.path_flag import define_path
 
 # What is read of a split, at most; every file in use gives an equal share.
 _MOST_SHARDS = 20
@@ -101,7 +102,7 @@ class Excerpt(NamedTuple):
 
 def define_flags() -> None:
     """Defines this command's flags."""
-    flags.DEFINE_string("records", None, "Folder of records.")
+    define_path("records", None, "Folder of records.")
     flags.DEFINE_bool(
         "verify",
         False,
@@ -119,7 +120,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "seed", 0, "Another one shows other examples.", lower_bound=0, upper_bound=2**31 - 1
     )
-    flags.DEFINE_string(
+    define_path(
         "out", None, "The picture, .png or .svg; by default beside the folder: RECORDS.png."
     )
     flags.register_validator(

@@ -29,6 +29,7 @@ from data_prep.synthetic_settings import Settings
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import replacing_folder
+from stcn_tf.support.path_flag import define_path
 
 SETTINGS_NAME = "synthetic.json"
 DEFAULT_FORMAT = "iamondb"
@@ -124,12 +125,13 @@ def _flag_fields() -> dict[str, tuple[dataclasses.Field, list[str]]]:
 
 def define_flags() -> None:
     """Defines this command's flags."""
-    flags.DEFINE_string("out", None, "Folder of the raw data; earlier output there is replaced.")
+    define_path(
+        "out", None, "Folder of the raw data; earlier output there is replaced.", required=True
+    )
     flags.DEFINE_enum("format", DEFAULT_FORMAT, list(FORMATS), "Format of the raw data.")
     for name, (field, formats) in _flag_fields().items():
         note = "" if len(formats) == len(FORMATS) else f" Of {', '.join(formats)}."
         flags.DEFINE_integer(name, field.default, field.metadata["description"] + note)
-    flags.mark_flag_as_required("out")
 
 
 def settings_from_flags() -> Settings:

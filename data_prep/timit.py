@@ -31,6 +31,7 @@ from absl import flags
 from data_prep import audio, raw_files
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
+from stcn_tf.support.path_flag import define_path
 
 BUNDLED_LISTS = Path(__file__).parent / "splits" / "timit"
 BUNDLED_SPLIT = "srnn"
@@ -46,7 +47,7 @@ _ENDINGS = (".wav", ".sph")
 def define_flags() -> None:
     """Defines this command's flags."""
     raw_files.define_flags("Folder that holds TRAIN and TEST, in whatever case, however deep.")
-    flags.DEFINE_string(
+    define_path(
         "split",
         BUNDLED_SPLIT,
         f"{BUNDLED_SPLIT}, or a folder of train.txt, valid.txt and test.txt, which list files such "

@@ -16,6 +16,7 @@ from stcn_tf.config import Config, RunSettings, TrainingSettings
 from stcn_tf.models import registry
 from stcn_tf.settings import Settings
 from stcn_tf.support.errors import UserError
+from stcn_tf.support.path_flag import define_path
 
 FLAGS = flags.FLAGS
 
@@ -152,7 +153,7 @@ def _given(names: Iterable[str]) -> dict[str, Any]:
 def define_train() -> None:
     """Flags of `python -m stcn_tf.train`."""
     _define_data()
-    flags.DEFINE_string(
+    define_path(
         "run_dir", None, "folder for the run; one that holds this run is continued", required=True
     )
     flags.DEFINE_bool(
@@ -226,8 +227,8 @@ def define_evaluate() -> None:
     flags.DEFINE_integer(
         "seed", 0, "seed of the posterior draws", lower_bound=0, upper_bound=2**31 - 1
     )
-    flags.DEFINE_string("out", None, "file to write; default: one in RUN_DIR/evaluations")
-    flags.DEFINE_string(
+    define_path("out", None, "file to write; default: one in RUN_DIR/evaluations")
+    define_path(
         "per_sequence", None, "CSV file to write, with the name, steps and terms of each sequence"
     )
 
@@ -235,7 +236,7 @@ def define_evaluate() -> None:
 def define_sample() -> None:
     """Flags of `python -m stcn_tf.sample`."""
     _define_run()
-    flags.DEFINE_string(
+    define_path(
         "out", None, "folder for samples.png, samples.svg, samples.h5, sounds", required=True
     )
     flags.DEFINE_integer(
@@ -274,11 +275,12 @@ def define_sample() -> None:
         "make binary features (pen, pixels) 1 where their probability exceeds 0.5, as released, "
         "instead of drawing them",
     )
-    flags.DEFINE_string(
+    define_path(
         "continue_from",
         None,
         "an HDF5 file, as this command or stcn_tf.reconstruct writes, each sequence of which is "
-        "continued; for audio also a WAV file",
+        "continued; for audio also a sound file (WAV, FLAC, MP3, OGG) of one channel and the "
+        "sample rate of the records",
     )
     flags.DEFINE_integer(
         "beginning",
@@ -293,7 +295,7 @@ def define_reconstruct() -> None:
     """Flags of `python -m stcn_tf.reconstruct`."""
     _define_data()
     _define_run()
-    flags.DEFINE_string(
+    define_path(
         "out",
         None,
         "folder for reconstructions.png, reconstructions.svg, reconstructions.h5, sounds",
@@ -311,7 +313,7 @@ def define_reconstruct() -> None:
 def define_export() -> None:
     """Flags of `python -m stcn_tf.export`."""
     _define_run()
-    flags.DEFINE_string("out", None, "folder for the SavedModel", required=True)
+    define_path("out", None, "folder for the SavedModel", required=True)
     _define_jit_compile()
 
 
@@ -322,8 +324,8 @@ def define_benchmark() -> None:
     define_settings(TrainingSettings, but=("batch_size",))
     define_settings(RunSettings)
     _define_released()
-    flags.DEFINE_string("run_dir", None, "not used; flagfiles may give it")
-    flags.DEFINE_string("data", None, "folder of records, of which the input is timed")
+    define_path("run_dir", None, "not used; flagfiles may give it")
+    define_path("data", None, "folder of records, of which the input is timed")
     kinds = ("generate", "train", "evaluate", "scaling", "environment")
     accepted = f"{', '.join(kinds)}, separated by commas"
     flags.DEFINE_list("what", ["generate", "train", "evaluate"], f"what is timed: {accepted}")
@@ -334,12 +336,12 @@ def define_benchmark() -> None:
     flags.DEFINE_integer("length", 200, "steps of a batch", lower_bound=1)
     flags.DEFINE_integer("num_draws", 16, "draws of an evaluation", lower_bound=1)
     flags.DEFINE_integer("rounds", 3, "how often each is timed", lower_bound=1)
-    flags.DEFINE_string("out", None, "file to write, a picture comes beside it")
+    define_path("out", None, "file to write, a picture comes beside it")
 
 
 def define_runs() -> None:
     """Flags of `python -m stcn_tf.runs`."""
-    flags.DEFINE_string("dir", None, "a run directory, or a folder with run directories in it")
+    define_path("dir", None, "a run directory, or a folder with run directories in it")
 
 
 class _ReleasedParser(flags.ArgumentParser):
@@ -398,15 +400,15 @@ def _define_released() -> None:
 
 def define_import_tf1() -> None:
     """Flags of `python -m stcn_tf.import_tf1`."""
-    flags.DEFINE_string(
+    define_path(
         "checkpoint",
         None,
         "prefix of the checkpoint's files, as in DIR/model.ckpt-1",
         required=True,
     )
-    flags.DEFINE_string("config", None, "the model's JSON configuration", required=True)
-    flags.DEFINE_string("run_dir", None, "folder for the run, new or empty", required=True)
-    flags.DEFINE_string(
+    define_path("config", None, "the model's JSON configuration", required=True)
+    define_path("run_dir", None, "folder for the run, new or empty", required=True)
+    define_path(
         "data", None, "folder of the records that the model was trained on; default: not known"
     )
     flags.DEFINE_integer(
@@ -429,11 +431,11 @@ def _define_jit_compile() -> None:
 
 
 def _define_data() -> None:
-    flags.DEFINE_string("data", None, "folder of records, as data_prep makes them", required=True)
+    define_path("data", None, "folder of records, as data_prep makes them", required=True)
 
 
 def _define_run() -> None:
-    flags.DEFINE_string("run_dir", None, "run directory of stcn_tf.train", required=True)
+    define_path("run_dir", None, "run directory of stcn_tf.train", required=True)
     flags.DEFINE_enum(
         "checkpoint", "best", ["best", "latest"], "weights: best by validation ELBO, or latest"
     )

@@ -12,6 +12,7 @@ from stcn_tf.run_status import STATUS_NAME, RunStatus
 from stcn_tf.runs import CONFIG_NAME, LOCK_NAME, RunDirectory
 from stcn_tf.support import locks
 from stcn_tf.support.errors import UserError
+from stcn_tf.support.files import expand_home
 
 # How many folders deep runs are looked for.
 DEPTH = 6
@@ -43,7 +44,7 @@ def table(folder: str | os.PathLike) -> str:
     Raises:
         UserError: it is no folder that can be read.
     """
-    folder = Path(os.path.expanduser(folder))
+    folder = Path(expand_home(folder))
     try:
         os.listdir(folder)
     except OSError as error:

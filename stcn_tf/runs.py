@@ -37,7 +37,7 @@ from stcn_tf.models.registry import build_model
 from stcn_tf.run_status import STATUS_NAME
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError, reason_of
-from stcn_tf.support.files import make_folder, replacing_file
+from stcn_tf.support.files import expand_home, make_folder, replacing_file
 from stcn_tf.support.locks import FolderLock
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def lock(path: str | os.PathLike) -> FolderLock:
     Raises:
         UserError: another trainer has it; or it is something else.
     """
-    path = Path(path)
+    path = Path(expand_home(path))
     _check_may_be_run(path)
     return FolderLock(make_folder(path) / LOCK_NAME)
 
@@ -91,7 +91,7 @@ class RunDirectory:
         Raises:
             UserError: the folder, its config.json or its card is missing or unreadable.
         """
-        path = Path(path)
+        path = Path(expand_home(path))
         config_file = path / CONFIG_NAME
         if not config_file.is_file():
             raise UserError(f"{path}: no run directory (no {CONFIG_NAME} in it)")
@@ -115,7 +115,7 @@ class RunDirectory:
             UserError: the folder holds something else, or a run of another model, with other
                 settings of training, or on other records.
         """
-        path = Path(path)
+        path = Path(expand_home(path))
         if (path / CONFIG_NAME).exists() and not restart:
             return cls.open(path)._continued(config, card)
         _check_may_be_run(path)

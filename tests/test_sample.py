@@ -260,6 +260,13 @@ def test_writes_sounds_and_continues_them(run_sample, tiny_audio_run, capsys):
     again = run_sample("again", *run, f"--continue_from={out}/samples.h5", "--length=1", "--num=1")
     with h5py.File(again / "samples.h5") as file:
         np.testing.assert_array_equal(file["frames"][0, :9], frames[0])
+    soundfile.write(out / "mine.flac", np.linspace(-0.5, 0.5, 17), 210)
+    same = run_sample("same", *run, f"--continue_from={out}/mine.flac", "--length=4")
+    with h5py.File(same / "samples.h5") as file, h5py.File(continued / "samples.h5") as of_wav:
+        np.testing.assert_array_equal(file["frames"], of_wav["frames"])
+    (out / "text.flac").write_text("la la la")
+    with pytest.raises(UserError, match=r"text.flac: not .* accepted: a sound .*FLAC.* or HDF5"):
+        run_sample("more", *run, f"--continue_from={out}/text.flac")
     soundfile.write(out / "mine.wav", np.zeros(6), 210)
     with pytest.raises(UserError, match=r"mine.wav: 6 samples; accepted: 7 \(a frame\) or more"):
         run_sample("more", *run, f"--continue_from={out}/mine.wav")

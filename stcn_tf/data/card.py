@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from stcn_tf.support.errors import UserError
+from stcn_tf.support.files import expand_home
 
 FORMAT_VERSION = 1
 CARD_NAME = "dataset.json"
@@ -287,7 +288,7 @@ def read_card(path_or_dir: str | os.PathLike) -> DatasetCard:
     Raises:
         UserError: there is none, or it cannot be used; the message names the file.
     """
-    path = Path(path_or_dir)
+    path = Path(expand_home(path_or_dir))
     if path.is_dir():
         if not (path / CARD_NAME).is_file():
             kind = "is empty" if not any(path.iterdir()) else "is not a dataset folder"

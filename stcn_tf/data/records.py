@@ -40,7 +40,7 @@ from stcn_tf.data.card import (
 )
 from stcn_tf.data.verified import sha256_of
 from stcn_tf.support.errors import UserError
-from stcn_tf.support.files import replacing_folder
+from stcn_tf.support.files import expand_home, replacing_folder
 
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+")
 _VALUE_BYTES = 4  # one little-endian float32
@@ -133,7 +133,7 @@ def check_replaceable(out_dir: str | os.PathLike) -> None:
     Raises:
         UserError: `out_dir` holds anything but a dataset.
     """
-    out_dir = Path(out_dir)
+    out_dir = Path(expand_home(out_dir))
     if not out_dir.exists():
         return
     if not out_dir.is_dir():
@@ -171,7 +171,7 @@ def verify(directory: str | os.PathLike, split: str, again: bool = False) -> lis
         UserError: naming the first file that is missing, truncated, corrupted or of another
             number of features, or, where there is no such split, those there are.
     """
-    directory = Path(directory)
+    directory = Path(expand_home(directory))
     card = read_card(directory)
     if split not in card.splits:
         raise UserError(

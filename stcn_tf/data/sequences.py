@@ -30,7 +30,7 @@ import numpy as np
 
 from stcn_tf.data.card import DatasetCard
 from stcn_tf.support.errors import UserError
-from stcn_tf.support.files import replacing_file
+from stcn_tf.support.files import expand_home, replacing_file
 
 FORMAT_VERSION = 1
 
@@ -87,9 +87,9 @@ def read_sequences(path: str | os.PathLike, card: DatasetCard, name: str) -> lis
     Raises:
         UserError: there is no such file, or it does not hold what is described above.
     """
-    path = Path(path)
+    path, accepted = Path(expand_home(path)), f"an HDF5 file with {name}, as stcn_tf.sample writes"
     if not path.is_file():
-        raise UserError(f"{path}: no such file; an HDF5 file with {name} is accepted")
+        raise UserError(f"{path}: no such file; accepted: {accepted}")
     try:
         with h5py.File(path, "r") as file:
             _check_attributes(path, file, card)
@@ -97,7 +97,9 @@ def read_sequences(path: str | os.PathLike, card: DatasetCard, name: str) -> lis
             lengths = _numbers(path, file, "lengths") if "lengths" in file else None
     except (OSError, RuntimeError, KeyError) as error:  # what h5py raises on damaged files
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a readable HDF5 file ({reason})") from error
+        raise UserError(
+            f"{path}: not a readable HDF5 file ({reason}); accepted: {accepted}"
+        ) from error
     if padded.ndim != 3 or padded.shape[2] != card.num_features or 0 in padded.shape:
         raise UserError(
             f"{path}: {name} has the shape {list(padded.shape)}; accepted: [num, time, "

@@ -1,5 +1,6 @@
-"""WAV files: what samples of audio are written to, and what they may begin with."""
+"""Sound files: WAV, which samples of audio are written to; and others that they may go on from."""
 
+import io
 import os
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 import soundfile
 
 from stcn_tf.support.errors import UserError
-from stcn_tf.support.files import replacing_file
+from stcn_tf.support.files import expand_home, replacing_file
 
+_ACCEPTED = "a sound file (WAV, FLAC, MP3, OGG), or HDF5 as stcn_tf.sample writes it"
 _FULL_SCALE = 2**15  # of 16-bit PCM
 
 
@@ -35,8 +37,8 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate_hz: int
     return int(np.sum(~(np.abs(values) <= _FULL_SCALE)))
 
 
-def read_wav(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
-    """Reads a file of one channel.
+def read_sound(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
+    """Reads a WAV, FLAC, MP3 or OGG file of one channel.
 
     Args:
         path: the file.
@@ -48,13 +50,16 @@ def read_wav(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
     Raises:
         UserError: there is no such file, or it is none of this kind.
     """
-    path = Path(path)
+    path = Path(expand_home(path))
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file; accepted: {_ACCEPTED}")
     try:
-        waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        content = io.BytesIO(path.read_bytes())  # of a name the ending would be believed
+        waveform, rate = soundfile.read(content, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise UserError(f"{path}: not a readable sound file ({error.error_string})") from error
+        raise UserError(
+            f"{path}: not a readable sound file ({error.error_string}); accepted: {_ACCEPTED}"
+        ) from error
     num_channels = waveform.shape[1]
     if (rate, num_channels) != (sample_rate_hz, 1):
         raise UserError(

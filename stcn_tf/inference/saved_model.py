@@ -9,7 +9,7 @@ from stcn_tf.data.card import DatasetCard
 from stcn_tf.inference.generation import Generator, Temperatures
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.support.errors import UserError
-from stcn_tf.support.files import replacing_folder
+from stcn_tf.support.files import expand_home, replacing_folder
 
 _FILE = "saved_model.pb"
 _PARTS = {_FILE, "fingerprint.pb", "assets", "variables"}
@@ -76,7 +76,7 @@ def check_replaceable(out: str | os.PathLike) -> None:
     Raises:
         UserError: `out` holds anything but a SavedModel.
     """
-    out = Path(out)
+    out = Path(expand_home(out))
     if not out.exists():
         return
     names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}

@@ -1,15 +1,16 @@
-"""Sounds: drawn as waveforms with their spectrograms, read from and played as WAV files."""
+"""Sounds: drawn as waveforms with spectrograms, read from sound files, played as WAV files."""
 
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stcn_tf.data.sounds import read_wav, write_wav
+from stcn_tf.data.sounds import read_sound, write_wav
 from stcn_tf.media.figures import (
     DPI,
     INK,
@@ -56,10 +57,10 @@ class Audio(Medium):
         return self.card.modality.sample_rate_hz
 
     def read(self, path: str) -> list[np.ndarray]:
-        """See `Medium.read`; the whole frames of a WAV file are one sequence."""
-        if Path(path).suffix.lower() != ".wav":
+        """See `Medium.read`; the whole frames of a sound file are one sequence."""
+        if h5py.is_hdf5(path):
             return super().read(path)
-        waveform, frame = read_wav(path, self._sample_rate_hz), self.card.num_features
+        waveform, frame = read_sound(path, self._sample_rate_hz), self.card.num_features
         if len(waveform) < frame:
             raise UserError(f"{path}: {len(waveform)} samples; accepted: {frame} (a frame) or more")
         return [waveform[: len(waveform) // frame * frame].reshape(-1, frame)]

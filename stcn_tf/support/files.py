@@ -14,13 +14,21 @@ from pathlib import Path
 from stcn_tf.support.errors import UserError
 
 
+def expand_home(path: str | os.PathLike) -> str:
+    """A path that begins with ~ with the home folder in its place; any other as it is.
+
+    Whatever takes a path from a person, as a flag or in Python, takes it through this function.
+    """
+    return os.path.expanduser(path)
+
+
 def make_folder(path: str | os.PathLike) -> Path:
     """Makes a folder to write to, unless it is there; missing parents too.
 
     Raises:
         UserError: it cannot be made.
     """
-    path = Path(path)
+    path = Path(expand_home(path))
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -34,7 +42,7 @@ def check_writable(path: str | os.PathLike) -> None:
     Raises:
         UserError: it cannot.
     """
-    path = Path(path)
+    path = Path(expand_home(path))
     _make_parent(path)
     partial = _sibling(path, "partial")
     try:
@@ -57,7 +65,7 @@ def replacing_file(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         UserError: the folder of the file cannot be made.
     """
-    path = Path(path)
+    path = Path(expand_home(path))
     _make_parent(path)
     partial = _sibling(path, "partial")
     try:
@@ -86,7 +94,7 @@ def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be made.
     """
-    path = Path(path).resolve()
+    path = Path(expand_home(path)).resolve()
     _make_parent(path)
     partial, old = _sibling(path, "partial"), _sibling(path, "replaced")
     try:

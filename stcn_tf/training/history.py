@@ -24,7 +24,7 @@ from stcn_tf.flags import flag_lines
 from stcn_tf.runs import HISTORY_NAME
 from stcn_tf.support import environment
 from stcn_tf.support.errors import UserError, reason_of
-from stcn_tf.support.files import replacing_file
+from stcn_tf.support.files import expand_home, replacing_file
 
 # The first and the newest entries are kept: a run that is interrupted every hour stays small.
 KEPT = 100
@@ -77,7 +77,7 @@ def about_start(
         "update": update,
         "command": shlex.join(sys.orig_argv),
         "folder": _folder(),
-        "records": os.path.abspath(os.path.expanduser(data_dir)),
+        "records": os.path.abspath(expand_home(data_dir)),
         "settings": flag_lines(config),
         "versions": _versions(),
         "source": _source(),

@@ -23,6 +23,7 @@ from stcn_tf.models.registry import build_model
 from stcn_tf.runs import CONFIG_NAME, RunDirectory
 from stcn_tf.support import devices
 from stcn_tf.support.errors import UserError
+from stcn_tf.support.files import expand_home
 from stcn_tf.training import history, initial_weights
 from stcn_tf.training.checkpoints import Checkpoints
 from stcn_tf.training.early_stopping import EarlyStopping
@@ -326,14 +327,14 @@ def _may_compile(config: Config) -> bool:
 def _as_begun(config: Config, run_dir: str | os.PathLike, restart: bool) -> Config:
     """The settings with the arithmetic and the weights that the run began with, or begins with."""
     begun = None
-    if (Path(run_dir).expanduser() / CONFIG_NAME).exists() and not restart:
+    if (Path(expand_home(run_dir)) / CONFIG_NAME).exists() and not restart:
         begun = RunDirectory.open(run_dir).config.training
     precision, init_from = config.training.precision, config.training.init_from
     if precision == "auto":
         precision = begun.precision if begun else devices.precision_of("auto")
     if init_from:
         # The same from wherever the command is given.
-        init_from = os.path.abspath(os.path.expanduser(init_from))
+        init_from = os.path.abspath(expand_home(init_from))
     elif begun:
         init_from = begun.init_from
     training = dataclasses.replace(config.training, precision=precision, init_from=init_from)
@@ -353,7 +354,7 @@ def _begin_with(
         What they are, for the run's history; None: they are random, or the run has a state.
     """
     source = config.training.init_from
-    run_dir = Path(run_dir).expanduser()
+    run_dir = Path(expand_home(run_dir))
     latest = RunDirectory(run_dir, config, card).latest
     if not source or (checkpoint_files.in_folder(latest) and not restart):
         return None

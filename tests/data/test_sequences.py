@@ -177,13 +177,13 @@ def test_a_wrong_attribute_is_told(tmp_path, name, value, message):
 
 
 def test_a_wrong_file_is_told(tmp_path):
-    with pytest.raises(UserError, match="absent.h5: no such file"):
+    with pytest.raises(UserError, match="absent.h5: no such file; accepted: an HDF5 file with str"):
         _read(tmp_path / "absent.h5")
     with pytest.raises(UserError, match="no such file"):
         _read(tmp_path)
     text = tmp_path / "text.h5"
     text.write_text("dx dy pen\n")
-    with pytest.raises(UserError, match="text.h5: not a readable HDF5 file"):
+    with pytest.raises(UserError, match=r"text.h5: not a readable HDF5 file \(.*\); accepted: an"):
         _read(text)
     whole = _write(tmp_path / "whole.h5", strokes=STROKES).read_bytes()
     (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
