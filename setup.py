@@ -1,10 +1,28 @@
 """Packaging: `pip install -e .[dev]` installs the two packages, their needs and the tools."""
 
+import shutil
 from pathlib import Path
 
 import setuptools
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+
+
+class _BuildWithFlagfiles(build_py):
+    """Puts the flagfiles of experiments/ into the package, where commands look for them.
+
+    An editable installation has them where they are (`stcn_tf/support/flagfiles.py`).
+    """
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for source in sorted((HERE / "experiments").rglob("*.flags")):
+            target = Path(self.build_lib, "stcn_tf", source.relative_to(HERE))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
 
 
 def _requirements() -> list[str]:
@@ -19,6 +37,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=setuptools.find_packages(include=["stcn_tf", "stcn_tf.*", "data_prep", "data_prep.*"]),
+    cmdclass={"build_py": _BuildWithFlagfiles},
     package_data={"data_prep": ["splits/**/*.txt"]},
     install_requires=_requirements(),
     extras_require={

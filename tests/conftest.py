@@ -21,6 +21,7 @@ from stcn_tf.data.card import Feature, Modality, Normalization
 from stcn_tf.data.records import write_dataset
 from stcn_tf.distribution import Distribution
 from stcn_tf.models.registry import make_settings, settings_of
+from stcn_tf.support import flagfiles
 
 pytest.register_assert_rewrite("tests.contract")
 
@@ -226,7 +227,7 @@ def parse_flags():
 
     def parse(define, *arguments: str) -> None:
         define()
-        flags.FLAGS(["test", *arguments])
+        flags.FLAGS(["test", *flagfiles.expand(arguments)])
 
     yield parse
     for name in set(flags.FLAGS) - known:

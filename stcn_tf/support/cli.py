@@ -1,6 +1,7 @@
 """What every command shares: flags first, TensorFlow later, one clear line for each mistake."""
 
 import contextlib
+import errno
 import importlib.util
 import os
 import re
@@ -11,18 +12,23 @@ from typing import NoReturn
 
 from absl import flags
 
-from stcn_tf.support import environment
+from stcn_tf.support import environment, flagfiles
 from stcn_tf.support.errors import UserError, reason_of
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 _LOG_LEVEL, _QUIET = "TF_CPP_MIN_LOG_LEVEL", "2"  # errors alone
 _NOT_GIVEN = "must have a value other than None."  # how absl says that a flag is required
 _FLAGFILE_HELP = """\
 --flagfile=FILE stands for the flags in FILE, one a line; a line that begins with # is a comment.
-A flag that is given twice takes its last value."""
+FILE is looked for in the current folder, then where stcn_tf is installed, whose own flagfiles are
+experiments/NAME.flags. A flagfile that another one names is first looked for next to that one and
+in the folders above it. A flag that is given twice takes its last value. A path may begin with ~,
+the home folder."""
 
 
 def fail(message: str) -> NoReturn:
@@ -77,6 +83,7 @@ def run(
         positional: the flags, without a default, that words without a name fill in this order.
             Each needs a value, in either form.
     """
+    _open_closed_streams()
     try:
         _define_flags(define, positional)
         _parse(sys.argv, positional)
@@ -91,9 +98,11 @@ def run(
         _drop_stdout()
         sys.exit(BROKEN_PIPE)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _FULL:
             raise
-        fail(f"{error.filename}: {error.strerror}")
+        _flush_or_drop_stdout()
+        # What is written to, once it is open, the error does not name.
+        fail(f"{error.filename or 'cannot write to a file or stdout'}: {error.strerror}")
     except Exception as error:
         # Its class is TensorFlow's, which this module does not import.
         if type(error).__name__ != "DataLossError":
@@ -147,6 +156,27 @@ def progress_bar(total: int, unit: str):
 def _drop_stdout() -> None:
     """So that what nobody reads is not flushed, in vain, when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_closed_streams() -> None:
+    """Lets what is written to a stream that was closed (`>&-`) vanish.
+
+    Else it would go to the next file that is opened: that gets the stream's number.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, "w", closefd=False))
+
+
+def _flush_or_drop_stdout() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_stdout()
 
 
 class _HelpFlag(flags.BooleanFlag):
@@ -220,8 +250,9 @@ def _describe(flag: flags.Flag, is_positional: bool) -> str:
 def _parse(argv: list[str], positional: Sequence[str]) -> None:
     # Flags after a stray word are parsed too; else the message would be about a missing one.
     flags.FLAGS.set_gnu_getopt()
+    arguments = flagfiles.expand(argv[1:])
     try:
-        _, *words = flags.FLAGS(argv)
+        _, *words = flags.FLAGS([argv[0], *arguments])
         for name in positional:
             flag = flags.FLAGS[name]
             if flag.using_default_value and words:
@@ -231,15 +262,17 @@ def _parse(argv: list[str], positional: Sequence[str]) -> None:
                 fail(f"{name.upper()} is missing: {_usage(positional)}")
     except flags.Error as error:
         fail(_explain(str(error)))
-    except UnicodeDecodeError:
-        fail("flag --flagfile: a file that is not text")
+    except ValueError as error:  # how absl says that --noX has a value
+        fail(_explain(str(error)))
     if words:
         fail(f"unexpected argument {words[0]!r}: flags are written --name=value; see --help")
 
 
 def _explain(message: str) -> str:
     """Adds to absl's message what the flag accepts, where it lacks that."""
-    message = message.removeprefix("ERROR:: ")  # absl's mark of an unreadable flagfile
+    if negated := re.match(r"--?no(\w+)=", message):
+        name = negated[1]
+        return f"flag {message}; accepted: --{name}, --no{name}, --{name}=true, --{name}=false"
     named = re.match(r"flag --(\w+)=([^:]*)", message)
     if not named or named[1] not in flags.FLAGS:
         return f"{message}; see --help"
