@@ -11,6 +11,7 @@ on the features of the same step, `log_prob` and `sample` do the rest.
 
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -173,6 +174,7 @@ class FeaturewiseParameters(NamedTuple):
     binary_logits: tf.Tensor  # [batch, steps, binary features]
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class FeaturewiseObservation(_Base):
     """A mixture for each real feature, with weights of its own; a Bernoulli for each binary one.
 
@@ -306,6 +308,7 @@ class FeaturewiseObservation(_Base):
         return {**super().get_config(), "is_ordered": self.is_ordered}
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class HierarchicalObservation(_Base):
     """A recurrent layer along the features of a step (their "RNN-hier").
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from stcn_tf.layers.base import SequenceLayer, State, at_ends, by_step, flat_steps
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class CausalConv(SequenceLayer):
     """1-D convolution whose output at t reads inputs at t, t - dilation, ... and nothing later.
 

@@ -17,6 +17,7 @@ MIN_SIGMA = 1e-3
 MAX_SIGMA = 5.0
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class GaussianNetwork(SequenceLayer):
     """The network f of Eq. 8 and Eq. 10: [d, z above] -> a diagonal Gaussian.
 
@@ -123,6 +124,7 @@ class GaussianNetwork(SequenceLayer):
         }
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class LatentLayer(keras.layers.Layer):
     """The latent variable z^l: p(z^l | z^{l+1}, d_{t-1}) and q(z^l | z^{l+1}, d_t).
 

@@ -1,5 +1,6 @@
 """Networks without memory, of the same width in all hidden layers; with or without a Gaussian."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -18,6 +19,7 @@ def clipped_leaky_relu(x: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(tf.nn.leaky_relu(x, 1.0 / 3.0), -3.0, 3.0)
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class MLP(SequenceLayer):
     """Hidden layers, one on the other.
 
@@ -71,7 +73,7 @@ class GaussianForm(NamedTuple):
     """How the numbers that a network computes are read as a Gaussian.
 
     Attributes:
-        activation: of the hidden layers.
+        activation: of the hidden layers, a Keras activation or its name.
         is_separate: whether mean and spread have hidden layers of their own.
         spread: "softplus": sigma = softplus(.) + floor; "variance": sigma^2 = exp(.) + floor.
         floor: see `spread`.
@@ -79,7 +81,7 @@ class GaussianForm(NamedTuple):
         spread_bias: what the bias of the spread begins with.
     """
 
-    activation: str
+    activation: str | Callable[[tf.Tensor], tf.Tensor]
     is_separate: bool
     spread: str
     floor: float = 0.0
@@ -87,6 +89,7 @@ class GaussianForm(NamedTuple):
     spread_bias: float = 0.0
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class GaussianMLP(SequenceLayer):
     """A network with a diagonal Gaussian.
 
@@ -103,7 +106,8 @@ class GaussianMLP(SequenceLayer):
         self.units = units
         self.filters = filters
         self.num_layers = num_layers
-        self.form = GaussianForm(*form)
+        form = GaussianForm(*form)
+        self.form = form._replace(activation=keras.activations.get(form.activation))
         names = ("mean", "spread")
         self.networks = [
             MLP(
@@ -148,5 +152,5 @@ class GaussianMLP(SequenceLayer):
             "units": self.units,
             "filters": self.filters,
             "num_layers": self.num_layers,
-            "form": tuple(self.form),
+            "form": [keras.activations.serialize(self.form.activation), *self.form[1:]],
         }

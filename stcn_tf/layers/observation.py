@@ -6,6 +6,7 @@ strokes are in Chung et al. (2015) and Lai et al. (2018), after Graves (2013).
 
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -35,6 +36,7 @@ class ObservationParameters(NamedTuple):
     correlation_logits: tf.Tensor = ()
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class Observation(SequenceLayer):
     """Linear heads and the distribution that they parametrise.
 

@@ -18,6 +18,7 @@ from stcn_tf.layers.scan import scan
 KINDS = ("lstm", "gru")
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class Recurrent(SequenceLayer):
     """An LSTM or a GRU.
 
@@ -72,6 +73,7 @@ class Recurrent(SequenceLayer):
             for weights in (self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias)
         )
         inputs = tf.cast(inputs, self.compute_dtype)
+        state = tuple(state)  # that of a Keras model which was saved comes as a list
         if constant is not None:
             kernel, of_others = tf.split(kernel, [inputs.shape[-1], constant.shape[-1]])
         of_inputs = by_step(tf.matmul(flat_steps(inputs), kernel), inputs)

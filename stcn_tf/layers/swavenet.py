@@ -11,6 +11,7 @@ from stcn_tf.layers.phase import is_training
 _MOMENTUM, _EPSILON = 0.9, 1e-5
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class NormedBlock(SequenceLayer):
     """A gated block whose three branches are normalised over batches.
 
@@ -89,6 +90,7 @@ class NormedBlock(SequenceLayer):
         }
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class Mixer(SequenceLayer):
     """M of the paper: a hidden layer with ReLU and a linear one; or a ReLU and a linear layer.
 

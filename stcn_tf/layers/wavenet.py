@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from stcn_tf.layers.base import SequenceLayer, State
@@ -16,6 +17,7 @@ class WavenetOutput(NamedTuple):
     skip: tf.Tensor  # [batch, time, filters], block output before the input is added
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class WavenetBlock(SequenceLayer):
     """tanh(filter) * sigmoid(gate), a 1x1 convolution, and a residual connection.
 
@@ -81,6 +83,7 @@ class WavenetBlock(SequenceLayer):
         }
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class WavenetStack(SequenceLayer):
     """Wavenet blocks one on the other: the deterministic half of the model.
 
@@ -134,5 +137,5 @@ class WavenetStack(SequenceLayer):
             **super().get_config(),
             "filters": self.filters,
             "kernel_size": self.kernel_size,
-            "dilations": self.dilations,
+            "dilations": list(self.dilations),  # Keras makes no tuple of what it saved
         }

@@ -4,6 +4,7 @@ Checkpoints of that program agree with its numbers only with them. What is impro
 for more, so that the densities do not quite integrate to 1: numbers that compare, but no bounds.
 """
 
+import keras
 import tensorflow as tf
 
 from stcn_tf.layers.observation import Observation, ObservationParameters
@@ -15,6 +16,7 @@ _WEIGHT_FLOOR = 1e-6
 _PROBABILITY_FLOOR = 1e-5
 
 
+@keras.saving.register_keras_serializable("stcn_tf")
 class ReleasedObservation(Observation):
     """`Observation`, scored as the authors' program scores it."""
 
