@@ -6,11 +6,14 @@ the same but for the shapes of their tensors agree to rounding, which depends on
 where the shapes are the same, too, they agree bit for bit.
 """
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from stcn_tf.layers import SequenceLayer
@@ -21,6 +24,9 @@ LENGTHS = np.array([TIME, 4, 0], np.int32)
 # Blocks that a sequence is cut into: single steps; uneven ones, an empty one among them.
 CUTS = ([1] * TIME, [3, 0, 1, TIME - 4])
 SEED, OTHER_SEED = (1, 2), (1, 3)
+# Methods of Keras that no model has.
+REFUSED = ("compile", "fit", "train_on_batch", "evaluate", "test_on_batch")
+REFUSED += ("save", "get_config", "export")
 
 
 def randomize(layer: keras.layers.Layer, seed: int = 0, scale: float = 0.5) -> keras.layers.Layer:
@@ -422,9 +428,9 @@ def _masked(terms: Terms) -> tuple:
 
 
 def check_shadowing(case):
-    """Nothing that Keras has is something else here, and what Keras makes of `call` works."""
+    """Nothing that Keras has is something else here: it works, or says what to use."""
     model = case.model
-    allowed = {"build", "call"}
+    allowed = {"build", "call", *REFUSED}
     theirs, plain = set(dir(keras.Model)), keras.Model()
     for kind in type(model).__mro__:
         if kind is keras.Model:
@@ -435,6 +441,12 @@ def check_shadowing(case):
     assert not names & theirs
     predicted = model.predict(case.x, batch_size=BATCH, verbose=0)
     assert_close(predicted, tf.nest.map_structure(np.asarray, case.block(case.x, seed=(0, 0))[0]))
+    for method in REFUSED:
+        with pytest.raises(NotImplementedError, match=f"^{type(model).__name__} has no {method} "):
+            getattr(model, method)()
+    for copied in (keras.models.clone_model, pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(NotImplementedError, match=" has no get_config of Keras: .*load_run"):
+            copied(model)
 
 
 def check_terms(case):

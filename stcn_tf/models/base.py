@@ -13,7 +13,7 @@ Sequences in a batch may have different lengths: each row of a state is at its o
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import keras
 import tensorflow as tf
@@ -66,11 +66,35 @@ class Terms(NamedTuple):
     parameters: ObservationParameters
 
 
+def _refused(name: str, instead: str) -> Callable[..., NoReturn]:
+    """A method in the place of one of Keras' that a sequence model has no use for."""
+
+    def method(self, *args, **kwargs):
+        raise NotImplementedError(f"{type(self).__name__} has no {name} of Keras: {instead}")
+
+    method.__doc__ = f"Refused: {instead}."
+    return method
+
+
+_TRAIN = (
+    "train with `python -m stcn_tf.train` or stcn_tf.training.trainer.Trainer, whose loss is the "
+    "bound"
+)
+_EVALUATE = "score with `python -m stcn_tf.evaluate`, stcn_tf.inference.evaluation or `score`"
+_SAVE = (
+    "a run saves it, which stcn_tf.load_run reads; a copy is made with stcn_tf.build_model and "
+    "save_weights, load_weights or get_weights, set_weights"
+)
+
+
 class SequenceModel(keras.Model):
     """Base of the models. A subclass defines the five operations.
 
-    Models are made from a run's config.json (`stcn_tf.models.registry`), not from a Keras config,
-    so they have no `get_config`.
+    Of Keras' own methods `predict`, `summary`, `save_weights`, `load_weights` and what else needs
+    neither a loss nor a configuration work. Models are made from a run's config.json
+    (`stcn_tf.models.registry`), not from a Keras config, so they have no `get_config`, and what
+    needs it (`pickle`, `copy`, `keras.models.clone_model`) says so, as do `save`, `compile`, `fit` and
+    `evaluate`.
 
     Attributes:
         observation: the observation model, whose `sample` and `log_prob` read what the model
@@ -87,6 +111,17 @@ class SequenceModel(keras.Model):
         do_latents_reach_across_steps: whether the prediction of x_t reads latents of earlier steps;
             if not, importance weights may be taken for each step by itself.
     """
+
+    compile = _refused("compile", _TRAIN)
+    fit = _refused("fit", _TRAIN)
+    train_on_batch = _refused("train_on_batch", _TRAIN)
+    evaluate = _refused("evaluate", _EVALUATE)
+    test_on_batch = _refused("test_on_batch", _EVALUATE)
+    export = _refused(
+        "export", "export with `python -m stcn_tf.export` or stcn_tf.inference.saved_model"
+    )
+    save = _refused("save", _SAVE)
+    get_config = _refused("get_config", _SAVE)
 
     observation: Observation
     latent_sizes: tuple[int, ...] = ()

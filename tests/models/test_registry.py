@@ -3,6 +3,7 @@ import inspect
 import types
 
 import keras
+import numpy as np
 import pytest
 
 from stcn_tf.data.card import read_card
@@ -355,3 +356,15 @@ def test_compute_dtype_reaches_the_convolutions(card, tiny_config_with, kind):
     assert model.stack.blocks[0].output_conv.compute_dtype == "bfloat16"
     assert model.output_layers[0].compute_dtype == "bfloat16"
     assert {v.dtype for v in model.weights} == {"float32"}
+
+
+def test_weights_are_saved_without_a_configuration(card, tiny_config, tmp_path):
+    keras.utils.set_random_seed(5)
+    first, second = (build_model(tiny_config.model, card) for _ in range(2))
+    first.save_weights(tmp_path / "first.weights.h5")
+    second.load_weights(tmp_path / "first.weights.h5")
+    for mine, theirs in zip(second.weights, first.weights, strict=True):
+        np.testing.assert_array_equal(mine.value, theirs.value)
+    with pytest.raises(NotImplementedError, match="^STCN has no save of Keras: a run saves it"):
+        first.save(tmp_path / "model.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["first.weights.h5"]
