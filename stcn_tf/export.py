@@ -9,7 +9,8 @@ python -m stcn_tf.export --run_dir=DIR --out=DIR
 gives float32 [num, length, features] in raw units, the samples of
 `python -m stcn_tf.sample --num=8 --length=600 --seed=0 --temperature=1`. A step is what
 card["features"] names: dx, dy and pen, a frame of audio samples, or a pixel of an image, of which
-there are height * width of card["modality"].
+there are height * width of card["modality"]. A num below 1, a negative length or a temperature
+that is negative or not finite is refused (tf.errors.InvalidArgumentError).
 """
 
 from stcn_tf import flags

@@ -24,6 +24,7 @@ from stcn_tf.media.reconstructions import Reconstructions
 from stcn_tf.models.base import SequenceModel, State
 from stcn_tf.noise import Places, Seed
 from stcn_tf.seeds import Stream
+from stcn_tf.support.errors import UserError
 
 # Compiling takes some seconds and saves what TensorFlow needs to start the operations of a step, so
 # it pays from many steps on: of one sequence some 3,000 at the paper's size (two AVX-512 cores).
@@ -52,6 +53,43 @@ class Temperatures(NamedTuple):
 
 
 AS_MODELLED = Temperatures()
+
+
+def _accepted(name: str, value: tf.Tensor | float) -> tuple[tf.Tensor | bool, str]:
+    """Whether a number may be asked for, and which may; `name` is of a temperature, if no other."""
+    if name == "num":
+        return value >= 1, "1 or more"
+    if name == "length":
+        return value >= 0, "0 or more"
+    return tf.math.is_finite(value) & (value >= 0.0), "a finite number, 0 or more"
+
+
+def check(**numbers: float) -> None:
+    """Checks what is asked of a generator.
+
+    Args:
+        **numbers: num, length, and temperatures of any other name.
+
+    Raises:
+        UserError: one of them is not accepted.
+    """
+    for name, value in numbers.items():
+        is_accepted, accepted = _accepted(name, tf.convert_to_tensor(value))
+        if not is_accepted:
+            raise UserError(f"{name}: {value}; accepted: {accepted}")
+
+
+def assertions(**numbers: tf.Tensor) -> list[tf.Operation]:
+    """`check` as part of a graph: operations that fail, which what follows must depend on.
+
+    XLA would leave them out, so they are no part of what is compiled.
+    """
+    operations = []
+    for name, value in numbers.items():
+        is_accepted, accepted = _accepted(name, value)
+        message = tf.strings.format(f"{name}: {{}}; accepted: {accepted}", value)
+        operations.append(tf.debugging.Assert(is_accepted, [message]))
+    return operations
 
 
 class Generator:
@@ -123,11 +161,23 @@ class Generator:
         Returns:
             [num, steps + length, features] float32, the beginnings included. A sequence with a
             shorter beginning goes on from its own end and is followed by zeros.
+
+        Raises:
+            UserError: there is no sequence; or a length or a temperature is negative, or not
+                finite; or a sequence is given more steps than `beginning` has.
         """
         beginning, given_lengths = _given(beginning, given_lengths)
+        temperatures = Temperatures(*(tf.cast(value, tf.float32) for value in temperatures))
+        of_name = {f"temperatures.{n}": float(v) for n, v in temperatures._asdict().items()}
+        check(num=len(beginning), length=length, **of_name)
+        if not np.all((given_lengths >= 0) & (given_lengths <= beginning.shape[1])):
+            raise UserError(
+                f"given_lengths: {given_lengths.numpy().tolist()}; accepted: 0 to the "
+                f"{beginning.shape[1]} steps of the beginnings"
+            )
         compiled = self.compiles(len(beginning), length) if compiled is None else compiled
         rows = first_row + tf.range(tf.shape(beginning)[0])
-        draws = (noise.as_seed(seed), Temperatures(*map(tf.cast, temperatures, [tf.float32] * 3)))
+        draws = (noise.as_seed(seed), temperatures)
         state = self._begin(beginning, given_lengths, rows, *draws)
         blocks = []
         for done in range(0, length, BLOCK):
@@ -316,7 +366,11 @@ def generate_raw(
 
     Returns:
         [steps + length, features] float32 each; its first `steps` are those of its beginning.
+
+    Raises:
+        UserError: there is no beginning; or see `Generator`.
     """
+    check(num=len(beginnings), length=length)
     chunks = chunked(generator.model, beginnings)
     compiled = generator.compiles(len(chunks[0]), len(chunks) * length)
     sequences = []

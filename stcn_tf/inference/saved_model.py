@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from stcn_tf.data.card import DatasetCard
-from stcn_tf.inference.generation import Generator, Temperatures
+from stcn_tf.inference.generation import Generator, Temperatures, assertions
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import expand_home, replacing_folder
@@ -20,13 +20,14 @@ class Sampler(tf.Module):
 
     `sample(num, length, seed, temperature)` generates sequences from their first step on:
 
-        num: int32 scalar, number of sequences.
-        length: int32 scalar, steps of each.
+        num: int32 scalar, number of sequences, 1 or more.
+        length: int32 scalar, steps of each, 0 or more.
         seed: int32 [2]; the same seed gives the same samples.
         temperature: float32 scalar, of the real-valued features: divides the logits of the mixture
             and multiplies the sigmas; 0: the mean of the heaviest component. Latents and
             binary features are drawn from the model's own probabilities.
-        Returns float32 [num, length, features], raw units.
+        Returns float32 [num, length, features], raw units; fails with InvalidArgumentError where a
+        number is not accepted.
 
     `card()` returns the dataset card as JSON text: the features, their units and more.
 
@@ -55,6 +56,11 @@ class Sampler(tf.Module):
             autograph=False,
         )
         def sample(num, length, seed, temperature):
+            # Of which the first that fails is told.
+            with tf.control_dependencies(
+                assertions(num=num, length=length, temperature=temperature)
+            ):
+                num, length, temperature = map(tf.identity, (num, length, temperature))
             nothing = tf.zeros([num, 0, card.num_features])
             x = generator.in_graph(nothing, length, seed, Temperatures(real=temperature))
             # As `Normalization.denormalize` computes it.

@@ -93,8 +93,8 @@ class SequenceModel(keras.Model):
     Of Keras' own methods `predict`, `summary`, `save_weights`, `load_weights` and what else needs
     neither a loss nor a configuration work. Models are made from a run's config.json
     (`stcn_tf.models.registry`), not from a Keras config, so they have no `get_config`, and what
-    needs it (`pickle`, `copy`, `keras.models.clone_model`) says so, as do `save`, `compile`, `fit` and
-    `evaluate`.
+    needs it (`pickle`, `copy`, `keras.models.clone_model`) says so, as do `save`, `compile`, `fit`
+    and `evaluate`.
 
     Attributes:
         observation: the observation model, whose `sample` and `log_prob` read what the model

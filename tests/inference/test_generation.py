@@ -1,4 +1,5 @@
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from stcn_tf.models import Wavenet
 from stcn_tf.noise import Places
 from stcn_tf.released.stcn import ReleasedSTCN
 from stcn_tf.seeds import Stream
+from stcn_tf.support.errors import UserError
 
 NUM, GIVEN, LENGTH, FEATURES = 3, 4, 7, 3
 CERTAIN = {"real": 0.0, "latent": 0.0, "binary": 0.0}
@@ -328,6 +330,40 @@ def test_draws_have_the_moments_of_the_predicted_distribution(model):
     error = np.sqrt(np.array([*variance, pen * (1 - pen)]) / num)
     np.testing.assert_array_less(np.abs(np.mean(x, axis=0) - expected), 5 * error)
     np.testing.assert_allclose(np.var(x[:, :2], axis=0), variance, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"length": -1}, "length: -1; accepted: 0 or more"),
+        ({"beginning": np.zeros((0, GIVEN, FEATURES))}, "num: 0; accepted: 1 or more"),
+        ({"real": -0.5}, "temperatures.real: -0.5; accepted: a finite number, 0 or more"),
+        ({"latent": np.nan}, "temperatures.latent: nan; accepted: a finite number, 0 or more"),
+        ({"binary": np.inf}, "temperatures.binary: inf; accepted: a finite number, 0 or more"),
+        (
+            {"given_lengths": [0, GIVEN + 1, 2]},
+            "given_lengths: [0, 5, 2]; accepted: 0 to the 4 steps of the beginnings",
+        ),
+        (
+            {"given_lengths": [0, -1, 2]},
+            "given_lengths: [0, -1, 2]; accepted: 0 to the 4 steps of the beginnings",
+        ),
+    ],
+    ids=str,
+)
+def test_numbers_that_are_not_accepted_are_refused(model, beginning, asked, message):
+    asked = {"beginning": beginning, "length": LENGTH} | asked
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        generate(model, seed=(1, 2), **asked)
+    if message.startswith("length"):
+        raw = (_generator(model), NORMALIZATION, list(beginning), asked["length"], (1, 2))
+        with pytest.raises(UserError, match=f"^{message}$"):
+            generate_raw(*raw)
+
+
+def test_no_beginning_at_all_is_refused(model):
+    with pytest.raises(UserError, match="^num: 0; accepted: 1 or more$"):
+        generate_raw(_generator(model), NORMALIZATION, [], LENGTH, (1, 2))
 
 
 def test_temperature_zero_leaves_nothing_to_chance(model, beginning):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,43 @@ def test_a_later_export_takes_the_place_of_an_earlier_one(run, model, live, tmp_
         temperature=tf.constant(0.5),
     )
     np.testing.assert_array_equal(served["output_0"], live)
+
+
+NOT_ACCEPTED = pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"num": 0}, "num: 0; accepted: 1 or more"),
+        ({"num": -3}, "num: -3; accepted: 1 or more"),
+        ({"length": -1}, "length: -1; accepted: 0 or more"),
+        ({"temperature": -1.0}, "temperature: -1; accepted: a finite number, 0 or more"),
+        ({"temperature": np.nan}, "temperature: nan; accepted: a finite number, 0 or more"),
+        ({"temperature": np.inf}, "temperature: inf; accepted: a finite number, 0 or more"),
+    ],
+    ids=str,
+)
+
+
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)])
+def exported(request, run, model, tmp_path_factory):
+    """A SavedModel, without and with steps that are compiled."""
+    out = str(tmp_path_factory.mktemp("exported") / "model")
+    saved_model.write(saved_model.Sampler(model, run.card, request.param), out)
+    return tf.saved_model.load(out)
+
+
+@NOT_ACCEPTED
+def test_numbers_that_are_not_accepted_are_refused(exported, numbers, message):
+    asked = {"num": 2, "length": 3, "seed": [6, 0], "temperature": 0.5}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"[{message}]")):
+        exported.sample(**asked | numbers)
+    served = {name: tf.constant(value) for name, value in (asked | numbers).items()}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"[{message}]")):
+        exported.signatures["serving_default"](**served)
+
+
+def test_no_steps_and_no_temperature_are_accepted(exported):
+    assert exported.sample(2, 0, [6, 0], 0.0).shape == (2, 0, 3)
+    assert np.all(np.isfinite(exported.sample(1, 1, [6, 0], 0.0)))
 
 
 def test_wavenets_sample_as_the_live_model(tiny_wavenet_run, parse_flags, tmp_path):
