@@ -414,10 +414,9 @@ def card_of(key: str) -> DatasetCard:
 
 
 @pytest.fixture
-def settings_of(parse_flags, monkeypatch):
+def settings_of(parse_flags, monkeypatch, tmp_path):
     """Function (key, *more flags) -> the Config that an experiment's flagfile gives."""
-    # Flagfiles name those that they include from the top of the project.
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)  # they are found from anywhere
 
     def settings(key: str, *arguments: str) -> Config:
         flagfile = f"--flagfile=experiments/{key}.flags"

@@ -97,7 +97,7 @@ def test_every_smoke_flagfile_is_run_here():
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_from_raw_files_to_a_trained_model(name, parse_flags, monkeypatch, tmp_path):
+def test_from_raw_files_to_a_trained_model(name, parse_flags, tmp_path):
     MAKERS[name](tmp_path / "raw", tmp_path / "records")
     card = read_card(tmp_path / "records")
     assert card.modality.kind == KINDS[name]
@@ -105,7 +105,6 @@ def test_from_raw_files_to_a_trained_model(name, parse_flags, monkeypatch, tmp_p
     # Nothing else is left, such as what was decoded on the way.
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "records"}
 
-    monkeypatch.chdir(ROOT)  # flagfiles name those that they include from there
     parse_flags(
         flags.define_train,
         f"--flagfile=experiments/smoke/{name}.flags",
