@@ -67,7 +67,7 @@ def _define_setting(name: str, fields: list[dataclasses.Field], text: str) -> No
     elif kind is float:
         flags.DEFINE_float(name, None, text)
     elif kind is str:
-        flags.DEFINE_string(name, None, text)
+        define_path(name, None, text)
     elif kind is tuple:
         flags.DEFINE_list(name, None, text)
     else:
