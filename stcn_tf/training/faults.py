@@ -11,7 +11,7 @@ import tensorflow as tf
 from stcn_tf.data.batches import Batch
 from stcn_tf.distribution import Share
 from stcn_tf.runs import RunDirectory
-from stcn_tf.support.errors import UserError
+from stcn_tf.support.errors import UserError, reason_of
 from stcn_tf.support.files import replacing_file
 from stcn_tf.training.step import StepResult, TrainStep
 
@@ -114,14 +114,15 @@ class Faults:
                     ids=np.array([name.decode() for name in pending.batch.ids.numpy()]),
                     about=json.dumps({"update": pending.update, "line": told}),
                 )
-        except OSError as error:
-            return f"{told}; its batch cannot be saved ({error.strerror})"
+        except (OSError, UserError) as error:
+            return f"{told}; its batch cannot be saved ({reason_of(error)})"
         return f"{told}; its batch: {file}"
 
     def _reason(self, pending: _Pending) -> str:
         """By scoring the batch once more, uncompiled, with the weights of after the next update."""
         share = Share.whole(pending.batch.x, pending.batch.lengths)
-        layer, names, bad = None, [], []
+        ids = [name.decode() for name in pending.batch.ids.numpy()]
+        layer, bad = None, []
         tf.debugging.enable_check_numerics()
         try:
             self._step.scored(share, pending.update)
@@ -132,11 +133,8 @@ class Faults:
         variables = self._step.model.trainable_variables
         with tf.GradientTape() as tape:
             _, objective = self._step.scored(share, pending.update)
-        if not np.isfinite(objective).all():
-            finite = np.isfinite(objective)
-            ids = pending.batch.ids.numpy()
-            names = [name.decode() for name, good in zip(ids, finite, strict=True) if not good]
-        else:
+        finite = np.isfinite(objective)
+        if finite.all():
             gradients = tape.gradient(
                 objective,
                 [v.value for v in variables],
@@ -147,14 +145,17 @@ class Faults:
                 for v, g in zip(variables, gradients, strict=True)
                 if not np.isfinite(g).all()
             ]
-        if names:
-            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-            what = f"the objective is not finite of {', '.join(names[:_MOST_NAMES])}{more}"
-        elif bad:
-            what = f"the gradient is not finite of {bad[-1]}"
-            what += f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         else:
-            what = "objective or gradient was not finite, and is with the weights of the next one"
+            ids = [name for name, good in zip(ids, finite, strict=True) if not good]
+        of = ", ".join(ids[:_MOST_NAMES])
+        of += f" and {len(ids) - _MOST_NAMES} more" if len(ids) > _MOST_NAMES else ""
+        if not finite.all():
+            what = f"the objective of {of} is not finite"
+        elif bad:
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            what = f"the gradient for {bad[-1]}{more} of {of} is not finite"
+        else:
+            what = f"of {of}; with the weights of the next one it is finite"
         return f"{what}, first in {layer}" if layer else what
 
 
