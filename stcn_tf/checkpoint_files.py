@@ -72,17 +72,22 @@ def read_newest(
 
 
 def sweep(folder: Path) -> None:
-    """Removes what unfinished writing has left behind, and a list that cannot be read.
+    """Removes what unfinished writing has left behind, and a list that is not of this folder.
 
-    For the one who alone writes there.
+    For the one who alone writes there, and removes what the list says is too old.
     """
     import tensorflow as tf
 
     for left in folder.glob("ckpt-*_temp*"):
         shutil.rmtree(left, ignore_errors=True)
     try:
-        tf.train.get_checkpoint_state(str(folder))
+        state = tf.train.get_checkpoint_state(str(folder))
     except (UnicodeDecodeError, ValueError):
+        is_ours = False
+    else:
+        names = re.compile(re.escape(str(folder / "ckpt-")) + r"\d+")
+        is_ours = all(map(names.fullmatch, state.all_model_checkpoint_paths if state else ()))
+    if not is_ours:
         (folder / "checkpoint").unlink(missing_ok=True)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from stcn_tf.models import registry
 from stcn_tf.models.settings import ModelSettings
 from stcn_tf.settings import Settings, nearest, setting
+from stcn_tf.support import strict_json
 from stcn_tf.support.errors import UserError
 
 FORMAT_VERSION = 2
@@ -198,10 +199,7 @@ class Config:
             UserError: the text is no JSON, is of a later version, or has an unknown or unacceptable
                 setting.
         """
-        try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON ({error})") from error
+        raw = strict_json.parse(text, where)
         if isinstance(raw, dict) and "format_version" not in raw:
             raw = _from_version_1(raw, where)
         _check_parts(raw, ("format_version", *PARTS), PARTS, where)

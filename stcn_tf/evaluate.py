@@ -70,10 +70,12 @@ def main() -> None:
     with cli.progress_bar(min(args.limit, total) if args.limit else total, " sequences") as bar:
         evaluation = evaluator(batches, args.seed, progress=lambda done: bar.update(done - bar.n))
     content = table.summary(evaluation, model, card, about)
-    table.write(content, out)
-    if args.per_sequence:
-        table.write_sequences(evaluation, model, args.per_sequence)
-    print(table.table(content))
+    try:
+        table.write(content, out)
+        if args.per_sequence:
+            table.write_sequences(evaluation, model, args.per_sequence)
+    finally:  # the numbers are shown even if the disk has filled up meanwhile
+        print(table.table(content), flush=True)
     print(f"written: {out}")
 
 

@@ -15,6 +15,8 @@ reconstructions.h5: the layout of stcn_tf/data/sequences.py with the originals, 
 stcn_tf.sample can continue the originals of this file.
 """
 
+from pathlib import Path
+
 from stcn_tf import flags
 from stcn_tf.support import cli
 
@@ -27,10 +29,10 @@ def main() -> None:
     from stcn_tf.data.card import read_card
     from stcn_tf.data.sequences import write_sequences
     from stcn_tf.data.units import likelihood_unit
-    from stcn_tf.inference.generation import reconstruct_raw
+    from stcn_tf.inference.generation import Reconstructor
     from stcn_tf.media.page import medium_of, write_page
     from stcn_tf.runs import RunDirectory
-    from stcn_tf.support.files import make_folder
+    from stcn_tf.support.files import check_writable
 
     run = RunDirectory.open(args.run_dir)
     card = read_card(args.data)
@@ -38,10 +40,11 @@ def main() -> None:
     medium = medium_of(card)
     batches = eval_batches(args.data, split=args.split, batch_size=20, limit=args.num)
     model = run.load(args.checkpoint).model
-    out = make_folder(args.out)
-    rebuilt = reconstruct_raw(model, card.normalization, batches, (args.seed, 0))
+    file = Path(args.out, "reconstructions.h5")
+    check_writable(file)  # before it takes long, not after
+    rebuilt = Reconstructor(model, card.normalization)(batches, (args.seed, 0))
     write_sequences(
-        out / "reconstructions.h5",
+        file,
         card,
         {
             medium.array: rebuilt.originals,
@@ -59,16 +62,16 @@ def main() -> None:
     num = len(rebuilt.elbo)
     pictures = write_page(
         medium,
-        out,
+        file.parent,
         "reconstructions",
         num,
         lambda n: medium.draw_reconstructions(rebuilt.first(n)),
         rows_each=2,
     )
     print(
-        f"{num} sequences of {args.split}: {out}/reconstructions.h5{pictures}",
-        *medium.write_sounds(out, "original", rebuilt.originals),
-        *medium.write_sounds(out, "reconstruction", rebuilt.reconstructions),
+        f"{num} sequences of {args.split}: {file}{pictures}",
+        *medium.write_sounds(file.parent, "original", rebuilt.originals),
+        *medium.write_sounds(file.parent, "reconstruction", rebuilt.reconstructions),
         sep="\n",
     )
 

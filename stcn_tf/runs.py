@@ -35,7 +35,7 @@ from stcn_tf.config import Config
 from stcn_tf.data.card import CARD_NAME, DatasetCard, read_card
 from stcn_tf.models.registry import build_model
 from stcn_tf.run_status import STATUS_NAME
-from stcn_tf.support import cli
+from stcn_tf.support import cli, strict_json
 from stcn_tf.support.errors import UserError, reason_of
 from stcn_tf.support.files import expand_home, make_folder, replacing_file
 from stcn_tf.support.locks import FolderLock
@@ -65,7 +65,9 @@ def lock(path: str | os.PathLike) -> FolderLock:
 def _check_may_be_run(path: Path) -> None:
     if not path.exists() or (path / CONFIG_NAME).exists():
         return
-    if not path.is_dir() or any(found.name != LOCK_NAME for found in path.iterdir()):
+    # What is left where config.json could not be written any more is no obstacle.
+    begun = {LOCK_NAME, CARD_NAME}
+    if not path.is_dir() or any(found.name not in begun for found in path.iterdir()):
         raise UserError(f"{path}: neither empty nor a run directory: give another --run_dir")
 
 
@@ -95,11 +97,10 @@ class RunDirectory:
         config_file = path / CONFIG_NAME
         if not config_file.is_file():
             raise UserError(f"{path}: no run directory (no {CONFIG_NAME} in it)")
-        try:
-            text = config_file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{config_file}: not UTF-8 text") from error
-        return cls(path, Config.from_json(text, str(config_file)), read_card(path))
+        config = Config.from_json(
+            strict_json.read_text(config_file, str(config_file)), str(config_file)
+        )
+        return cls(path, config, read_card(path))
 
     @classmethod
     def prepare(
@@ -113,7 +114,7 @@ class RunDirectory:
 
         Raises:
             UserError: the folder holds something else, or a run of another model, with other
-                settings of training, or on other records.
+                settings of training, or on other records; or what is to be removed cannot be.
         """
         path = Path(expand_home(path))
         if (path / CONFIG_NAME).exists() and not restart:
@@ -121,10 +122,9 @@ class RunDirectory:
         _check_may_be_run(path)
         make_folder(path)
         if restart:
-            for made in ("checkpoints", "events", "evaluations", "faults"):
-                shutil.rmtree(path / made, ignore_errors=True)
-            for made in (STATUS_NAME, HISTORY_NAME):
-                (path / made).unlink(missing_ok=True)
+            made = ("checkpoints", "events", "evaluations", "faults", STATUS_NAME, HISTORY_NAME)
+            for name in made:
+                _remove(path / name)
         # config.json last: a folder with one is complete.
         _write(path / CARD_NAME, card.to_json())
         _write(path / CONFIG_NAME, config.to_json())
@@ -275,6 +275,24 @@ class RunDirectory:
         if prefix is None:
             raise UserError(f"{folder}: its checkpoints are gone")
         return Trained(model, checkpoint_files.update_of(prefix))
+
+
+def _remove(made: Path) -> None:
+    """Removes what a run has made, unless it lies elsewhere, where other things may be, too."""
+    if made.is_symlink():
+        raise UserError(
+            f"--restart: {made}: a symbolic link, which is not followed: remove it and what is "
+            "to go of what it points at"
+        )
+    try:
+        if made.is_dir():
+            shutil.rmtree(made)
+        else:
+            made.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--restart: {error.filename or made}: cannot be removed ({error.strerror})"
+        ) from error
 
 
 def _features(card: DatasetCard) -> list[str]:

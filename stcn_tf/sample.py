@@ -13,6 +13,8 @@ except where latents reach later steps (Wavenet output layers): those of what is
 drawn from the posterior.
 """
 
+from pathlib import Path
+
 from stcn_tf import flags
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
@@ -28,7 +30,7 @@ def main() -> None:
     from stcn_tf.inference.generation import Generator, Temperatures, chunked, generate_raw
     from stcn_tf.media.page import medium_of, write_page
     from stcn_tf.runs import RunDirectory
-    from stcn_tf.support.files import make_folder
+    from stcn_tf.support.files import check_writable
 
     run = RunDirectory.open(args.run_dir)
     medium = medium_of(run.card)
@@ -36,9 +38,10 @@ def main() -> None:
     given = [len(beginning) for beginning in beginnings]
     length = medium.steps_to_generate(args.length, given)
     model = run.load(args.checkpoint).model
-    out = make_folder(args.out)
+    file = Path(args.out, "samples.h5")
+    check_writable(file)  # before it takes long, not after
     generator = Generator(model, args.jit_compile)
-    chunks = chunked(model, beginnings)
+    chunks = chunked(model, beginnings, length)
     num_steps = len(chunks) * length
     compiled = generator.compiles(len(chunks[0]), num_steps)
     how = "compiled with XLA, which takes 4 to 20 s at first" if compiled else "not compiled"
@@ -59,7 +62,7 @@ def main() -> None:
     made_by = {"run": str(run.path), "dataset": run.card.name, "jit_compile": compiled}
     made_by |= {name: args[name].value for name in kept}
     write_sequences(
-        out / "samples.h5",
+        file,
         run.card,
         {medium.array: sequences},
         {"beginning_lengths": np.array(given, np.int32)},
@@ -67,14 +70,14 @@ def main() -> None:
     )
     pictures = write_page(
         medium,
-        out,
+        file.parent,
         "samples",
         len(sequences),
         lambda n: medium.draw_samples(sequences[:n], given[:n]),
     )
     print(
-        f"{len(sequences)} sequences, {length} generated steps each: {out}/samples.h5{pictures}",
-        *medium.write_sounds(out, "sample", sequences),
+        f"{len(sequences)} sequences, {length} generated steps each: {file}{pictures}",
+        *medium.write_sounds(file.parent, "sample", sequences),
         sep="\n",
     )
 

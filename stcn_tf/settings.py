@@ -50,6 +50,10 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# Of every whole number, and of numbers in a tuple.
+_MOST_WHOLE, _MOST_NUMBERS = 2**31 - 1, 1000
+
+
 class Settings:
     """Base of the settings classes, which are frozen dataclasses of `setting` fields.
 
@@ -62,7 +66,7 @@ class Settings:
         for field in dataclasses.fields(self):
             value = _as_declared(field, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-            accepted = _accepted(field, value)
+            accepted = _accepted(field, value) or _largest(value)
             if accepted:
                 raise UserError(f"{field.name}: {value!r}; accepted: {accepted}")
         self._check()
@@ -104,7 +108,7 @@ def _as_declared(field: dataclasses.Field, value: Any) -> Any:
     if kind is tuple and isinstance(value, list):
         return tuple(value)
     if kind is float and type(value) is int:
-        return float(value)
+        return float(value) if abs(value) <= _MOST_WHOLE else math.inf
     if type(value) is not kind:
         accepted = f"{kind.__name__} or null" if field.default is None else kind.__name__
         raise UserError(
@@ -120,6 +124,8 @@ def _accepted(field: dataclasses.Field, value: Any) -> str:
         is_good = not rules["choices"] or value in rules["choices"]
         return "" if is_good else ", ".join(rules["choices"])
     if isinstance(value, tuple):
+        if len(value) > _MOST_NUMBERS:
+            return f"{_MOST_NUMBERS} numbers at most"
         is_good = all(type(item) is int and _is_in_range(rules, item) for item in value)
         if is_good and (value or not rules["nonempty"]):
             return ""
@@ -129,6 +135,13 @@ def _accepted(field: dataclasses.Field, value: Any) -> str:
         return "finite numbers"
     is_good = value is None or isinstance(value, bool) or _is_in_range(rules, value)
     return "" if is_good else _range(rules)
+
+
+def _largest(value: Any) -> str:
+    """The same of whole numbers that would be none of TensorFlow's."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    is_good = all(type(item) is not int or abs(item) <= _MOST_WHOLE for item in numbers)
+    return "" if is_good else f"whole numbers up to {_MOST_WHOLE}"
 
 
 def _is_in_range(rules: Any, value: float) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import resource
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -198,6 +199,17 @@ def eagerly() -> Iterator[None]:
         tf.config.run_functions_eagerly(True)
         yield
         tf.config.run_functions_eagerly(False)
+
+
+@contextlib.contextmanager
+def disk_with(num_bytes: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes inside, as if the disk were full then."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture

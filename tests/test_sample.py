@@ -160,7 +160,7 @@ def test_faults_of_what_is_to_be_continued(run_sample, tmp_path):
 
 def test_a_wrong_folder_is_told(run_sample, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="file: cannot be a folder"):
+    with pytest.raises(UserError, match="file/samples.h5: cannot be written"):
         run_sample("file", "--num=1")
     assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(UserError, match="no run directory"):

@@ -22,7 +22,7 @@ from data_prep import (
 from stcn_tf import flags
 from stcn_tf.data.batches import eval_batches
 from stcn_tf.data.card import read_card
-from stcn_tf.inference.generation import Generator, generate_raw, reconstruct_raw
+from stcn_tf.inference.generation import Generator, Reconstructor, generate_raw
 from stcn_tf.runs import load_run
 from stcn_tf.training.trainer import Trainer
 from tests.smoke_records import SMOKE_RECORDS
@@ -159,7 +159,7 @@ def test_a_model_is_trained_evaluated_and_drawn_from(
     assert trainer.train()
     model, card = load_run(tmp_path / "run"), read_card(data)
     batches = eval_batches(data, split="valid", batch_size=2, limit=2)
-    rebuilt = reconstruct_raw(model, card.normalization, batches, (0, 1))
+    rebuilt = Reconstructor(model, card.normalization)(batches, (0, 1))
     beginnings = [values[:3] for values in rebuilt.originals]
     generator = Generator(model, jit_compile=False)
     drawn = generate_raw(generator, card.normalization, beginnings, 2, (0, 1))

@@ -17,15 +17,19 @@ from typing import Any
 
 import numpy as np
 
+from stcn_tf.support import strict_json
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import expand_home
 
 FORMAT_VERSION = 1
 CARD_NAME = "dataset.json"
 SHARD_NAME = re.compile(r"[A-Za-z0-9_]+-\d{5}-of-\d{5}\.tfrecord")
+SPLIT_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 FEATURE_KINDS = ("real", "binary")
 MODALITIES = ("handwriting", "audio", "image", "other")
 HANDWRITING_FEATURES = ("dx", "dy", "pen")
+# More is no rate of sound, no count, and no image, whose pixels are to fit into a record.
+_MOST_HZ, _MOST_COUNTED, _MOST_PIXELS = 10**6, 2**53, 2**29
 QUANTILES = ("0", "0.05", "0.25", "0.5", "0.75", "0.95", "1")  # of lengths, on the card
 
 
@@ -51,6 +55,8 @@ class Feature:
                 f"feature {self.name!r}: kind {self.kind!r} is not one of "
                 f"{', '.join(FEATURE_KINDS)}"
             )
+        for name in ("name", "unit", "meaning"):
+            _check_text(f"feature: {name}", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,15 @@ class Modality:
             if (value > 0) != (self.kind == kind) or value < 0:
                 accepted = "1 or more" if self.kind == kind else "0"
                 raise UserError(f"modality {self.kind}: {name} {value}; accepted: {accepted}")
+        if self.sample_rate_hz > _MOST_HZ:
+            raise UserError(
+                f"modality audio: sample_rate_hz {self.sample_rate_hz}; accepted: up to {_MOST_HZ}"
+            )
+        if self.height * self.width > _MOST_PIXELS:
+            raise UserError(
+                f"modality image: {self.height} x {self.width} pixels; accepted: {_MOST_PIXELS} at "
+                "most"
+            )
 
     @classmethod
     def of_features(cls, features: Iterable[Feature]) -> "Modality":
@@ -107,6 +122,7 @@ class Normalization:
     std: tuple[float, ...]
 
     def __post_init__(self):
+        _check_text("normalization: kind", self.kind)
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         if len(self.mean) != len(self.std):
@@ -149,6 +165,12 @@ class Shard:
     num_bytes: int
     sha256: str
 
+    def __post_init__(self):
+        if not SHARD_NAME.fullmatch(self.file):
+            raise UserError(f"{self.file!r} is not the name of a shard")
+        _check_counts(self, "num_sequences", "num_bytes")
+        _check_hexadecimal("sha256", self.sha256)
+
 
 @dataclass(frozen=True)
 class Split:
@@ -170,6 +192,15 @@ class Split:
     length_quantiles: dict[str, int]
     shards: tuple[Shard, ...]
     holds_probabilities: bool = False
+
+    def __post_init__(self):
+        _check_counts(self, "num_sequences", "num_steps")
+        lengths = self.length_quantiles
+        if not all(share in QUANTILES and _is_count(n) for share, n in lengths.items()):
+            raise UserError(
+                f"length_quantiles: {lengths!r}; accepted: numbers of steps for "
+                f"{', '.join(QUANTILES)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -200,12 +231,18 @@ class DatasetCard:
     modality: Modality | None = None
 
     def __post_init__(self):
+        _check_text("name", self.name)
+        _check_hexadecimal("source_sha256", self.source_sha256)
         _check_features(self.features, self.normalization)
         object.__setattr__(self, "extra", _plain_json(self.extra))
         if self.modality is None:
             object.__setattr__(self, "modality", Modality.of_features(self.features))
         _check_modality(self.modality, self.features)
         for name, split in self.splits.items():
+            if not SPLIT_NAME.fullmatch(name):
+                raise UserError(
+                    f"split name {name!r} may hold letters, digits and underscores only"
+                )
             _check_image_lengths(name, split, self.modality)
 
     @property
@@ -247,10 +284,7 @@ class DatasetCard:
         Raises:
             UserError: not JSON, another format version, something missing or of the wrong kind.
         """
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not a dataset card: not JSON ({error})") from error
+        content = strict_json.parse(text, f"{where}: not a dataset card")
         if not isinstance(content, dict) or "format_version" not in content:
             raise UserError(f"{where}: not a dataset card: it has no format_version")
         version = content["format_version"]
@@ -274,7 +308,7 @@ class DatasetCard:
                 extra=_typed(content, "extra", dict),
                 modality=_build(Modality, content["modality"]) if "modality" in content else None,
             )
-        except (UserError, TypeError, ValueError) as error:
+        except (OverflowError, UserError, TypeError, ValueError) as error:
             raise UserError(f"{where}: not a usable dataset card: {error}") from error
 
 
@@ -295,13 +329,11 @@ def read_card(path_or_dir: str | os.PathLike) -> DatasetCard:
             raise UserError(f"{path}: {kind}: there is no {CARD_NAME} in it")
         path = path / CARD_NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        text = strict_json.read_text(path, f"{path}: not a dataset card")
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: does not exist; a dataset folder (it has a {CARD_NAME}) is needed"
         ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a dataset card: not UTF-8 text") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     return DatasetCard.from_json(text, where=str(path))
@@ -321,6 +353,27 @@ def group_alike(names: Iterable[str], values: Iterable[str]) -> Iterator[tuple[s
     for value, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
         members = [name for name, _ in group]
         yield ", ".join(members) if len(members) < 4 else f"{members[0]} to {members[-1]}", value
+
+
+def _check_text(what: str, text: str) -> None:
+    """What commands print must not command the terminal."""
+    if not text.isprintable():
+        raise UserError(f"{what} {text!r} has characters that cannot be printed")
+
+
+def _check_hexadecimal(what: str, text: str) -> None:
+    if not re.fullmatch(r"[0-9a-f]*", text):
+        raise UserError(f"{what}: {text!r}; accepted: hexadecimal digits")
+
+
+def _check_counts(counted: Shard | Split, *names: str) -> None:
+    for name in names:
+        if not _is_count(getattr(counted, name)):
+            raise UserError(f"{name}: {getattr(counted, name)!r}; accepted: 1 to {_MOST_COUNTED}")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= _MOST_COUNTED
 
 
 def _check_features(features: tuple[Feature, ...], normalization: Normalization) -> None:
@@ -399,9 +452,6 @@ def _split_from_json(content: Any) -> Split:
     shards = tuple(_build(Shard, item) for item in _typed(content, "shards", list))
     if not shards:
         raise UserError("'shards' is empty")
-    for shard in shards:
-        if not SHARD_NAME.fullmatch(shard.file):
-            raise UserError(f"{shard.file!r} is not the name of a shard")
     in_shards = sum(shard.num_sequences for shard in shards)
     if num_sequences != in_shards:
         raise UserError(f"'num_sequences' is {num_sequences}, but the shards hold {in_shards}")

@@ -15,8 +15,9 @@ the card also tell whether two preparations agree.
 import dataclasses
 import hashlib
 import math
+import mmap
 import os
-import re
+import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from stcn_tf.data.card import (
     FORMAT_VERSION,
     QUANTILES,
     SHARD_NAME,
+    SPLIT_NAME,
     DatasetCard,
     Feature,
     Modality,
@@ -42,7 +44,8 @@ from stcn_tf.data.verified import sha256_of
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import expand_home, replacing_folder
 
-_SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+")
+# Of a record in its file: its number of bytes and a checksum of that before it, one of it behind.
+_FRAME, _CHECKSUM_BYTES = struct.Struct("<Q4x"), 4
 _VALUE_BYTES = 4  # one little-endian float32
 _MAX_SEQUENCE_BYTES = 2**31 - 2**20  # a serialized record has less than 2 GiB
 _ID_BYTES = 16  # of the digests by which ids are compared
@@ -106,7 +109,7 @@ def write_dataset(
     if not splits:
         raise UserError(f"dataset {name!r}: at least one split is needed")
     for split in splits:
-        if not _SPLIT_NAME.fullmatch(split):
+        if not SPLIT_NAME.fullmatch(split):
             raise UserError(f"split name {split!r} may hold letters, digits and underscores only")
     check_replaceable(out_dir)
     with replacing_folder(out_dir) as partial:
@@ -181,7 +184,13 @@ def verify(directory: str | os.PathLike, split: str, again: bool = False) -> lis
     paths = [directory / shard.file for shard in shards]
     for path, shard in zip(paths, shards, strict=True):
         check_size(path, shard)
-    for path, shard, sha256 in zip(paths, shards, sha256_of(paths, again), strict=True):
+    by_path = dict(zip(paths, shards, strict=True))
+
+    def check(path: Path, sha256: str) -> None:
+        if sha256 == by_path[path].sha256:
+            _check_frames(path, by_path[path])
+
+    for path, shard, sha256 in zip(paths, shards, sha256_of(paths, again, check), strict=True):
         if sha256 != shard.sha256:
             raise UserError(
                 f"{path}: shard is corrupted: its sha256 is {sha256[:12]}... instead of "
@@ -213,6 +222,24 @@ def check_size(path: Path, shard: Shard) -> None:
         what = "truncated" if num_bytes < shard.num_bytes else "too long"
         raise UserError(
             f"{path}: shard is {what}: {num_bytes} bytes instead of {shard.num_bytes}; "
+            "prepare the dataset again"
+        )
+
+
+def _check_frames(path: Path, shard: Shard) -> None:
+    """Checks where records say that they end.
+
+    TensorFlow takes as much memory as a record says that it has bytes, before it reads them.
+    """
+    position = count = 0
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        while position + _FRAME.size <= shard.num_bytes and count < shard.num_sequences:
+            (num_bytes,) = _FRAME.unpack_from(content, position)
+            position += _FRAME.size + num_bytes + _CHECKSUM_BYTES
+            count += 1
+    if (position, count) != (shard.num_bytes, shard.num_sequences):
+        raise UserError(
+            f"{path}: its bytes are not the {shard.num_sequences} records that {CARD_NAME} says; "
             "prepare the dataset again"
         )
 
@@ -253,9 +280,11 @@ def parse_records(
         "x": tf.io.FixedLenFeature((), tf.string),
     }
     records = tf.io.parse_example(serialized, schema)
-    lengths = tf.cast(records["length"], tf.int32)
-    num_bytes = tf.strings.length(records["x"])
-    wrong = (lengths < 1) | (num_bytes != lengths * (num_features * _VALUE_BYTES))
+    lengths, num_bytes = records["length"], tf.strings.length(records["x"])
+    # Not by a product, which may overflow to what is there.
+    step_bytes = num_features * _VALUE_BYTES
+    whole, rest = tf.cast(num_bytes // step_bytes, tf.int64), num_bytes % step_bytes
+    wrong = (lengths < 1) | (lengths != whole) | (rest != 0)
     check = tf.debugging.Assert(
         tf.logical_not(tf.reduce_any(wrong)),
         [
@@ -267,7 +296,7 @@ def parse_records(
         ],
     )
     with tf.control_dependencies([check] if check is not None else []):
-        return tf.identity(records["x"]), tf.identity(lengths), records["id"]
+        return tf.identity(records["x"]), tf.cast(lengths, tf.int32), records["id"]
 
 
 def decode_values(
@@ -315,16 +344,12 @@ def _write_split(
     for record in records:
         # The number of shards belongs in their names and is known only at the end.
         path = folder / f"{split}-{len(shard_sizes):05d}.partial"
-        try:
-            with tf.io.TFRecordWriter(str(path)) as writer:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            writer.write(record)
+            size = 1
+            while size < sequences_per_shard and (record := next(records, None)) is not None:
                 writer.write(record)
-                size = 1
-                while size < sequences_per_shard and (record := next(records, None)) is not None:
-                    writer.write(record)
-                    size += 1
-        except tf.errors.OpError as error:  # "PATH; No space left on device"
-            reason = error.message.rpartition("; ")[2]
-            raise UserError(f"{folder.parent}: cannot be written to ({reason})") from error
+                size += 1
         shard_sizes.append(size)
     if not shard_sizes:
         raise UserError(f"split {split!r}: there are no sequences")

@@ -20,6 +20,8 @@ Strokes of one's own are written with::
         file["lengths"] = lengths
 """
 
+import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +35,7 @@ from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import expand_home, replacing_file
 
 FORMAT_VERSION = 1
+MOST_VALUES = 2**28  # of what is read: 1 GiB
 
 
 def write_sequences(
@@ -56,20 +59,19 @@ def write_sequences(
         UserError: the file cannot be written.
     """
     lengths = np.array([len(sequence) for sequence in next(iter(sequences.values()))], np.int32)
-    try:
-        with replacing_file(path) as partial, h5py.File(partial, "w") as file:
-            for name, rows in sequences.items():
-                padded = np.zeros((len(lengths), lengths.max(), card.num_features), np.float32)
-                for target, length, row in zip(padded, lengths, rows, strict=True):
-                    target[:length] = row
-                file.create_dataset(name, data=padded, compression="gzip", shuffle=True)
-            file["lengths"] = lengths
-            for name, values in numbers.items():
-                file[name] = values
-            file.attrs.update({**_described(card), **(attributes or {})})
-    except OSError as error:  # that of h5py tells no file name
-        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be written ({reason})") from error
+    content = io.BytesIO()  # HDF5 ends the process where a file cannot be written
+    with h5py.File(content, "w") as file:
+        for name, rows in sequences.items():
+            padded = np.zeros((len(lengths), lengths.max(), card.num_features), np.float32)
+            for target, length, row in zip(padded, lengths, rows, strict=True):
+                target[:length] = row
+            file.create_dataset(name, data=padded, compression="gzip", shuffle=True)
+        file["lengths"] = lengths
+        for name, values in numbers.items():
+            file[name] = values
+        file.attrs.update({**_described(card), **(attributes or {})})
+    with replacing_file(path) as partial:
+        partial.write_bytes(content.getbuffer())
 
 
 def read_sequences(path: str | os.PathLike, card: DatasetCard, name: str) -> list[np.ndarray]:
@@ -95,8 +97,11 @@ def read_sequences(path: str | os.PathLike, card: DatasetCard, name: str) -> lis
             _check_attributes(path, file, card)
             padded = _numbers(path, file, name)
             lengths = _numbers(path, file, "lengths") if "lengths" in file else None
-    except (OSError, RuntimeError, KeyError) as error:  # what h5py raises on damaged files
-        reason = str(error).splitlines()[0]
+    except UserError:
+        raise
+    # What h5py raises on damaged files, some of which are of types that numpy has not.
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path}: not a readable HDF5 file ({reason}); accepted: {accepted}"
         ) from error
@@ -132,7 +137,10 @@ def _described(card: DatasetCard) -> dict[str, Any]:
 def _check_attributes(path: Path, file: h5py.File, card: DatasetCard) -> None:
     for name, wanted in _described(card).items():
         wanted = np.ravel(wanted).tolist()
-        found = np.ravel(file.attrs.get(name, wanted)).tolist()
+        if name not in file.attrs:
+            continue
+        size = math.prod(file.attrs.get_id(name).shape)
+        found = np.ravel(file.attrs[name]).tolist() if size <= len(wanted) else [f"{size} values"]
         if found != wanted:
             raise UserError(f"{path}: its {name} is {_brief(found)}; accepted: {_brief(wanted)}")
 
@@ -144,11 +152,24 @@ def _brief(values: Sequence[Any]) -> str:
 
 
 def _numbers(path: Path, file: h5py.File, name: str) -> np.ndarray:
-    dataset = file.get(name)
+    # Links to other files are not followed: who gives a file means that one.
+    link = file.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise UserError(f"{path}: {name} is a link to another file, which is not followed")
+    dataset = file.get(name) if isinstance(link, h5py.HardLink) else None
     if not isinstance(dataset, h5py.Dataset):
-        raise UserError(f"{path}: has no dataset {name!r}, only {', '.join(file) or 'nothing'}")
+        raise UserError(f"{path}: has no dataset {name!r}, only {_brief(file) or 'nothing'}")
     if dataset.dtype.kind not in "fiub" or dataset.shape is None:
         raise UserError(f"{path}: {name} holds {dataset.dtype}; accepted: numbers")
+    if dataset.is_virtual or dataset.external:
+        raise UserError(f"{path}: {name} lies in other files, which are not read")
+    # A few bytes can stand for as many values as one likes, and a chunk is read as a whole.
+    for what, shape in (("shape", dataset.shape), ("chunks", dataset.chunks or ())):
+        if math.prod(shape) > MOST_VALUES:
+            raise UserError(
+                f"{path}: {name} has the {what} {_brief(shape)}; accepted: {MOST_VALUES:,} values "
+                "at most"
+            )
     return dataset[()]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from stcn_tf.data.sequences import MOST_VALUES
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import expand_home, replacing_file
 
@@ -26,13 +27,15 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate_hz: int
         How many samples lay beyond full scale and were cut to it.
 
     Raises:
-        UserError: the folder of the file cannot be made.
+        UserError: the file cannot be written.
     """
     values = np.round(np.asarray(waveform, np.float64) * _FULL_SCALE)
     largest = _FULL_SCALE - 1
     pcm = np.nan_to_num(np.clip(values, -_FULL_SCALE, largest)).astype(np.int16)
+    content = io.BytesIO()  # on a full disk soundfile says nothing of use
+    soundfile.write(content, pcm, sample_rate_hz, format="WAV", subtype="PCM_16")
     with replacing_file(path) as partial:
-        soundfile.write(partial, pcm, sample_rate_hz, format="WAV", subtype="PCM_16")
+        partial.write_bytes(content.getbuffer())
     # 1 itself is not cut by an audible amount: 16 bits have no value for it.
     return int(np.sum(~(np.abs(values) <= _FULL_SCALE)))
 
@@ -54,18 +57,25 @@ def read_sound(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"{path}: no such file; accepted: {_ACCEPTED}")
     try:
-        content = io.BytesIO(path.read_bytes())  # of a name the ending would be believed
-        waveform, rate = soundfile.read(content, dtype="float32", always_2d=True)
+        # By number: of a name soundfile would believe the ending.
+        with path.open("rb") as opened, soundfile.SoundFile(opened.fileno(), closefd=False) as file:
+            _check_header(path, file, sample_rate_hz)
+            waveform = file.read(dtype="float32")
     except soundfile.LibsndfileError as error:
         raise UserError(
             f"{path}: not a readable sound file ({error.error_string}); accepted: {_ACCEPTED}"
         ) from error
-    num_channels = waveform.shape[1]
-    if (rate, num_channels) != (sample_rate_hz, 1):
-        raise UserError(
-            f"{path}: {rate} Hz, channels: {num_channels}; accepted: {sample_rate_hz} Hz, one "
-            "channel"
-        )
     if not np.isfinite(waveform).all():
         raise UserError(f"{path}: holds a value that is not finite")
-    return waveform[:, 0]
+    return waveform
+
+
+def _check_header(path: Path, file: soundfile.SoundFile, sample_rate_hz: int) -> None:
+    """Before anything is read: a header can claim what it likes, and silence compresses well."""
+    if (file.samplerate, file.channels) != (sample_rate_hz, 1):
+        raise UserError(
+            f"{path}: {file.samplerate} Hz, channels: {file.channels}; accepted: "
+            f"{sample_rate_hz} Hz, one channel"
+        )
+    if file.frames > MOST_VALUES:
+        raise UserError(f"{path}: {file.frames:,} samples; accepted: {MOST_VALUES:,} at most")

@@ -8,7 +8,7 @@ modification. Where that cannot be read or written, shards are hashed once in ea
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,12 +20,17 @@ _MOST_REMEMBERED = 10_000  # shards
 _hashed: dict[str, list] = {}  # in this process: path -> [size, time of modification, sha256]
 
 
-def sha256_of(paths: Sequence[Path], again: bool = False) -> list[str]:
+def sha256_of(
+    paths: Sequence[Path],
+    again: bool = False,
+    check: Callable[[Path, str], None] = lambda path, sha256: None,
+) -> list[str]:
     """Checksums of files, in hexadecimal digits.
 
     Args:
         paths: of the files.
         again: hash them even if they have not changed since they were hashed.
+        check: called with each file that was hashed, and its checksum, before that is remembered.
     """
     known = {} if again else {**_remembered(), **_hashed}
     stamps = {path: _stamp(path) for path in paths}
@@ -34,6 +39,8 @@ def sha256_of(paths: Sequence[Path], again: bool = False) -> list[str]:
     # Hashing releases the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sums = dict(zip(changed, pool.map(_sha256, changed), strict=True))
+    for path, sha256 in sums.items():
+        check(path, sha256)
     new = {keys[path]: [*stamps[path], sums[path]] for path in changed}
     _hashed.update(new)
     if new:

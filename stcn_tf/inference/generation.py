@@ -1,6 +1,6 @@
 """Sampling and continuation, in the normalised units of the records; reconstruction.
 
-`generate_raw` takes and gives raw units, `reconstruct_raw` gives them.
+`generate_raw` takes and gives raw units, `Reconstructor` gives them.
 
 A given beginning is observed in one pass, its latents drawn from the posterior: as much of its end
 as the model can see. Then each step is predicted, drawn and advanced, with latents from the prior
@@ -33,9 +33,9 @@ COMPILED_FROM, COMPILED_UP_TO = 3000, 32
 # Steps of one call, which is what is compiled: once for each number of sequences, whatever their
 # length. Each call lays out the weights for XLA's products, which takes as long as some 20 steps.
 BLOCK = 200
-# What the states of the sequences of one chunk may take, and how many steps of their beginnings are
-# observed together.
-_CHUNK_BYTES, _CHUNK_STEPS = 2**26, 2**15
+# What the states of the sequences of one chunk may take, how many steps of their beginnings are
+# observed together, and how many values they have in the end, of which there are some copies then.
+_CHUNK_BYTES, _CHUNK_STEPS, _CHUNK_VALUES = 2**26, 2**15, 2**24
 
 
 class Temperatures(NamedTuple):
@@ -371,7 +371,7 @@ def generate_raw(
         UserError: there is no beginning; or see `Generator`.
     """
     check(num=len(beginnings), length=length)
-    chunks = chunked(generator.model, beginnings)
+    chunks = chunked(generator.model, beginnings, length)
     compiled = generator.compiles(len(chunks[0]), len(chunks) * length)
     sequences = []
     for chunk in chunks:
@@ -385,69 +385,82 @@ def generate_raw(
         generated = generator(
             padded, length, seed, temperatures, given_lengths, chunk[0], compiled, progress
         )
-        raw = normalization.denormalize(generated.numpy())
-        for row, beginning in zip(raw, its, strict=False):
-            # Not a view: that would keep the whole chunk.
-            sequence = row[: len(beginning) + length].copy()
+        for row, beginning in zip(generated.numpy(), its, strict=False):
+            sequence = normalization.denormalize(row[: len(beginning) + length])
             # Back from normalised values they could be off by rounding.
             sequence[: len(beginning)] = beginning
             sequences.append(sequence)
     return sequences
 
 
-def chunked(model: SequenceModel, beginnings: Sequence[np.ndarray]) -> list[range]:
+def chunked(model: SequenceModel, beginnings: Sequence[np.ndarray], length: int) -> list[range]:
     """The numbers of the sequences that are generated together, as many in each chunk.
 
     The last chunk may go beyond the last sequence, so that none has a shape of its own.
+
+    Args:
+        model: built.
+        beginnings: [steps, features] each.
+        length: steps to generate after each.
     """
     num, longest = len(beginnings), max(1, *map(len, beginnings))
     parts = tf.nest.flatten(model.start(1))
     most = _CHUNK_BYTES // sum(part.dtype.size * int(tf.size(part)) for part in parts)
     observed = min(longest, model.receptive_field or longest)
-    most = max(min(most, _CHUNK_STEPS // observed), 1)
+    values = (longest + length) * model.num_features
+    most = max(min(most, _CHUNK_STEPS // observed, _CHUNK_VALUES // values), 1)
     size = -(-num // -(-num // most))
     return [range(first, first + size) for first in range(0, num, size)]
 
 
-def reconstruct_raw(
-    model: SequenceModel, normalization: Normalization, batches: Iterable[Batch], seed: Seed
-) -> Reconstructions:
-    """Reconstructs and scores sequences with one draw of the latents from the posterior.
+class Reconstructor:
+    """Reconstructs and scores sequences with one model; made once, so that it is traced once.
 
     Args:
         model: built.
         normalization: of the records.
-        batches: of `batches.eval_batches`, normalised.
-        seed: of the latent noise, each batch's number being folded in.
     """
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, None, model.num_features], tf.float32),
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([2], tf.int32),
-        ],
-        autograph=False,
-    )
-    def rebuild(x, lengths, seed):
-        terms = model.score(x, lengths, seed)
-        rebuilt = [model.reconstruction(terms, x, binarize) for binarize in (True, False)]
-        return (x, *rebuilt), sum_over_time(terms).elbo(model)
+    def __init__(self, model: SequenceModel, normalization: Normalization):
+        self._model = model
+        self._normalization = normalization
 
-    rows, elbos = [], []
-    for index, (x, lengths, _) in enumerate(batches):
-        padded, elbo = rebuild(x, lengths, noise.fold_in(seed, index))
-        elbos.append(elbo.numpy())
-        padded = [normalization.denormalize(values.numpy()) for values in padded]
-        rows += [
-            [values[:length] for values in row]
-            for *row, length in zip(*padded, lengths.numpy(), strict=True)
-        ]
-    originals, reconstructions, probabilities = zip(*rows, strict=True)
-    return Reconstructions(
-        list(originals),
-        list(reconstructions),
-        list(probabilities),
-        np.concatenate(elbos),
-        is_exact=not model.latent_sizes,
-    )
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None, None, model.num_features], tf.float32),
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([2], tf.int32),
+            ],
+            autograph=False,
+        )
+        def rebuild(x, lengths, seed):
+            terms = model.score(x, lengths, seed)
+            rebuilt = [model.reconstruction(terms, x, binarize) for binarize in (True, False)]
+            return (x, *rebuilt), sum_over_time(terms).elbo(model)
+
+        self._rebuild = rebuild
+
+    def __call__(self, batches: Iterable[Batch], seed: Seed) -> Reconstructions:
+        """Reconstructs with one draw of the latents from the posterior; gives raw units.
+
+        Args:
+            batches: of `batches.eval_batches`, normalised.
+            seed: of the latent noise, each batch's number being folded in.
+        """
+        rows, elbos = [], []
+        for index, (x, lengths, _) in enumerate(batches):
+            padded, elbo = self._rebuild(x, lengths, noise.fold_in(seed, index))
+            elbos.append(elbo.numpy())
+            padded = [self._normalization.denormalize(values.numpy()) for values in padded]
+            rows += [
+                [values[:length] for values in row]
+                for *row, length in zip(*padded, lengths.numpy(), strict=True)
+            ]
+        originals, reconstructions, probabilities = zip(*rows, strict=True)
+        return Reconstructions(
+            list(originals),
+            list(reconstructions),
+            list(probabilities),
+            np.concatenate(elbos),
+            is_exact=not self._model.latent_sizes,
+        )

@@ -1,7 +1,7 @@
 """Sounds: drawn as waveforms with spectrograms, read from sound files, played as WAV files."""
 
+import itertools
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,8 +90,10 @@ class Audio(Medium):
 
     def write_sounds(self, out: Path, name: str, sequences: Sequence[np.ndarray]) -> list[str]:
         """See `Medium.write_sounds`: WAV files of 16 bits, in the place of earlier ones."""
-        for earlier in out.glob(f"{name}_*.wav"):
-            if re.fullmatch(rf"{name}_\d+\.wav", earlier.name):
+        # 00, 01, ... without a gap: what has another number is somebody else's.
+        for width in range(2, 10):
+            numbers = (out / f"{name}_{index:0{width}d}.wav" for index in itertools.count())
+            for earlier in itertools.takewhile(Path.is_file, numbers):
                 earlier.unlink()
         digits = max(2, len(str(len(sequences) - 1)))
         lines = []

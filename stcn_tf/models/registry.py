@@ -6,7 +6,9 @@ line here. TensorFlow is imported when a model is built.
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+import math
+import random
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,6 +87,10 @@ MODELS: dict[str, Entry] = {
     ),
 }
 DEFAULT_MODEL = "stcn_dense"
+
+# What is needed besides weights and states has the other half.
+_NUMBER_BYTES, _MOST_OF_MEMORY = 4, 0.5
+_fitting: set[tuple[ModelSettings, int, int]] = set()  # those that were checked
 
 
 class _Observation(NamedTuple):
@@ -177,7 +183,8 @@ def build_model(
         The built model, its weights drawn from Keras' global seed.
 
     Raises:
-        UserError: the settings are of another class.
+        UserError: the settings are of another class, or of a model that fills this machine's
+            memory.
     """
     entry, kind = MODELS.get(settings.model), type(settings)
     if entry is None or kind is not entry.settings:
@@ -190,15 +197,27 @@ def build_model(
     }
     options = {name: arguments.pop(name) for name in settings.released_options}
     is_released = bool(entry.released) and _is_as_released(settings, options)
-    model = _class(entry.released if is_released else entry.model)(
-        observation=make_observation(settings, card),
-        compute_dtype=compute_dtype,
-        name=settings.model,
-        **arguments,
-        **(options if is_released else {}),
-        **entry.fixed,
-    )
-    model.build()
+
+    def build() -> "SequenceModel":
+        model = _class(entry.released if is_released else entry.model)(
+            observation=make_observation(settings, card),
+            compute_dtype=compute_dtype,
+            name=settings.model,
+            **arguments,
+            **(options if is_released else {}),
+            **entry.fixed,
+        )
+        model.build()
+        return model
+
+    # Building it once more to count takes a while: not each time.
+    counted = (settings, card.num_real, card.num_binary)
+    if counted not in _fitting:
+        _check_weights(build)
+    model = build()
+    if counted not in _fitting:
+        _check_state(model)
+    _fitting.add(counted)
     return model
 
 
@@ -235,6 +254,38 @@ def _fits(kind: str, card: "DatasetCard", has_floors: bool) -> bool:
     if kind.startswith("bivariate"):
         return card.num_real == 2
     return kind != "hierarchical_gmm" or (card.num_real > 0 and not card.num_binary)
+
+
+def _check_weights(build: Callable[[], "SequenceModel"]) -> None:
+    """Checks that weights fit into memory, before they take any."""
+    import tensorflow as tf
+
+    # Initialisers draw their seeds from it, which are to be those of the real weights.
+    state = random.getstate()
+    with tf.Graph().as_default():  # in which nothing is computed
+        shapes = [weight.shape for weight in build().weights]
+    random.setstate(state)
+    _check_fits(sum(map(math.prod, shapes)), "weights")
+
+
+def _check_state(model: "SequenceModel") -> None:
+    """The same of what generation keeps of one sequence: dilations make it large, not weights."""
+    import tensorflow as tf
+
+    state = tf.function(lambda: model.start(1)).get_concrete_function().structured_outputs
+    _check_fits(sum(math.prod(part.shape) for part in tf.nest.flatten(state)), "numbers of a state")
+
+
+def _check_fits(num: int, what: str) -> None:
+    from stcn_tf.support import devices
+
+    memory = devices.memory_bytes()
+    if num * _NUMBER_BYTES > memory * _MOST_OF_MEMORY:
+        raise UserError(
+            f"the model has {num:,} {what}, which take {num * _NUMBER_BYTES / 2**30:,.0f} GiB; "
+            f"accepted: half of the memory here at most ({memory * _MOST_OF_MEMORY / 2**30:,.0f} "
+            "GiB): give smaller sizes"
+        )
 
 
 def _is_as_released(settings: ModelSettings, options: dict[str, Any]) -> bool:

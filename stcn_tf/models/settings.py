@@ -11,6 +11,9 @@ from typing import ClassVar
 
 from stcn_tf.settings import Settings, setting
 
+# No model that can be trained has more; a file that says so is damaged or malicious.
+MOST_LAYERS, MOST_DILATION = 1000, 2**20
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Settings):
@@ -91,7 +94,7 @@ class OutputSettings(Settings):
         ("conv1x1", "wavenet"),
     )
     output_layers: int = setting(
-        5, "layers between the latents (or the stack) and the heads", least=0
+        5, "layers between the latents (or the stack) and the heads", least=0, most=MOST_LAYERS
     )
     output_filters: int = setting(256, "filters of the output layers", least=1)
     output_kernel_size: int = setting(
@@ -112,7 +115,10 @@ class STCNSettings(ReleasedSettings, OutputSettings, StackSettings, ModelSetting
         most=20,
     )
     dilations: tuple[int, ...] = setting(
-        (), "dilations of the Wavenet blocks, over and over; empty: 1,2,...,2^(K-1)", least=1
+        (),
+        "dilations of the Wavenet blocks, over and over; empty: 1,2,...,2^(K-1)",
+        least=1,
+        most=MOST_DILATION,
     )
     latent_sizes: tuple[int, ...] = setting(
         (32, 16, 8, 5, 2),
@@ -120,7 +126,9 @@ class STCNSettings(ReleasedSettings, OutputSettings, StackSettings, ModelSetting
         least=1,
         nonempty=True,
     )
-    latent_hidden_layers: int = setting(2, "hidden layers of each latent network", least=0)
+    latent_hidden_layers: int = setting(
+        2, "hidden layers of each latent network", least=0, most=MOST_LAYERS
+    )
     latent_filters: int = setting(
         0,
         "filters of the hidden layers of the latent networks; 0: as many as --num_filters",
@@ -160,9 +168,10 @@ class WavenetSettings(ReleasedSettings, OutputSettings, StackSettings, ModelSett
         (1, 2, 4, 8, 16, 32),
         "dilations of the Wavenet blocks, over and over (released: 1,2,4,8,16)",
         least=1,
+        most=MOST_DILATION,
         nonempty=True,
     )
-    wavenet_blocks: int = setting(25, "Wavenet blocks", least=1)
+    wavenet_blocks: int = setting(25, "Wavenet blocks", least=1, most=MOST_LAYERS)
     first_frame: str = setting(
         "scored",
         "scored: x_1 is predicted from a zero frame, as in stcn; given: x_1 is not scored, as "
@@ -196,7 +205,9 @@ class RecurrentSettings(ModelSettings):
     recurrent_units: int = setting(1200, "units of the recurrent layer", least=1)
     input_units: int = setting(300, "units of the network that reads x", least=1)
     output_units: int = setting(300, "units of the network that the heads read", least=1)
-    hidden_layers: int = setting(1, "layers of each network around the recurrent layer", least=0)
+    hidden_layers: int = setting(
+        1, "layers of each network around the recurrent layer", least=0, most=MOST_LAYERS
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +223,7 @@ class ForgetBiasSettings(Settings):
 class RNNSettings(ForgetBiasSettings, RecurrentSettings):
     """RNN."""
 
-    recurrent_layers: int = setting(1, "LSTMs, one on the other", least=1)
+    recurrent_layers: int = setting(1, "LSTMs, one on the other", least=1, most=MOST_LAYERS)
     first_frame: str = setting(
         "scored",
         "scored: x_1 is predicted from the zero state (Chung et al.); given: x_1 is not scored, as "
@@ -248,7 +259,9 @@ class SRNNSettings(LatentSettings, RecurrentSettings):
     recurrent_units: int = setting(512, "units of each of the two recurrent layers", least=1)
     input_units: int = setting(256, "units of the network that reads x", least=1)
     output_units: int = setting(256, "units of the network that the heads read", least=1)
-    hidden_layers: int = setting(2, "layers of each network around the recurrent layer", least=0)
+    hidden_layers: int = setting(
+        2, "layers of each network around the recurrent layer", least=0, most=MOST_LAYERS
+    )
     latent_size: int = setting(64, "units of z_t", least=1)
     latent_units: int = setting(
         256, "units of the hidden layer of the prior's and the posterior's networks", least=1
@@ -341,3 +354,9 @@ class SWaveNetSettings(ModelSettings):
         "gate of the blocks. linear: as released, where the result of the sigmoid is not used",
         ("sigmoid", "linear"),
     )
+
+    def _check(self) -> None:
+        num_blocks = self.deterministic_blocks + len(self.latent_sizes)
+        self._require(
+            "latent_sizes", num_blocks <= 30, "30 numbers less --deterministic_blocks at most"
+        )

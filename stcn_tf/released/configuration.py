@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from stcn_tf.config import Config, RunSettings, TrainingSettings
 from stcn_tf.models.registry import make_settings
+from stcn_tf.support import strict_json
 from stcn_tf.support.errors import UserError
 
 # Where data and results are, how data were prepared, what is printed: no part of a model.
@@ -185,13 +186,9 @@ def read_configuration(path: str | os.PathLike) -> Configuration:
     """
     where = str(path)
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = strict_json.parse(strict_json.read_text(Path(path), where), where)
     except OSError as error:
         raise UserError(f"{where}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 text") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error})") from error
     options = _Options(values, where)
     is_stcn = options.choice("model_cls", ("StochasticTCN", "TCN")) == "StochasticTCN"
     cnn, output, loss = (options.object(key) for key in ("cnn_layer", "output_layer", "loss"))

@@ -13,7 +13,7 @@ from typing import NoReturn
 from absl import flags
 
 from stcn_tf.support import environment, flagfiles
-from stcn_tf.support.errors import UserError, reason_of
+from stcn_tf.support.errors import UserError, one_line, reason_of
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -33,7 +33,7 @@ the home folder."""
 
 def fail(message: str) -> NoReturn:
     """Prints `error: message` as one line to stderr and exits with code 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(USAGE_ERROR)
 
 

@@ -1,6 +1,10 @@
 """What the processors of this machine are, and what is sensible on them."""
 
+import contextlib
+import os
+import resource
 import time
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -31,6 +35,20 @@ def precision_of(precision: str) -> str:
     ]
     is_fast = bool(gpus) and min(capabilities) >= _BFLOAT16_CAPABILITY
     return "mixed_bfloat16" if is_fast else "float32"
+
+
+def memory_bytes() -> int:
+    """The memory that this process may use, were it alone: the machine's, or what it is limited to.
+
+    Linux tells of containers' limits, and every system of `ulimit -v`.
+    """
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        sizes.append(limit)
+    with contextlib.suppress(OSError, ValueError):  # "max": none
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(sizes)
 
 
 def product_rate(dtype: str, jit_compile: bool = False, seconds: float = 0.1) -> float:

@@ -59,7 +59,27 @@ class FolderLock:
         except BaseException:
             os.close(descriptor)
             raise
+        self._locked = os.fstat(descriptor)
         self._release = weakref.finalize(self, os.close, descriptor)
+
+    def check(self) -> None:
+        """Checks that the folder is still the one that was locked.
+
+        Raises:
+            UserError: it has been removed, moved or replaced, or its disk is gone.
+        """
+        try:
+            found = os.stat(self._file)
+        except OSError as error:
+            reason = error.strerror
+        else:
+            if os.path.samestat(self._locked, found):
+                return
+            reason = "another is in its place"
+        raise UserError(
+            f"{self._file.parent}: has been removed or moved ({reason}): nothing more is written "
+            "there"
+        )
 
     def __enter__(self) -> "FolderLock":
         self.acquire()

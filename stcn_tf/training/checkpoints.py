@@ -32,6 +32,7 @@ class Checkpoints:
             position in any data, so that who restores what is saved begins with the first batch.
         of_step: more variables by name, of `TrainStep`.
         writes: whether to write; False where another worker does.
+        check: called before anything is written; raises a UserError where nothing may be.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class Checkpoints:
         batches: tf.data.Iterator | None,
         of_step: dict[str, tf.Variable] | None = None,
         writes: bool = True,
+        check: Callable[[], None] = lambda: None,
     ):
+        self._check = check
         self._optimizer = optimizer
         self._writes = writes
         self._run = run
@@ -144,6 +147,7 @@ class Checkpoints:
     def _save(self, manager: tf.train.CheckpointManager) -> None:
         if not self._writes:
             return
+        self._check()
         try:
             manager.save(checkpoint_number=self.step)
         except (tf.errors.OpError, OSError) as error:

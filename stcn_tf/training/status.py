@@ -94,6 +94,6 @@ class Status(Hook):
         )
         # A full disk is told by what cannot do without.
         with contextlib.suppress(OSError, UserError):
-            if self._folder:
+            if self._folder and self._folder.is_dir():  # else it would be made anew
                 self._status.write(self._folder)
         self._written_at = time.monotonic()

@@ -1,7 +1,8 @@
 """What TensorBoard shows of a run. Each likelihood is described by its unit and normalisation."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from stcn_tf import media, noise
 from stcn_tf.data.batches import eval_batches
 from stcn_tf.data.units import likelihood_unit
 from stcn_tf.inference.evaluation import Evaluation
-from stcn_tf.inference.generation import Generator, reconstruct_raw
+from stcn_tf.inference.generation import Generator, Reconstructor
 from stcn_tf.media.page import medium_of
 from stcn_tf.media.reconstructions import Reconstructions
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.runs import RunDirectory
 from stcn_tf.seeds import Stream
+from stcn_tf.support.errors import UserError, reason_of
 from stcn_tf.training.early_stopping import Verdict
 from stcn_tf.training.hooks import Hook, Updates
 
@@ -36,6 +38,9 @@ class TensorBoard(Hook):
         names: what is under the tags of the ELBO, in train and in valid.
         decisive_name: what decides on the validation split.
         step: after which the run goes on: what was shown of later ones is taken back.
+
+    Raises:
+        UserError: also of the methods: the events cannot be written.
     """
 
     def __init__(
@@ -46,16 +51,18 @@ class TensorBoard(Hook):
         decisive_name: str,
         step: int = 0,
     ):
+        self._run = run
         self._card = run.card
         self._medium = medium_of(run.card)
         self._names = names
         self._decisive_name = decisive_name
-        self._train, self._valid = (_writer(run.events(part), step) for part in ("train", "valid"))
+        with self._writing():
+            self._train, self._valid = (_writer(run.events(s), step) for s in ("train", "valid"))
 
     def reported(self, updates: Updates) -> None:
         """See `Hook.reported`: means over the updates since the last point."""
         totals = updates.totals
-        with self._train.as_default(updates.last):
+        with self._writing(), self._train.as_default(updates.last):
             self._terms(
                 self._names[0],
                 totals["elbo"],
@@ -94,7 +101,7 @@ class TensorBoard(Hook):
 
     def evaluated(self, step: int, evaluation: Evaluation, verdict: Verdict) -> None:
         """See `Hook.evaluated`."""
-        with self._valid.as_default(step):
+        with self._writing(), self._valid.as_default(step):
             self._terms(
                 self._names[1],
                 np.sum(evaluation.elbo),
@@ -117,7 +124,7 @@ class TensorBoard(Hook):
                 )
             for layer, active in enumerate(evaluation.active_units, start=1):
                 tf.summary.scalar(f"active_units/layer_{layer}", active)
-        self._valid.flush()
+            self._valid.flush()
 
     def pictures(self, step: int, samples: Sequence[np.ndarray], rebuilt: Reconstructions) -> None:
         """Generated sequences, and others beside their reconstructions; audio to be heard, too.
@@ -137,7 +144,7 @@ class TensorBoard(Hook):
             "originals": medium.sounds(rebuilt.originals),
             "reconstructions": medium.sounds(rebuilt.reconstructions),
         }
-        with self._valid.as_default(step):
+        with self._writing(), self._valid.as_default(step):
             for name, page in pages.items():
                 tf.summary.image(name, media.figure_to_rgb(page)[np.newaxis])
             for name, waveforms in sounds.items():
@@ -147,12 +154,29 @@ class TensorBoard(Hook):
                         np.clip(waveform, -1.0, 1.0)[np.newaxis, :, np.newaxis],
                         self._card.modality.sample_rate_hz,
                     )
-        self._valid.flush()
+            self._valid.flush()
+
+    def ended(self, step: int, finished: bool) -> None:
+        """See `Hook.ended`."""
+        del step, finished
+        self.flush()
 
     def flush(self) -> None:
         """Writes out what is buffered."""
-        self._train.flush()
-        self._valid.flush()
+        with self._writing():
+            self._train.flush()
+            self._valid.flush()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Events that cannot be written end the run, as a checkpoint does that cannot."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise UserError(
+                f"{self._run.path / 'events'}: cannot be written ({reason_of(error)}); what was "
+                "saved before is as it was, and the same command goes on from there"
+            ) from error
 
     def _terms(self, name, elbo, log_likelihood, kl, num_sequences, num_steps) -> None:
         unit = likelihood_unit(self._card)
@@ -215,6 +239,7 @@ class Pictures(Hook):
             num = self._medium.num_in_training
             self._batches = eval_batches(data_dir, split="valid", batch_size=num, limit=num)
             self._generate = Generator(model)
+            self._reconstruct = Reconstructor(model, run.card.normalization)
 
     def updated(self, step: int) -> None:
         """See `Hook.updated`."""
@@ -234,5 +259,5 @@ class Pictures(Hook):
         self._tensorboard.pictures(
             step,
             list(normalization.denormalize(samples.numpy())),
-            reconstruct_raw(self._model, normalization, self._batches, seed),
+            self._reconstruct(self._batches, seed),
         )

@@ -135,6 +135,7 @@ class Trainer:
                 self._batches,
                 self._step.state,
                 distribution.is_chief,
+                self._lock.check if distribution.is_chief else (lambda: None),
             )
             self._restore()
             self.loop = self._make_loop()
@@ -160,8 +161,8 @@ class Trainer:
             continued.
 
         Raises:
-            UserError: training diverged; its state cannot be written; the run has been continued
-                elsewhere since; or another worker has ended.
+            UserError: training diverged; it cannot be written; the run directory is gone; the run
+                has been continued elsewhere since; or another worker has ended.
         """
         with self._distribution.peers(), self._lock:
             if self.checkpoints.names != self._known:
@@ -185,7 +186,9 @@ class Trainer:
                 raise
             finally:
                 self._known = self.checkpoints.names
-                if self._tensorboard:
+                with contextlib.suppress(UserError):  # what ended the run is what is told
+                    if self._tensorboard:
+                        self._tensorboard.flush()
                     self._tensorboard.flush()
 
     def _prepared(

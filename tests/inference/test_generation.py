@@ -237,11 +237,11 @@ def test_chunks_give_the_samples_of_one_piece(model, beginning, monkeypatch):
     raw = [NORMALIZATION.denormalize(x[:n]) for x, n in zip(beginning, (4, 0, 2), strict=True)]
     raw = [*raw, *raw[:2]]
     settings = (_generator(model), NORMALIZATION, raw, LENGTH, (5, 6))
-    assert chunked(model, raw) == [range(5)]
+    assert chunked(model, raw, LENGTH) == [range(5)]
     whole = generate_raw(*settings)
     monkeypatch.setattr(generation, "_CHUNK_STEPS", 2 * GIVEN)
     told = []
-    assert chunked(model, raw) == [range(2), range(2, 4), range(4, 6)]
+    assert chunked(model, raw, LENGTH) == [range(2), range(2, 4), range(4, 6)]
     in_chunks = generate_raw(*settings, progress=told.append)
     assert told == [LENGTH] * 3
     assert len(in_chunks) == 5
@@ -255,11 +255,19 @@ def test_the_states_of_a_chunk_are_bounded(monkeypatch):
     small, large = _model(), _model(blocks_per_layer=3)
     monkeypatch.setattr(generation, "_CHUNK_BYTES", 4000)
     nothing = [np.zeros((0, FEATURES), np.float32)] * 100
-    few, more = (len(chunked(model, nothing)[0]) for model in (large, small))
+    few, more = (len(chunked(model, nothing, LENGTH)[0]) for model in (large, small))
     assert 1 < few < more < 100
-    assert all(len(chunk) == more for chunk in chunked(small, nothing))
+    assert all(len(chunk) == more for chunk in chunked(small, nothing, LENGTH))
     monkeypatch.setattr(generation, "_CHUNK_BYTES", 1)
-    assert chunked(small, nothing) == [range(i, i + 1) for i in range(100)]
+    assert chunked(small, nothing, LENGTH) == [range(i, i + 1) for i in range(100)]
+
+
+def test_what_a_chunk_generates_is_bounded(monkeypatch):
+    nothing = [np.zeros((0, FEATURES), np.float32)] * 100
+    monkeypatch.setattr(generation, "_CHUNK_VALUES", 30 * FEATURES * (LENGTH + 1))
+    model = _model()
+    assert [len(chunk) for chunk in chunked(model, nothing, LENGTH)] == [25] * 4
+    assert chunked(model, nothing, 10**9) == [range(i, i + 1) for i in range(100)]
 
 
 def test_blocks_of_steps_change_nothing(model, beginning, monkeypatch):
@@ -436,6 +444,6 @@ def test_one_pass_scores_and_reconstructs(model, beginning, monkeypatch):
     ids = tf.fill([len(beginning)], "")
     batch = Batch(tf.constant(beginning), tf.fill([len(beginning)], beginning.shape[1]), ids)
     normalization = Normalization("none", (0.0,) * 3, (1.0,) * 3)
-    rebuilt = generation.reconstruct_raw(model, normalization, [batch, batch], (1, 2))
+    rebuilt = generation.Reconstructor(model, normalization)([batch, batch], (1, 2))
     assert len(rebuilt.elbo) == 2 * len(beginning)
     assert calls == [1]  # traced once, for both batches

@@ -1,5 +1,6 @@
 """What ordinary faults do to a run: nothing that was saved is lost, and one line says what is."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf import checkpoint_files
+from stcn_tf.flags import flag_lines
 from stcn_tf.runs import LOCK_NAME, RunDirectory
 from stcn_tf.support.errors import UserError
 from stcn_tf.training.trainer import Trainer
@@ -35,6 +38,29 @@ def trained(tmp_path_factory, tiny_records, tiny_config) -> Path:
 def run_dir(tmp_path, trained) -> Path:
     """A copy of it."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, tiny_records, tiny_config) -> Path:
+    """A folder with the states after 0, 5 and 8 updates."""
+    folder = tmp_path_factory.mktemp("runs") / "kept"
+    run = dataclasses.replace(tiny_config.run, keep_checkpoints=0)
+    with eagerly():
+        config = dataclasses.replace(tiny_config, run=run)
+        assert Trainer(config, tiny_records, folder, report=lambda line: None).train()
+    return folder / "checkpoints/latest"
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory, tiny_records, tiny_config) -> list[np.ndarray]:
+    """The weights after 10 updates of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("runs") / "longer"
+    run = dataclasses.replace(tiny_config.run, max_steps=10)
+    with eagerly():
+        config = dataclasses.replace(tiny_config, run=run)
+        run = Trainer(config, tiny_records, folder, report=lambda line: None)
+        assert run.train()
+    return _weights(run.model)
 
 
 @pytest.fixture
@@ -223,6 +249,91 @@ def test_what_unfinished_writing_left_behind_goes(trainer, run_dir):
 # A reader beside a writer
 
 
+# What there is, of the states after 0, 5 and 8, at each file operation of saving the last of them.
+SAVING = {
+    "nothing yet": ({0: "di", 5: "di"}, [0, 5], 5),
+    "parts of its data": ({0: "di", 5: "di", 8: "t"}, [0, 5], 5),
+    "its data": ({0: "di", 5: "di", 8: "d"}, [0, 5], 5),
+    "all of it": ({0: "di", 5: "di", 8: "di"}, [0, 5], 8),
+    "all of it, on the list": ({0: "di", 5: "di", 8: "di"}, [5, 8], 8),
+    "the oldest without its index": ({0: "d", 5: "di", 8: "di"}, [5, 8], 8),
+    "the oldest gone": ({5: "di", 8: "di"}, [5, 8], 8),
+}
+
+
+@pytest.mark.parametrize("moment", SAVING)
+def test_whenever_saving_is_killed_the_run_goes_on_as_if_it_had_not_been(
+    moment, trainer, run_dir, saved, longer
+):
+    files, listed, expected = SAVING[moment]
+    latest = run_dir / "checkpoints/latest"
+    shutil.rmtree(latest)
+    latest.mkdir()
+    for update, parts in files.items():
+        for part, name in (("d", "data-00000-of-00001"), ("i", "index")):
+            if part in parts:
+                shutil.copy(saved / f"ckpt-{update}.{name}", latest)
+        if "t" in parts:
+            (latest / f"ckpt-{update}_temp").mkdir()
+            whole = (saved / f"ckpt-{update}.data-00000-of-00001").read_bytes()
+            (latest / f"ckpt-{update}_temp/part-00000-of-00001").write_bytes(whole[:-99])
+    paths = "".join(f'all_model_checkpoint_paths: "ckpt-{n}"\n' for n in listed)
+    text = f'model_checkpoint_path: "ckpt-{listed[-1]}"\n{paths}'
+    (latest / "checkpoint").write_text(text)
+    run = trainer(max_steps=10)
+    # Not on the list yet, it comes after those that are, and is made again.
+    assert run.step == (5 if moment == "all of it" else expected)
+    assert run.train()
+    for one, other in zip(_weights(run.model), longer, strict=True):
+        np.testing.assert_array_equal(one, other)
+    names = {path.name.partition(".")[0] for path in latest.glob("ckpt-*")}
+    assert "ckpt-10" in names and not any("_temp" in name for name in names)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(tmp_path, tiny_records, tiny_config):
+    """Most of them within a checkpoint or an evaluation, of which each update has one."""
+    run = dataclasses.replace(
+        tiny_config.run, max_steps=400, checkpoint_every=1, evaluate_every=7, log_every=50
+    )
+    flagfile = tmp_path / "run.flags"
+    training = dataclasses.replace(tiny_config.training, patience=0)
+    lines = flag_lines(dataclasses.replace(tiny_config, run=run, training=training))
+    flagfile.write_text("\n".join([*lines, f"--data={tiny_records}"]))
+
+    def start(name):
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "stcn_tf.train", f"--flagfile={flagfile}"),
+                f"--run_dir={tmp_path / name}",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    with start("alone") as alone:
+        assert "finished after 400 updates" in alone.communicate()[0]
+    rng = np.random.default_rng(0)
+    kills = 0
+    for _ in range(200):
+        with start("killed") as process:
+            if kills < 20:
+                line = process.stdout.readline()  # when it begins
+                assert re.match("starting|continuing", line), line
+                time.sleep(rng.exponential(0.5))
+                process.kill()
+                kills += 1
+            rest = process.communicate()[0]
+            assert "Traceback" not in rest
+            if process.returncode == 0:
+                break
+    assert "finished" in rest
+    models = (RunDirectory.open(tmp_path / n).load("latest").model for n in ("alone", "killed"))
+    for one, other in zip(*map(_weights, models), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_checkpoint_that_is_removed_while_it_is_read_is_not_damaged(run_dir, capfd):
     folder = run_dir / "checkpoints/latest"
     reads = []
@@ -279,6 +390,114 @@ def test_a_state_that_cannot_be_written_is_told_and_takes_nothing_with_it(
             continued.checkpoints.save_best(np.inf)
     after = {p: p.read_bytes() for p in (run_dir / "checkpoints").rglob("*") if p.is_file()}
     assert after == before
+
+
+def _at_update(number, act):
+    """Reports lines; when that of an update comes, acts."""
+
+    class Lines(list):
+        def append(self, line):
+            super().append(line)
+            if line.startswith(f"update {number:>7}/"):
+                act()
+
+    return Lines()
+
+
+def test_events_that_cannot_be_written_end_the_run(trainer, run_dir, monkeypatch):
+    def full(*args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(
+            None, None, f"{run_dir}/events/train/events.out.v2; No space left on device\n\tFailed"
+        )
+
+    def fill():
+        monkeypatch.setattr(tf.summary, "scalar", full)
+
+    lines = _at_update(9, fill)
+    with pytest.raises(UserError) as error:
+        trainer(lines, max_steps=12).train()
+    assert str(error.value) == (
+        f"{run_dir}/events: cannot be written (No space left on device); what was saved before is "
+        "as it was, and the same command goes on from there"
+    )
+    assert lines[-1].startswith("update       9/")
+    monkeypatch.undo()
+    continued = trainer(max_steps=12)
+    assert continued.step == 8
+    assert continued.train()
+
+
+def test_what_ended_a_run_is_told_though_events_cannot_be_written(trainer, monkeypatch):
+    def full(*args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    def save(*args, **kwargs):
+        monkeypatch.setattr(type(continued._tensorboard._train), "flush", full)
+        full()
+
+    continued = trainer(max_steps=12)
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", save)
+    with pytest.raises(UserError, match=r"checkpoints/\w+: the state after update"):
+        continued.train()
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_a_run_directory_that_vanishes_is_not_made_anew(how, trainer, run_dir, trained):
+    elsewhere = run_dir.with_name("moved")
+
+    def vanish():
+        run_dir.rename(elsewhere)
+        if how == "removed":
+            shutil.rmtree(elsewhere)
+        if how == "replaced":
+            shutil.copytree(trained, run_dir)
+
+    with pytest.raises(UserError, match=f"{run_dir}: has been removed or moved \\("):
+        trainer(_at_update(9, vanish), max_steps=12).train()
+    assert run_dir.exists() == (how == "replaced")
+    if how != "removed":
+        assert RunDirectory.open(elsewhere).load("latest").update == 8
+
+
+def test_what_is_left_of_a_beginning_on_a_full_disk_is_no_obstacle(trainer, run_dir):
+    shutil.rmtree(run_dir / "checkpoints")
+    shutil.rmtree(run_dir / "events")
+    for name in ("config.json", "status.json", "history.json"):
+        (run_dir / name).unlink()
+    assert trainer().step == 0
+
+
+# What is not the run's own
+
+
+def test_a_list_that_points_elsewhere_removes_nothing_there(trainer, run_dir, trained, tmp_path):
+    elsewhere = Path(shutil.copytree(trained / "checkpoints/latest", tmp_path / "elsewhere"))
+    names = [elsewhere / "ckpt-5", f"{tmp_path}/else*/ckpt-8", "../../../elsewhere/ckpt-8"]
+    names += [run_dir / "checkpoints/latest/ckpt-8"]
+    times = "".join(f"all_model_checkpoint_timestamps: {i}.0\n" for i in range(2, 6))
+    (run_dir / "checkpoints/latest/checkpoint").write_text(
+        f'model_checkpoint_path: "{names[0]}"\n'
+        + "".join(f'all_model_checkpoint_paths: "{name}"\n' for name in names)
+        + f"{times}last_preserved_timestamp: 1.0\n"
+    )
+    before = sorted(elsewhere.iterdir())
+    continued = trainer(max_steps=20)
+    assert continued.step == 8
+    assert continued.train()
+    assert sorted(elsewhere.iterdir()) == before
+
+
+@pytest.mark.parametrize("made", ["checkpoints", "events", "evaluations"])
+def test_restart_does_not_follow_links(made, trainer, run_dir, tmp_path):
+    (run_dir / made).mkdir(exist_ok=True)
+    (run_dir / made).rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "mine.txt").write_text("mine")
+    (run_dir / made).symlink_to(tmp_path / "elsewhere")
+    before = sorted((tmp_path / "elsewhere").rglob("*"))
+    with pytest.raises(UserError, match=f"--restart: {run_dir}/{made}: a symbolic link, which"):
+        trainer(restart=True)
+    assert sorted((tmp_path / "elsewhere").rglob("*")) == before
+    assert (run_dir / made).is_symlink()
 
 
 # Signals, and threads without them

@@ -119,6 +119,8 @@ def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with)
             "waiting",
         )
     ]
+    floors = [f"sigma_at_floor/{name}" for name in ("observation", "layer_1", "layer_2", "layer_3")]
+    terms += floors
     valid = [f"active_units/layer_{layer}" for layer in (1, 2, 3)] + ["selected/per_sequence"]
     for split, tags, count in (("train", terms + training, 8), ("valid", terms + valid, 2)):
         events = EventAccumulator(str(trainer.run.events(split)))
