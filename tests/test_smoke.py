@@ -169,7 +169,7 @@ def test_a_file_for_each_question(
     out = run_dir / "evaluations" / f"{name}.json"
     # Written before it is printed: `| head` does not prevent it.
     was_written = []
-    monkeypatch.setattr("builtins.print", lambda *_: was_written.append(out.exists()))
+    monkeypatch.setattr("builtins.print", lambda *_, **__: was_written.append(out.exists()))
     arguments = (f"--run_dir={run_dir}", f"--data={tiny_records}", *question)
     parse_flags(flags.define_evaluate, *arguments)
     evaluate.main()
@@ -181,7 +181,9 @@ def test_a_file_for_each_question(
 def test_where_nothing_can_be_written_nothing_is_scored(
     tiny_run, tiny_records, parse_flags, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(Path, "touch", lambda _: (_ for _ in ()).throw(OSError(30, "Read-only")))
+    monkeypatch.setattr(
+        Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only"))
+    )
     arguments = (f"--run_dir={tiny_run}", f"--data={tiny_records}", f"--out={tmp_path / 'e.json'}")
     parse_flags(flags.define_evaluate, *arguments)
     monkeypatch.setattr(Evaluator, "__call__", lambda *_, **__: pytest.fail("it was scored"))

@@ -189,7 +189,6 @@ class Trainer:
                 with contextlib.suppress(UserError):  # what ended the run is what is told
                     if self._tensorboard:
                         self._tensorboard.flush()
-                    self._tensorboard.flush()
 
     def _prepared(
         self, run_dir: str | os.PathLike, config: Config, card: DatasetCard, restart: bool

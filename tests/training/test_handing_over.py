@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -376,7 +377,8 @@ def test_each_start_is_in_the_history(tmp_path, tiny_records, tiny_config_with):
     assert first["versions"]["numpy"] == np.__version__
     assert first["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert first["versions"].keys() >= {"stcn_tf", "keras", "system"}
-    assert "pytest" in first["command"]
+    assert first["command"].endswith(shlex.join(sys.argv[1:]))
+    assert "python" in first["command"]
     assert first["records"] == tiny_records
     assert "--max_steps=1" in first["settings"]
     assert {"--model=stcn_dense", "--num_filters=6", "--learning_rate=0.01"} <= {*first["settings"]}
