@@ -263,9 +263,12 @@ def _of_the_rest(terms: Terms, steps: tf.Tensor, given_frames: int) -> Terms:
     """Without the log-likelihood of frames that are given; `steps` are the numbers of the steps."""
     if not given_frames:
         return terms
-    given = tf.where(steps < given_frames, terms.log_likelihood, 0.0)
+    is_given = steps < given_frames
+    given = tf.where(is_given, terms.log_likelihood, 0.0)
     return terms._replace(
-        log_likelihood=terms.log_likelihood - given, log_weight=terms.log_weight - given
+        log_likelihood=terms.log_likelihood - given,
+        log_weight=terms.log_weight - given,
+        at_floor=tf.where(is_given[..., tf.newaxis], 0.0, terms.at_floor),
     )
 
 

@@ -19,6 +19,13 @@ from stcn_tf.data.batches import Batch
 from stcn_tf.support.errors import UserError, reason_of
 
 _VARIABLE = "TF_CONFIG"
+# What the end of another worker is to this one.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 _ACCEPTED = (
     'accepted: as in {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": '
     '"worker", "index": 0}}'
@@ -197,7 +204,7 @@ class Distribution:
         """
         try:
             yield
-        except tf.errors.OpError as error:
+        except _LOST as error:
             if self.num_workers == 1:
                 raise
             raise UserError(self._told(error)) from error
@@ -225,7 +232,7 @@ class Distribution:
         local = self._replicas // self.num_workers
         values = self.strategy.experimental_distribute_values_from_function(
             lambda context: tf.constant(
-                0.0 if context.replica_id_in_sync_group % local else float(value)
+                0.0 if context.replica_id_in_sync_group % local else float(value), tf.float64
             )
         )
         return float(self.strategy.reduce("SUM", values, axis=None))
@@ -247,9 +254,18 @@ def _multi_worker_strategy(resolver) -> tf.distribute.Strategy:
 def _resolved() -> tuple[tf.distribute.cluster_resolver.ClusterResolver, list[str], int]:
     """Who the workers are: for TensorFlow, as addresses, and the number of this one among them."""
     if _VARIABLE not in os.environ and "SLURM_STEP_ID" in os.environ:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
-        addresses = resolver.cluster_spec().as_dict()["worker"]
-        return resolver, list(addresses), resolver.get_task_info()[1]
+        # One task on each node, which has all of its GPUs.
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            gpus_per_node=1, gpus_per_task=1, auto_set_gpu=False
+        )
+        try:
+            addresses = resolver.cluster_spec().as_dict()["worker"]
+            return resolver, list(addresses), resolver.get_task_info()[1]
+        except (RuntimeError, ValueError, OSError, AssertionError) as error:
+            raise UserError(
+                f"--strategy=multi_worker: SLURM does not say who the workers are "
+                f"({reason_of(error)}); accepted: srun with one task on each node, or {_VARIABLE}"
+            ) from error
     text = os.environ.get(_VARIABLE)
     if text is None:
         raise UserError(f"--strategy=multi_worker: {_VARIABLE} is not set; {_ACCEPTED}")

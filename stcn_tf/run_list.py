@@ -124,7 +124,7 @@ def _search(folder: Path, depth: int, seen: set[tuple[int, int]]) -> Iterator[Pa
             return
         seen.add((about.st_dev, about.st_ino))
         with os.scandir(folder) as entries:
-            kinds = {entry.name: entry.is_dir() for entry in entries}
+            kinds = {entry.name: _is_folder(entry) for entry in entries}
         others = (CARD_NAME, STATUS_NAME, "checkpoints")
         if CONFIG_NAME in kinds and any(name in kinds for name in others):
             yield folder
@@ -132,6 +132,13 @@ def _search(folder: Path, depth: int, seen: set[tuple[int, int]]) -> Iterator[Pa
             for name in sorted(name for name, is_folder in kinds.items() if is_folder):
                 if not name.startswith("."):
                     yield from _search(folder / name, depth - 1, seen)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
 
 
 def _size(path: Path) -> str:

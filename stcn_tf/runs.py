@@ -15,7 +15,7 @@ line of its progress. Interrupted is what can be continued and is not at work, k
       checkpoints/best/     weights with the best ELBO on the validation split
       events/train/ events/valid/   TensorBoard
       evaluations/          of `stcn_tf.evaluate`, a file for each question
-      faults/               batches of updates that were skipped, as none of them was finite
+      faults/               batches of updates whose objective or gradient was not finite
       status.json           how far the run is (`stcn_tf.run_status`)
       history.json          of each start of a trainer: when, where, and of which versions
       .lock                 locked by the process that trains; says who did last

@@ -41,6 +41,12 @@ class Batch(NamedTuple):
     lengths: tf.Tensor
     ids: tf.Tensor
 
+    @property
+    def names(self) -> list[str]:
+        """The ids as text that may be printed."""
+        names = (name.decode(errors="backslashreplace") for name in self.ids.numpy())
+        return [name if name.isprintable() else repr(name)[1:-1] for name in names]
+
 
 def train_batches(
     directory: str | os.PathLike,
@@ -255,8 +261,6 @@ def _finish(dataset: tf.data.Dataset, decode: Callable[..., Batch]) -> tf.data.D
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     options = tf.data.Options()
     options.deterministic = True
-    # Several workers share the stream batch by batch; by file would change what a window holds.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 

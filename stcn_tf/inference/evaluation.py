@@ -178,7 +178,7 @@ class Evaluator:
             rows, kl_of_units = self._score(batch, noise.fold_in(seed, index))
             scored.append(rows)
             units.append(kl_of_units)
-            ids += [name.decode() for name in batch.ids.numpy()]
+            ids += batch.names
             progress(len(ids))
         scored = [{name: values.numpy() for name, values in rows.items()} for rows in scored]
         units = [

@@ -111,7 +111,7 @@ class Faults:
                     out,
                     x=pending.batch.x.numpy(),
                     lengths=pending.batch.lengths.numpy(),
-                    ids=np.array([name.decode() for name in pending.batch.ids.numpy()]),
+                    ids=np.array(pending.batch.names),
                     about=json.dumps({"update": pending.update, "line": told}),
                 )
         except (OSError, UserError) as error:
@@ -121,22 +121,26 @@ class Faults:
     def _reason(self, pending: _Pending) -> str:
         """By scoring the batch once more, uncompiled, with the weights of after the next update."""
         share = Share.whole(pending.batch.x, pending.batch.lengths)
-        ids = [name.decode() for name in pending.batch.ids.numpy()]
+        ids = pending.batch.names
         layer, bad = None, []
+        moving = [variable.value for variable in self._step.model.non_trainable_variables]
+        before = [variable.numpy() for variable in moving]
         tf.debugging.enable_check_numerics()
         try:
-            self._step.scored(share, pending.update)
+            self._step.rewards(share, pending.update)
         except tf.errors.InvalidArgumentError as error:
             layer = _innermost_layer(error) or "the model"
         finally:
             tf.debugging.disable_check_numerics()
         variables = self._step.model.trainable_variables
         with tf.GradientTape() as tape:
-            _, objective = self._step.scored(share, pending.update)
-        finite = np.isfinite(objective)
+            rewards = self._step.rewards(share, pending.update)
+        for variable, value in zip(moving, before, strict=True):
+            variable.assign(value)
+        finite = np.isfinite(rewards)
         if finite.all():
             gradients = tape.gradient(
-                objective,
+                rewards,
                 [v.value for v in variables],
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )

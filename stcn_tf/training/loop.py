@@ -90,7 +90,7 @@ class TrainingLoop:
         self._tell("started", self.step, self.last_step)
         with self._signals_stop():
             finished = self._updates()
-            self._save()
+            self._checkpoints.save()
         self._tell("ended", self.step, finished)
         return finished
 
@@ -115,6 +115,7 @@ class TrainingLoop:
         while not self.is_finished:
             if self._stops():
                 self._report(window)
+                self._faults.settle()
                 return False
             if self._is_evaluation_due():
                 self._faults.settle()
@@ -136,10 +137,15 @@ class TrainingLoop:
                 self._tell("updated", step)
                 if is_checkpoint_due:
                     self._save()
+        self._faults.settle()
         return True
 
     def _save(self) -> None:
-        """Saves the state, unless updates are being skipped: then it may be what is wrong."""
+        """Saves the state, unless updates are being skipped: then it may be what is wrong.
+
+        Should it be, too many will be skipped, and training ends with the checkpoint before them.
+        Where it ends otherwise its state is saved in any case.
+        """
         self._faults.settle()
         if not self._faults.in_a_row:
             self._checkpoints.save()

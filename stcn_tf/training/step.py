@@ -125,14 +125,18 @@ class TrainStep:
         # The 0 is no choice any more, but changing it would change what seeds stand for.
         return noise.fold_in(noise.fold_in(seed, update), 0)
 
-    def scored(self, share: Share, update: tf.Tensor | int) -> tuple[bounds.Scored, tf.Tensor]:
-        """A batch as update number `update` scores it; and what it maximises, [sequences]."""
+    def rewards(self, share: Share, update: tf.Tensor | int) -> tf.Tensor:
+        """[sequences]: what update number `update` maximises the sum of, computed once more."""
         weight = schedules.kl_weight(self.config, tf.cast(update, tf.int64))
         with phase.training():
-            return self._scored(share, weight, self.seed_of(update))
+            scored, objective = self._scored(share, weight, self.seed_of(update))
+            return self._rewards(share, scored, objective)
 
     def _step(self, share: Share) -> StepResult:
         distribution = self._distribution
+        # Running means of statistics move while a batch is scored.
+        moving = [variable.value for variable in self.model.non_trainable_variables]
+        before = [tf.identity(variable) for variable in moving]
         computed = distribution.strategy.run(self._reduced_gradients, args=(share,))
         result = distribution.reduced(computed[0])
 
@@ -142,6 +146,8 @@ class TrainStep:
             return self._scaled(1)
 
         def skip():
+            for variable, value in zip(moving, before, strict=True):
+                variable.assign(value)
             self.optimizer.iterations.assign_add(1)
             return self._scaled(0)
 
@@ -204,10 +210,7 @@ class TrainStep:
         with tf.GradientTape() as tape, phase.training():
             scored, objective = self._scored(share, kl_weight, seed)
             num_scored = tf.cast(self.model.num_scored(share.lengths), tf.float32)
-            reward = objective - scored.mean.auxiliary
-            if self.config.loss_reduction == "mean_step":
-                reward /= tf.maximum(num_scored, 1.0)
-            loss = -tf.reduce_sum(reward) * scale
+            loss = -tf.reduce_sum(self._rewards(share, scored, objective)) * scale
         # Wavenet-dense need not read its topmost block, which then has no gradient.
         zero = tf.UnconnectedGradients.ZERO
         gradients = tape.gradient(loss, variables, unconnected_gradients=zero)
@@ -223,6 +226,13 @@ class TrainStep:
             "num_padded": tf.cast(tf.size(share.x[..., 0]), tf.float32),
         }
         return sums, gradients
+
+    def _rewards(self, share: Share, scored: bounds.Scored, objective: tf.Tensor) -> tf.Tensor:
+        rewards = objective - scored.mean.auxiliary
+        if self.config.loss_reduction == "mean_step":
+            num_scored = tf.cast(self.model.num_scored(share.lengths), tf.float32)
+            rewards /= tf.maximum(num_scored, 1.0)
+        return rewards
 
     def _scored(
         self, share: Share, kl_weight: tf.Tensor, seed: tf.Tensor

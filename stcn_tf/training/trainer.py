@@ -369,7 +369,7 @@ def _begin_with(
 
 def _warn_of_slow_bfloat16(precision: str, compiled: bool, report: Callable[[str], None]) -> None:
     """One line where bfloat16 is no gain: processors without units for it convert every number."""
-    if precision == "float32" or devices.has_gpu():
+    if precision != "mixed_bfloat16" or devices.has_gpu():
         return
     rates = [devices.product_rate(dtype, compiled) for dtype in ("bfloat16", "float32")]
     if rates[0] < rates[1]:

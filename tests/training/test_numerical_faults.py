@@ -108,6 +108,31 @@ def test_weights_that_have_run_away_are_not_saved(trainer):
     assert run.run.load("latest").update == 0
 
 
+def test_running_means_are_not_learned_from_either(tmp_path, tiny_records, tiny_config_with):
+    lines = []
+    config = tiny_config_with(
+        model={"model": "swavenet", "deterministic_blocks": 1}, run={"max_steps": 4}
+    )
+    run = Trainer(config, tiny_records, tmp_path / "run", report=lines.append)
+    _break(run, {2, 4})
+    update, moved = run.loop._update, []
+
+    def watched(batch):
+        before = [v.numpy() for v in run.model.non_trainable_variables]
+        update_of = update(batch)
+        after = [v.numpy() for v in run.model.non_trainable_variables]
+        moved.append(any((a != b).any() for a, b in zip(before, after, strict=True)))
+        return update_of
+
+    run.loop._update = watched
+    assert run.train()
+    assert moved == [True, False, True, False]
+    # What ends with a skipped update is saved, too.
+    weights = run.run.load("latest").model.weights
+    assert all(np.isfinite(v.numpy()).all() for v in weights)
+    assert run.run.load("latest").update == 4
+
+
 @pytest.mark.parametrize("strategy", ["default", "mirrored"])
 def test_a_gradient_that_is_not_finite_names_its_weights(trainer, two_devices, strategy):
     lines = []
@@ -142,7 +167,7 @@ def test_nothing_is_amiss_with_what_every_model_computes(name, tiny_records, tin
     x[1, 3:] = 0.0
     tf.debugging.enable_check_numerics()
     try:
-        _, objective = step.scored(Share.whole(tf.constant(x), tf.constant([5, 3])), 1)
+        objective = step.rewards(Share.whole(tf.constant(x), tf.constant([5, 3])), 1)
     finally:
         tf.debugging.disable_check_numerics()
     assert np.isfinite(objective).all()
