@@ -70,6 +70,11 @@ def run_directories(folder: Path) -> Iterator[Path]:
 
 def look_at(path: Path) -> Listed:
     """What can be seen of a run directory, whatever is missing in it."""
+    # First of all: what a trainer that ends says last is then read after it has let go.
+    try:
+        holder, nobody = locks.holder(path / LOCK_NAME), "interrupted"
+    except OSError:  # no locks on this file system, or not for this reader
+        holder, nobody = "", "running or interrupted"
     status, damage = None, ""
     try:
         status = RunStatus.read(path)
@@ -80,10 +85,6 @@ def look_at(path: Path) -> Listed:
         damage = str(error)
     except OSError as error:
         damage = f"{error.filename}: {error.strerror}"
-    try:
-        holder, nobody = locks.holder(path / LOCK_NAME), "interrupted"
-    except OSError:  # no locks on this file system, or not for this reader
-        holder, nobody = "", "running or interrupted"
     # Who goes on with a run that is not at work goes on from what was saved.
     update = checkpoint_files.last_update(path / "checkpoints" / "latest")
     if status and (holder or update is None):

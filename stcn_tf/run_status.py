@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from stcn_tf.settings import Settings, setting
+from stcn_tf.support import strict_json
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import replacing_file
 
@@ -51,13 +52,11 @@ class RunStatus(Settings):
         """
         file = folder / STATUS_NAME
         try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
+            raw = strict_json.parse(strict_json.read_text(file, str(file)), str(file))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise UserError(f"{file}: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{file}: not JSON") from error
         if not isinstance(raw, dict):
             raise UserError(f"{file}: accepted: an object")
         try:

@@ -135,7 +135,7 @@ def _no_state(path):
     [
         (_no_config, r"config\.json: not JSON"),
         (_no_card, "dataset.json"),
-        (_no_status, r"status\.json: not JSON"),
+        (_no_status, r"status\.json: not UTF-8 text"),
         (_no_state, "checkpoints/latest: its state is lost"),
     ],
 )

@@ -22,7 +22,7 @@ import stcn_tf
 from stcn_tf.config import Config
 from stcn_tf.flags import flag_lines
 from stcn_tf.runs import HISTORY_NAME
-from stcn_tf.support import environment
+from stcn_tf.support import environment, strict_json
 from stcn_tf.support.errors import UserError, reason_of
 from stcn_tf.support.files import expand_home, replacing_file
 
@@ -45,11 +45,11 @@ def add_start(folder: Path, start: dict[str, Any], tell: Callable[[str], None]) 
     file = folder / HISTORY_NAME
     starts, left_out = [], 0
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = strict_json.parse(strict_json.read_text(file, str(file)), str(file))
         starts, left_out = list(content["starts"]), int(content["left_out"])
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):  # a UserError is a ValueError
         tell(f"{file}: cannot be read; it begins anew")
     starts.append(start)
     surplus = max(0, len(starts) - KEPT)

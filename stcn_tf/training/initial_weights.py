@@ -109,7 +109,7 @@ def _shapes(path: Path) -> _Shapes:
 
     def note(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/"):
-            found[name] = item.shape
+            found[name] = item.shape or ()  # None: an empty one
 
     with h5py.File(path, "r") as file:
         file.visititems(note)

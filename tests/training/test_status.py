@@ -78,12 +78,12 @@ def test_a_status_that_cannot_be_written_ends_no_run(hook, tmp_path, monkeypatch
     ("text", "message"),
     [
         ("", "not JSON"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ("[]", "accepted: an object"),
         ("{}", "state"),
         ('{"state": "dancing"}', "state: 'dancing'; accepted: training, stopped"),
         ('{"state": "finished", "update": "4"}', "update: '4' of type str; accepted: int"),
-        ('{"state": "finished", "best": NaN}', "best: nan; accepted: finite numbers"),
+        ('{"state": "finished", "best": NaN}', "NaN is no number"),
     ],
 )
 def test_a_damaged_status_is_told(tmp_path, text, message):
