@@ -78,14 +78,14 @@ class Distribution:
     def __init__(self, name: str = "default"):
         if name not in STRATEGIES:
             raise UserError(f"strategy: {name!r}; accepted: {', '.join(STRATEGIES)}")
-        self.num_workers, self.worker, self._addresses = 1, 0, []
+        self.num_workers, self.worker, self._workers = 1, 0, {}
         if name == "default":
             self.strategy = tf.distribute.get_strategy()
         elif name == "mirrored":
             self.strategy = tf.distribute.MirroredStrategy()
         else:
-            resolver, self._addresses, self.worker = _resolved()
-            self.num_workers = len(self._addresses)
+            resolver, self._workers, self.worker = _resolved()
+            self.num_workers = len(self._workers)
             with self.peers():
                 self.strategy = _multi_worker_strategy(resolver)
         self._replicas = self.strategy.num_replicas_in_sync
@@ -207,23 +207,7 @@ class Distribution:
         except _LOST as error:
             if self.num_workers == 1:
                 raise
-            raise UserError(self._told(error)) from error
-
-    def _told(self, error: tf.errors.OpError) -> str:
-        mine = f"worker {self.worker}"
-        # Of those who are lost; who reports them is named in another form.
-        found = re.findall(r"/job:\w+/replica:\d+/task:(\d+)", error.message)
-        others = {int(number) for number in found} - {self.worker}
-        named = [
-            f"worker {number} ({self._addresses[number]})"
-            for number in sorted(others)
-            if number < self.num_workers
-        ]
-        who = " and ".join(named) or "another worker"
-        return (
-            f"{mine} has lost {who} ({reason_of(error)}): start all workers again, to go on from "
-            "the last checkpoint"
-        )
+            raise UserError(_told(error, self._workers, self.worker)) from error
 
     def _sum(self, value: float) -> float:
         if self.num_workers == 1:
@@ -251,16 +235,40 @@ def _multi_worker_strategy(resolver) -> tf.distribute.Strategy:
         ) from error
 
 
-def _resolved() -> tuple[tf.distribute.cluster_resolver.ClusterResolver, list[str], int]:
-    """Who the workers are: for TensorFlow, as addresses, and the number of this one among them."""
+def _told(error: tf.errors.OpError, workers: dict[tuple[str, int], str], mine: int) -> str:
+    """That a worker has lost others, in a line."""
+    # Of those who are lost; who reports them is named in another form.
+    found = re.findall(r"/job:(\w+)/replica:\d+/task:(\d+)", error.message)
+    lost = {(job, int(task)) for job, task in found}
+    named = [
+        f"worker {number} ({address})"
+        for number, (task, address) in enumerate(workers.items())
+        if task in lost and number != mine
+    ]
+    return (
+        f"worker {mine} has lost {' and '.join(named) or 'another worker'} ({reason_of(error)}): "
+        "start all workers again, to go on from the last checkpoint"
+    )
+
+
+def _resolved() -> tuple[
+    tf.distribute.cluster_resolver.ClusterResolver, dict[tuple[str, int], str], int
+]:
+    """Who the workers are.
+
+    Returns:
+        The same for TensorFlow; the address of each by its job and its number in that; and the
+        number of this one among all.
+    """
     if _VARIABLE not in os.environ and "SLURM_STEP_ID" in os.environ:
         # One task on each node, which has all of its GPUs.
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            gpus_per_node=1, gpus_per_task=1, auto_set_gpu=False
-        )
         try:
+            resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+                gpus_per_node=1, gpus_per_task=1, auto_set_gpu=False
+            )
             addresses = resolver.cluster_spec().as_dict()["worker"]
-            return resolver, list(addresses), resolver.get_task_info()[1]
+            workers = {("worker", n): address for n, address in enumerate(addresses)}
+            return resolver, workers, resolver.get_task_info()[1]
         except (RuntimeError, ValueError, OSError, AssertionError) as error:
             raise UserError(
                 f"--strategy=multi_worker: SLURM does not say who the workers are "
@@ -273,18 +281,21 @@ def _resolved() -> tuple[tf.distribute.cluster_resolver.ClusterResolver, list[st
         raw = json.loads(text)
         cluster, task = raw["cluster"], raw["task"]
         kind, index = task["type"], task["index"]
-        jobs = [(job, n) for job in ("chief", "worker") for n in range(len(cluster.get(job, ())))]
-        addresses = [cluster[job][n] for job, n in jobs]
+        workers = {
+            (job, n): address
+            for job in ("chief", "worker")
+            for n, address in enumerate(cluster.get(job, ()))
+        }
         is_good = (
             set(cluster) <= {"chief", "worker"}
             and len(cluster.get("chief", ())) <= 1
-            and all(isinstance(address, str) for address in addresses)
+            and all(isinstance(address, str) for address in workers.values())
         )
-        worker = jobs.index((kind, int(index)))
+        mine = list(workers).index((kind, int(index)))
     except (ValueError, KeyError, TypeError, AttributeError):
         is_good = False
     if not is_good:
         raise UserError(
             f"{_VARIABLE}={text[:200]}: no workers with this one among them; {_ACCEPTED}"
         )
-    return tf.distribute.cluster_resolver.TFConfigClusterResolver(), addresses, worker
+    return tf.distribute.cluster_resolver.TFConfigClusterResolver(), workers, mine

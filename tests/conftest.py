@@ -7,11 +7,13 @@ import resource
 import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # What is remembered of one test's files is nothing to another, nor to whoever runs them.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="stcn_tf_cache_")
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -230,6 +232,36 @@ def two_devices(two_replicas, monkeypatch) -> Distribution:
     """All that this machine has, as `--strategy=mirrored` finds them."""
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: two_replicas)
     return Distribution("mirrored")
+
+
+@pytest.fixture
+def make_step(tiny_records):
+    """Function (config) -> a TrainStep on one device, of a new model for `tiny_records`."""
+    from stcn_tf.data.card import read_card
+    from stcn_tf.models.registry import build_model
+    from stcn_tf.training.step import TrainStep, make_optimizer
+
+    def made(config: Config) -> TrainStep:
+        keras.utils.set_random_seed(3)
+        model = build_model(config.model, read_card(tiny_records), config.training.precision)
+        optimizer = make_optimizer(config.training)
+        optimizer.build(model.trainable_variables)
+        return TrainStep(
+            config.training, model, optimizer, jit_compile=bool(config.run.jit_compile)
+        )
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, tiny_records, tiny_config) -> Path:
+    """A run of 8 updates, saved after 0, 5 and 8, evaluated after 4 and 8; not to be changed."""
+    from stcn_tf.training.trainer import Trainer
+
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    with eagerly():
+        assert Trainer(tiny_config, tiny_records, folder, report=lambda line: None).train()
+    return folder
 
 
 @pytest.fixture

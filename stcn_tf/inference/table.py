@@ -93,8 +93,8 @@ def table(content: dict[str, Any]) -> str:
         )
     if content["sigma_at_floor"]["observation"] > TOLD_AT_FLOOR:
         lines.append(
-            f"{content['sigma_at_floor']['observation']:.0%} of the observation's sigmas sit at "
-            "their floor of 0.001: this likelihood is of narrow densities, not of good predictions"
+            f"{content['sigma_at_floor']['observation']:.0%} of the observation's sigmas are "
+            "0.001 or less: this likelihood is of narrow densities, not of good predictions"
         )
     return "\n".join(lines)
 

@@ -38,6 +38,7 @@ class Faults:
         most_in_a_row: updates that may be skipped one after the other.
         tell: told every line.
         writes: whether to write batches, and find out about them; False where another worker does.
+        check: raises a UserError where nothing may be written any more.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Faults:
         most_in_a_row: int,
         tell: Callable[[str], None],
         writes: bool = True,
+        check: Callable[[], None] = lambda: None,
     ):
         self._folder = run.path / "faults"
         self._step = step
         self._most_in_a_row = most_in_a_row
         self._tell = tell
         self._writes = writes
+        self._check = check
         self._pending: _Pending | None = None
         self.in_a_row = 0
 
@@ -106,6 +109,7 @@ class Faults:
         if self._folder.is_dir() and len(list(self._folder.iterdir())) >= _MOST_FILES:
             return told
         try:
+            self._check()
             with replacing_file(file) as partial, partial.open("wb") as out:
                 np.savez(
                     out,

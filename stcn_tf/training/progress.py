@@ -98,7 +98,7 @@ class Progress(Hook):
         ]
         if floors:
             self._report(
-                f"update {step:>7,}  sigmas at their floor of 0.001: {', '.join(floors)}; "
+                f"update {step:>7,}  sigmas of 0.001 or less: {', '.join(floors)}; "
                 "likelihoods that grow by narrow densities are no better predictions"
             )
         if verdict.stops:

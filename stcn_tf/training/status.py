@@ -27,6 +27,7 @@ class Status(Hook):
         early_stopping: of the run.
         num_parameters: of the model.
         best_of: what decides on the validation split, with its scale.
+        check: raises a UserError where nothing may be written any more.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class Status(Hook):
         early_stopping: EarlyStopping,
         num_parameters: int,
         best_of: str,
+        check: Callable[[], None] = lambda: None,
     ):
         self._folder = folder
+        self._check = check
         self._report = report
         self._early_stopping = early_stopping
         self._status = RunStatus(
@@ -94,6 +97,7 @@ class Status(Hook):
         )
         # A full disk is told by what cannot do without.
         with contextlib.suppress(OSError, UserError):
-            if self._folder and self._folder.is_dir():  # else it would be made anew
+            if self._folder:
+                self._check()
                 self._status.write(self._folder)
         self._written_at = time.monotonic()

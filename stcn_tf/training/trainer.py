@@ -112,7 +112,10 @@ class Trainer:
         # Before anything of the run is written, or removed.
         self._initial = _begin_with(config, self.model, card, run_dir, restart)
         # Held while the run is read and begun here, and then by `train`.
-        self._lock = runs.lock(run_dir) if distribution.is_chief else contextlib.nullcontext()
+        self._lock, self._check = contextlib.nullcontext(), lambda: None
+        if distribution.is_chief:
+            self._lock = runs.lock(run_dir)
+            self._check = self._lock.check
         with distribution.peers(), self._lock:
             self.run = self._prepared(run_dir, config, card, restart)
             self._batches = iter(batches)
@@ -135,7 +138,7 @@ class Trainer:
                 self._batches,
                 self._step.state,
                 distribution.is_chief,
-                self._lock.check if distribution.is_chief else (lambda: None),
+                self._check,
             )
             self._restore()
             self.loop = self._make_loop()
@@ -164,23 +167,15 @@ class Trainer:
             UserError: training diverged; it cannot be written; the run directory is gone; the run
                 has been continued elsewhere since; or another worker has ended.
         """
-        with self._distribution.peers(), self._lock:
+        with self._lock:
             if self.checkpoints.names != self._known:
                 raise UserError(
                     f"{self.run.path}: another trainer has gone on with it since this one read it, "
                     f"at update {self.step}: make another Trainer"
                 )
             try:
-                if self.loop.is_finished:
-                    self._progress.finished_already(self.step)
-                    self._status.finished_already(self.step, self.last_step)
-                    finished = True
-                else:
-                    self._note_start()
-                    finished = self.loop.run()
-                # The others may be at their last update still.
-                self._distribution.wait()
-                return finished
+                with self._distribution.peers():
+                    return self._trained()
             except Exception as error:
                 self._status.failed(error)
                 raise
@@ -189,6 +184,18 @@ class Trainer:
                 with contextlib.suppress(UserError):  # what ended the run is what is told
                     if self._tensorboard:
                         self._tensorboard.flush()
+
+    def _trained(self) -> bool:
+        """See `train`."""
+        finished = True
+        if self.loop.is_finished:
+            self._progress.finished_already(self.step)
+            self._status.finished_already(self.step, self.last_step)
+        else:
+            self._note_start()
+            finished = self.loop.run()
+        self._distribution.wait()  # the others may be at their last update still
+        return finished
 
     def _prepared(
         self, run_dir: str | os.PathLike, config: Config, card: DatasetCard, restart: bool
@@ -232,6 +239,7 @@ class Trainer:
             self.early_stopping,
             model.count_params(),
             scaled[1],
+            self._check,
         )
         self._progress = Progress(
             self._status.tell,
@@ -263,6 +271,7 @@ class Trainer:
                 config.run.max_skipped,
                 self._report,
                 self._distribution.is_chief,
+                self._check,
             ),
             last_step,
             hooks,

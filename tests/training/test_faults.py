@@ -25,19 +25,10 @@ from tests.conftest import eagerly
 pytestmark = pytest.mark.usefixtures("eager")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_records, tiny_config) -> Path:
-    """A run of 8 updates, saved after 0, 5 and 8, evaluated after 4 and 8; not to be changed."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    with eagerly():
-        assert Trainer(tiny_config, tiny_records, folder, report=lambda line: None).train()
-    return folder
-
-
 @pytest.fixture
-def run_dir(tmp_path, trained) -> Path:
+def run_dir(tmp_path, trained_run) -> Path:
     """A copy of it."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +178,7 @@ def test_a_run_that_was_killed_before_its_first_state_begins(trainer, run_dir):
 @pytest.mark.parametrize("how", ["deleted", "truncated", "empty", "a bit flipped"])
 @pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
 def test_the_whole_checkpoint_before_a_damaged_one_is_used_and_named(
-    part, how, trained, trainer, run_dir, capfd
+    part, how, trained_run, trainer, run_dir, capfd
 ):
     newest, before = checkpoint_files.in_folder(run_dir / "checkpoints/latest")
     assert [Path(p).name for p in (newest, before)] == ["ckpt-8", "ckpt-5"]
@@ -204,7 +195,7 @@ def test_the_whole_checkpoint_before_a_damaged_one_is_used_and_named(
     assert any(f"what is read is {before}" in line for line in lines) == is_told
     assert continued.train()
     for a, b in zip(
-        _weights(RunDirectory.open(trained).load("latest").model),
+        _weights(RunDirectory.open(trained_run).load("latest").model),
         _weights(continued.model),
         strict=True,
     ):
@@ -351,9 +342,9 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_is_not_damaged(run_dir, c
     assert not told
 
 
-def test_a_list_that_points_elsewhere_is_not_followed(tmp_path, trained, run_dir):
+def test_a_list_that_points_elsewhere_is_not_followed(tmp_path, trained_run, run_dir):
     folder = run_dir / "checkpoints/latest"
-    elsewhere = shutil.copytree(trained / "checkpoints/latest", tmp_path / "elsewhere")
+    elsewhere = shutil.copytree(trained_run / "checkpoints/latest", tmp_path / "elsewhere")
     for file in folder.glob("ckpt-8*"):
         file.unlink()
     (folder / "checkpoint").write_text(f'all_model_checkpoint_paths: "{elsewhere}/ckpt-8"\n')
@@ -442,7 +433,7 @@ def test_what_ended_a_run_is_told_though_events_cannot_be_written(trainer, monke
 
 
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
-def test_a_run_directory_that_vanishes_is_not_made_anew(how, trainer, run_dir, trained):
+def test_a_run_directory_that_vanishes_is_not_made_anew(how, trainer, run_dir, trained_run):
     elsewhere = run_dir.with_name("moved")
 
     def vanish():
@@ -450,7 +441,7 @@ def test_a_run_directory_that_vanishes_is_not_made_anew(how, trainer, run_dir, t
         if how == "removed":
             shutil.rmtree(elsewhere)
         if how == "replaced":
-            shutil.copytree(trained, run_dir)
+            shutil.copytree(trained_run, run_dir)
 
     with pytest.raises(UserError, match=f"{run_dir}: has been removed or moved \\("):
         trainer(_at_update(9, vanish), max_steps=12).train()
@@ -470,8 +461,10 @@ def test_what_is_left_of_a_beginning_on_a_full_disk_is_no_obstacle(trainer, run_
 # What is not the run's own
 
 
-def test_a_list_that_points_elsewhere_removes_nothing_there(trainer, run_dir, trained, tmp_path):
-    elsewhere = Path(shutil.copytree(trained / "checkpoints/latest", tmp_path / "elsewhere"))
+def test_a_list_that_points_elsewhere_removes_nothing_there(
+    trainer, run_dir, trained_run, tmp_path
+):
+    elsewhere = Path(shutil.copytree(trained_run / "checkpoints/latest", tmp_path / "elsewhere"))
     names = [elsewhere / "ckpt-5", f"{tmp_path}/else*/ckpt-8", "../../../elsewhere/ckpt-8"]
     names += [run_dir / "checkpoints/latest/ckpt-8"]
     times = "".join(f"all_model_checkpoint_timestamps: {i}.0\n" for i in range(2, 6))

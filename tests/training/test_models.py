@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stcn_tf.data.card import read_card
 from stcn_tf.distribution import Share
-from stcn_tf.models.registry import MODELS, build_model
-from stcn_tf.training.step import TrainStep, make_optimizer
+from stcn_tf.models.registry import MODELS
 from stcn_tf.training.trainer import Trainer
 
 
@@ -33,18 +31,12 @@ def test_a_run_that_is_resumed_ends_as_one_that_was_not(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_a_compiled_update_is_that_of_the_graph(name, tiny_records, tiny_config_with):
-    config = tiny_config_with(model={"model": name})
+def test_a_compiled_update_is_that_of_the_graph(name, make_step, tiny_config_with):
     x = tf.constant(np.random.default_rng(0).integers(0, 2, (4, 7, 3)), tf.float32)
     results = []
     for jit_compile in (False, True):
-        tf.keras.utils.set_random_seed(1)
-        model = build_model(config.model, read_card(tiny_records))
-        optimizer = make_optimizer(config.training)
-        optimizer.build(model.trainable_variables)
-        step = TrainStep(
-            config.training, model, optimizer, tf.distribute.get_strategy(), jit_compile
-        )
+        run = {"jit_compile": jit_compile}
+        step = make_step(tiny_config_with(model={"model": name}, run=run))
         result = step(Share.whole(x, tf.constant([7, 4, 1, 7])))
         results.append([float(result.elbo), float(result.gradient_norm)])
     np.testing.assert_allclose(*results, rtol=1e-3)

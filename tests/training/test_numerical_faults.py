@@ -4,18 +4,15 @@ import itertools
 import json
 import re
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from stcn_tf.data.batches import train_batches
-from stcn_tf.data.card import read_card
 from stcn_tf.distribution import Share
 from stcn_tf.inference import table
-from stcn_tf.models.registry import MODELS, build_model
+from stcn_tf.models.registry import MODELS
 from stcn_tf.support.errors import UserError
-from stcn_tf.training.step import TrainStep, make_optimizer
 from stcn_tf.training.trainer import Trainer
 
 ABOUT = {"run": "", "model": "", "posterior_draws": None, "posterior_scale": None}
@@ -156,13 +153,9 @@ def test_a_gradient_that_is_not_finite_names_its_weights(trainer, two_devices, s
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_nothing_is_amiss_with_what_every_model_computes(name, tiny_records, tiny_config_with):
+def test_nothing_is_amiss_with_what_every_model_computes(name, make_step, tiny_config_with):
     """So the first layer that computes something infinite is a fault indeed."""
-    config = tiny_config_with(model={"model": name})
-    model = build_model(config.model, read_card(tiny_records))
-    optimizer = make_optimizer(config.training)
-    optimizer.build(model.trainable_variables)
-    step = TrainStep(config.training, model, optimizer)
+    step = make_step(tiny_config_with(model={"model": name}))
     x = np.random.default_rng(0).integers(0, 2, (2, 5, 3)).astype(np.float32)
     x[1, 3:] = 0.0
     tf.debugging.enable_check_numerics()
@@ -184,33 +177,27 @@ def test_sigmas_at_their_floor_are_told(trainer, tiny_records):
     bias[0] = -100.0  # of 3 units
     last.bias.assign(bias)
     assert run.train()
-    (line,) = (line for line in lines if "sigmas at their floor of 0.001" in line)
+    (line,) = (line for line in lines if "sigmas of 0.001 or less" in line)
     assert "100% of observation, 33% of layer 2; likelihoods that grow" in line
     evaluation = run._evaluate(lambda: False)
     assert evaluation.share_at_floor["layer_1"] == evaluation.share_at_floor["layer_3"] == 0.0
     content = table.summary(evaluation, run.model, run.run.card, ABOUT)
     assert content["sigma_at_floor"]["observation"] == 1.0
-    assert "100% of the observation's sigmas sit at their floor" in table.table(content)
+    assert "100% of the observation's sigmas are 0.001 or less" in table.table(content)
 
 
-def _run(tiny_records, config, updates):
-    keras.utils.set_random_seed(3)
-    model = build_model(config.model, read_card(tiny_records), config.training.precision)
-    optimizer = make_optimizer(config.training)
-    optimizer.build(model.trainable_variables)
-    step = TrainStep(config.training, model, optimizer)
-    batches = iter(train_batches(tiny_records, batch_size=5, seed=3))
-    shares = [Share.whole(b.x, b.lengths) for b in itertools.islice(batches, updates)]
-    return step, shares
+def _shares(records, count):
+    batches = iter(train_batches(records, batch_size=5, seed=3))
+    return [Share.whole(b.x, b.lengths) for b in itertools.islice(batches, count)]
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_halves_of_a_float_track_the_whole(precision, tiny_records, tiny_config_with):
+def test_halves_of_a_float_track_the_whole(precision, make_step, tiny_records, tiny_config_with):
     """Distributions and losses are float32: what is left is the rounding of convolutions."""
     elbos = {}
     for kind in ("float32", precision):
         config = tiny_config_with(training={"precision": kind})
-        step, shares = _run(tiny_records, config, 60)
+        step, shares = make_step(config), _shares(tiny_records, 60)
         if step.state:
             step.state["loss_scale"].assign(2.0**8)  # as after the first few updates
         results = [step(share) for share in shares]
@@ -224,9 +211,11 @@ def test_halves_of_a_float_track_the_whole(precision, tiny_records, tiny_config_
     assert np.abs(mixed[:10] - plain[:10]).max() < 0.02 * gained
 
 
-def test_gradients_that_overflow_in_float16_are_scaled_less(tiny_records, tiny_config_with):
+def test_gradients_that_overflow_in_float16_are_scaled_less(
+    make_step, tiny_records, tiny_config_with
+):
     config = tiny_config_with(training={"precision": "mixed_float16", "clip_norm": 0.0})
-    step, shares = _run(tiny_records, config, 3)
+    step, shares = make_step(config), _shares(tiny_records, 3)
     scale = step.state["loss_scale"]
     assert float(scale) == 2.0**15
     scale.assign(2.0**8)

@@ -4,19 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stcn_tf.data.card import read_card
 from stcn_tf.distribution import Share
-from stcn_tf.models.registry import MODELS, build_model
-from stcn_tf.training.step import TrainStep, make_optimizer
+from stcn_tf.models.registry import MODELS
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_an_update_captures_variables_alone_and_is_a_program(name, tiny_config_with, tiny_records):
-    config = tiny_config_with(model={"model": name})
-    model = build_model(config.model, read_card(tiny_records))
-    optimizer = make_optimizer(config.training)
-    optimizer.build(model.trainable_variables)
-    step = TrainStep(config.training, model, optimizer)
+def test_an_update_captures_variables_alone_and_is_a_program(name, tiny_config_with, make_step):
+    step = make_step(tiny_config_with(model={"model": name}))
 
     @tf.function(jit_compile=True, autograph=False)
     def update(x, lengths):

@@ -87,30 +87,21 @@ def _shown(run_dir: Path) -> np.ndarray:
     )
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory, tiny_records, tiny_config) -> Path:
-    """A run of one process."""
-    folder = tmp_path_factory.mktemp("alone") / "run"
-    with eagerly():
-        assert Trainer(tiny_config, tiny_records, folder, report=lambda line: None).train()
-    return folder
-
-
-def test_two_workers_train_as_one_does(tmp_path, tiny_records, tiny_config, alone):
+def test_two_workers_train_as_one_does(tmp_path, tiny_records, tiny_config, trained_run):
     cluster = Cluster(tmp_path, tiny_records, tiny_config)
     (chief, lines), (other, others) = cluster.ended()
     assert (chief, other) == (0, 0), "".join(lines + others)
     assert "at most 8 updates on 2 devices of 2 workers;" in "".join(lines)
     said = [line for line in others if not re.match(r"[A-Z]\d{4} ", line)]
     assert said == ["worker 1 of 2 (0 is the chief, and tells and writes for all)\n"]
-    shown, expected = _shown(tmp_path / "run"), _shown(alone)
+    shown, expected = _shown(tmp_path / "run"), _shown(trained_run)
     assert shown.shape == expected.shape == (3 * (8 + 2),)
     np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_a_killed_worker_is_named_and_all_go_on_from_the_checkpoint(
-    tmp_path, tiny_records, tiny_config, alone
+    tmp_path, tiny_records, tiny_config
 ):
     cluster = Cluster(tmp_path, tiny_records, tiny_config, checkpoint_every=3, max_steps=5000)
     cluster.until("update       4/")
@@ -149,6 +140,18 @@ def test_a_killed_chief_is_named(tmp_path, tiny_records, tiny_config):
     assert re.match(r"error: worker 1 has lost worker 0 \(localhost:\d+\) \(Coll", lines[-1])
 
 
+def test_who_is_lost_is_named_by_job_and_number(monkeypatch):
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
+    task = {"cluster": cluster, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    _, workers, mine = distribution._resolved()
+    assert (list(workers.values()), mine) == (["a:1", "b:1", "c:1"], 1)
+    message = "Error reported from /job:worker/task:0: lost: /job:{}/replica:0/task:{}"
+    for job, number, told in (("chief", 0, "0 (a:1)"), ("worker", 1, "2 (c:1)")):
+        error = tf.errors.UnavailableError(None, None, message.format(job, number))
+        assert f"worker 1 has lost worker {told} (" in distribution._told(error, workers, mine)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -180,9 +183,12 @@ def test_slurm_says_it_too(monkeypatch):
         "CUDA_VISIBLE_DEVICES": "",
     }.items():
         monkeypatch.setenv(name, value)
-    _, addresses, worker = distribution._resolved()
-    assert addresses == ["n1:8888", "n2:8888"]
-    assert worker == 1
+    _, workers, mine = distribution._resolved()
+    assert list(workers.values()) == ["n1:8888", "n2:8888"]
+    assert mine == 1
+    monkeypatch.delenv("SLURM_STEP_NODELIST")
+    with pytest.raises(UserError, match="SLURM does not say who .*; accepted: srun with one task"):
+        distribution._resolved()
 
 
 def test_rows_of_an_evaluation_are_those_of_one_device(two_devices):
