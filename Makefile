@@ -95,7 +95,7 @@ format: $(STAMP)
 	$(PY) -m ruff format .
 
 # The records appear in one piece, at the end. What was trained on older ones goes with them.
-$(RECORDS): $(wildcard data_prep/*.py) experiments/quickstart.flags | $(STAMP)
+$(RECORDS): $(wildcard data_prep/*.py data_prep/*/*.py) experiments/quickstart.flags | $(STAMP)
 	rm -rf $(QUICKSTART)
 	$(PY) -m data_prep.synthetic --out=$(QUICKSTART)/raw
 	$(PY) -m data_prep.iamondb --source=$(QUICKSTART)/raw --split=$(QUICKSTART)/raw/splits \
@@ -119,7 +119,7 @@ quickstart: $(RECORDS)
 
 smoke: $(SMOKE:%=smoke-%)
 
-smoke/records/%/dataset.json: $(wildcard data_prep/*.py) | $(STAMP)
+smoke/records/%/dataset.json: $(wildcard data_prep/*.py data_prep/*/*.py) | $(STAMP)
 	rm -rf smoke/raw/$* smoke/records/$*
 	$(PY) -m data_prep.synthetic $(RAW_$*) --out=smoke/raw/$*
 	$(PY) -m data_prep.$* $(PREPARE_$*) --out=smoke/records/$*

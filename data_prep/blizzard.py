@@ -17,8 +17,8 @@ There the order of files came from a directory listing; here it is that of the s
 there one mean and standard deviation was approximated from parts of all segments; here they are
 exactly those of all samples in the segments of train.
 
-How files are decoded and resampled: `data_prep.audio`. Nothing grows with the hours but the disk
-space: 230 MB per hour of records, and 115 MB of decoded samples until those are complete.
+How files are decoded and resampled: `data_prep.common.audio`. Nothing grows with the hours but the
+disk space: 230 MB per hour of records, and 115 MB of decoded samples until those are complete.
 """
 
 import bisect
@@ -30,8 +30,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from data_prep import audio, raw_files
-from stcn_tf.support import cli
+from data_prep.common import audio, command, raw_files
 from stcn_tf.support.errors import UserError
 
 SPLITS = ("train", "valid", "test")
@@ -47,7 +46,7 @@ _ENDINGS = (".mp3", ".wav")
 
 def define_flags() -> None:
     """Defines this command's flags."""
-    raw_files.define_flags("Folder of MP3 files, or of WAV files, however deep.")
+    command.define_flags("Folder of MP3 files, or of WAV files, however deep.")
     flags.DEFINE_string(
         "split",
         "released",
@@ -165,6 +164,7 @@ def plan_splits(
     return plans
 
 
+@command.preparation()
 def prepare(
     source: Path,
     out: Path,
@@ -174,6 +174,7 @@ def prepare(
     num_streams: int = NUM_STREAMS,
     skip_bad: bool = False,
     workers: int = 1,
+    command: str,
 ) -> None:
     """Reads raw files, writes records and card to `out`, and prints what they hold.
 
@@ -183,7 +184,6 @@ def prepare(
         UserError: a mistake in the arguments or the files.
     """
     shares = parse_shares(split)
-    raw_files.check_out(out)
     found = raw_files.find_files(source, _ENDINGS)
     endings = {Path(name).suffix.lower() for name in found}
     if len(endings) != 1:
@@ -210,12 +210,7 @@ def prepare(
             decoded,
             name="blizzard",
             frame_size=FRAME_SIZE,
-            # Without the paths: the same data prepared elsewhere gives the same bytes.
-            command=(
-                f"python -m data_prep.blizzard --source=DIR --out=DIR --split={split} "
-                f"--files_per_group={files_per_group} --num_streams={num_streams}"
-                f"{' --skip_bad' if skip_bad else ''}"
-            ),
+            command=command,
             extra={
                 "split": "released" if shares is None else "shares",
                 "num_files": len(decoded.files),
@@ -224,19 +219,5 @@ def prepare(
         )
 
 
-def main() -> None:
-    """Prepares the records that the flags ask for."""
-    values = flags.FLAGS
-    prepare(
-        Path(values.source),
-        Path(values.out),
-        split=values.split,
-        files_per_group=values.files_per_group,
-        num_streams=values.num_streams,
-        skip_bad=values.skip_bad,
-        workers=raw_files.num_workers(),
-    )
-
-
 if __name__ == "__main__":
-    cli.run(main, define_flags, needs_tensorflow=False)
+    command.run(prepare, define_flags)

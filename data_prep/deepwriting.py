@@ -9,24 +9,22 @@ valid. --source may also be one such file, of which --valid_share (and --test_sh
 chosen by the checksums of their names, become other splits.
 
 The stored normalisation is undone, dy is negated (the files' y points down), and then values are
-normalised as for any handwriting (`data_prep.handwriting`), by default per channel, as in the
-authors' released program. The original statistics are in the card. The files are not trusted:
-`data_prep.npz`.
+normalised as for any handwriting (`data_prep.common.handwriting`), by default per channel, as in
+the authors' released program. The original statistics are in the card. The files are not trusted:
+`data_prep.common.npz`.
 """
 
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 
-from data_prep import handwriting, raw_files
-from data_prep.handwriting import MAX_COORDINATE, Line, RawSplit
-from data_prep.npz import read_npz
-from data_prep.raw_files import FileFault
-from stcn_tf.support import cli
+from data_prep.common import command, handwriting, raw_files, splitting
+from data_prep.common.handwriting import MAX_COORDINATE, Line, RawSplit
+from data_prep.common.npz import read_npz
+from data_prep.common.raw_files import FileFault
 from stcn_tf.support.errors import UserError
 
 FILES = {"train": "deepwriting_training.npz", "valid": "deepwriting_validation.npz"}
@@ -123,31 +121,31 @@ def find_sources(source: Path) -> dict[str, Path]:
     return {split: paths[0] for split, paths in found.items()}
 
 
+def _ignored(arguments: Mapping[str, Any]) -> dict[str, str]:
+    if not arguments["source"].is_dir():
+        return {}
+    return dict.fromkeys(splitting.SHARES, "with a folder, whose files are the splits")
+
+
+@command.preparation(_ignored)
 def prepare(
     source: Path,
     out: Path,
     *,
-    normalization: str,
-    valid_share: float,
-    test_share: float,
-    skip_bad: bool,
-    workers: int,
+    normalization: str = "channel",
+    valid_share: float = 0.1,
+    test_share: float = 0.0,
+    skip_bad: bool = False,
+    workers: int = 1,
+    command: str,
 ) -> None:
     """Reads raw files, writes records and card to `out`, and prints what they hold.
 
-    Args:
-        source: as `--source`.
-        out: as `--out`.
-        normalization: one of `handwriting.NORMALIZATIONS`.
-        valid_share: as `--valid_share`, where `source` is one file.
-        test_share: as `--test_share`.
-        skip_bad: leave out bad samples.
-        workers: number of parsing processes.
+    The arguments are the flags of these names.
 
     Raises:
         UserError: a file is missing or bad, a split is empty, or as `write_dataset`.
     """
-    raw_files.check_out(out)
     paths = find_sources(source)
     digest = raw_files.Digest()
     samples: dict[str, Samples] = {}
@@ -173,12 +171,11 @@ def prepare(
     if "" in paths:
         # Over all samples: what is left out does not move others from one split to another.
         names = [f"{paths[''].stem}-{number:05d}" for number in range(len(samples[""].lines))]
-        parts = raw_files.split_names(names, "random", valid_share, test_share)
+        parts = splitting.split_names(names, "random", valid_share, test_share)
         lines = {
             split: {name: lines[""][name] for name in part if name in lines[""]}
             for split, part in parts.items()
         }
-    shares = f" --valid_share={valid_share:g} --test_share={test_share:g}" if "" in paths else ""
     is_known = "valid" in paths and paths["valid"].name == FILES["valid"]
     handwriting.write_records(
         out,
@@ -187,10 +184,7 @@ def prepare(
         unit="deepwriting unit",
         normalization=normalization,
         source_sha256=digest.hexdigest(),
-        command=(
-            f"python -m data_prep.deepwriting --source={'FILE' if '' in paths else 'DIR'} "
-            f"--out=DIR --normalization={normalization}{shares}{' --skip_bad' if skip_bad else ''}"
-        ),
+        command=command,
         extra={
             "split": "random" if "" in paths else "distributed",
             "original_statistics": {
@@ -216,26 +210,10 @@ def _raw_split(lines: Mapping[str, Line]) -> RawSplit:
 
 def define_flags() -> None:
     """Defines this command's flags."""
-    raw_files.define_flags("Folder with " + " and ".join(FILES.values()) + ", or one such file.")
+    command.define_flags("Folder with " + " and ".join(FILES.values()) + ", or one such file.")
     handwriting.define_normalization_flag("channel")
-    raw_files.define_share_flags("where --source is one file")
-
-
-def main() -> None:
-    """Prepares the records that the flags ask for."""
-    values = flags.FLAGS
-    if Path(values.source).is_dir():
-        raw_files.refuse_given(raw_files.SHARE_FLAGS, "with a folder, whose files are the splits")
-    prepare(
-        Path(values.source),
-        Path(values.out),
-        normalization=values.normalization,
-        valid_share=values.valid_share,
-        test_share=values.test_share,
-        skip_bad=values.skip_bad,
-        workers=raw_files.num_workers(),
-    )
+    splitting.define_share_flags("where --source is one file")
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, needs_tensorflow=False)
+    command.run(prepare, define_flags)

@@ -14,22 +14,24 @@ comes with the IAM On-Line Handwriting Database):
   `valid` was already used up for.
 * a folder: one `NAME.txt` of form ids per split, `train.txt` among them.
 
-Parsing: `data_prep.linestrokes`; features and normalisation: `data_prep.handwriting`. The records
-do not depend on `--workers`.
+A file holds one line: `Stroke` elements (pen down .. pen up) of `Point` elements with integer
+whiteboard coordinates x (to the right) and y (downwards). Features and normalisation:
+`data_prep.common.handwriting`. The records do not depend on `--workers`.
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import flags
+import numpy as np
 
-from data_prep import handwriting, raw_files
-from data_prep.handwriting import RawSplit
-from data_prep.linestrokes import parse_line
-from stcn_tf.support import cli
+from data_prep.common import command, handwriting, raw_files, splitting
+from data_prep.common.handwriting import MAX_COORDINATE, Line, RawSplit, line_of_points
+from data_prep.common.raw_files import FileFault
+from data_prep.common.xml_files import parse_xml
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.path_flag import define_path
 
@@ -65,11 +67,14 @@ _NAMES_IN_CARD = 20
 
 def define_flags() -> None:
     """Defines this command's flags."""
-    raw_files.define_flags(
+    command.define_flags(
         "Folder that holds lineStrokes or data/lineStrokes, or lineStrokes itself."
     )
     define_path(
-        "split", "vrnn", "vrnn, official, or a folder with one NAME.txt of form ids per split."
+        "split",
+        "vrnn",
+        "vrnn, official, or a folder with one NAME.txt of form ids per split.",
+        names=BUNDLED_SPLITS,
     )
     handwriting.define_normalization_flag("vrnn")
 
@@ -98,7 +103,7 @@ def find_line_strokes(source: Path) -> Path:
     )
 
 
-def read_splits(split: str) -> dict[str, list[str]]:
+def read_splits(split: str | Path) -> dict[str, list[str]]:
     """Reads the form lists of a bundled split, or of a folder of NAME.txt files.
 
     Args:
@@ -108,7 +113,7 @@ def read_splits(split: str) -> dict[str, list[str]]:
         The form ids of each split, sorted.
 
     Raises:
-        UserError: there is no such split, it has no `train`, or as `raw_files.read_lists`.
+        UserError: there is no such split, it has no `train`, or as `splitting.read_lists`.
     """
     if split in BUNDLED_SPLITS:
         lists = {
@@ -125,7 +130,7 @@ def read_splits(split: str) -> dict[str, list[str]]:
         lists = {path.stem: [path] for path in sorted(folder.glob("*.txt"))}
         if "train" not in lists:
             raise UserError(f"--split={split}: the folder has no train.txt")
-    forms = raw_files.read_lists(lists, pattern=_FORM, what="form id (such as a01-000u)")
+    forms = splitting.read_lists(lists, pattern=_FORM, what="form id (such as a01-000u)")
     return {name: sorted(members) for name, members in forms.items()}
 
 
@@ -152,6 +157,73 @@ def index_files(root: Path) -> dict[str, str]:
 
 
 # ----------------------------------------------------------------------------------- reading
+
+
+class _Points:
+    """XMLParser target: collects coordinates and stroke ends, checks each as it arrives."""
+
+    def __init__(self) -> None:
+        self._coordinates: list[float] = []  # x, y, x, y, ...
+        self._stroke_ends: list[int] = []  # number of points up to and including each stroke
+        self._in_stroke = False
+
+    def _where(self) -> str:
+        num_before = self._stroke_ends[-1] if self._stroke_ends else 0
+        point = len(self._coordinates) // 2 - num_before + 1
+        return f"stroke {len(self._stroke_ends) + 1}, point {point}"
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == "Point":
+            if not self._in_stroke:
+                raise FileFault("a Point outside any Stroke")
+            for axis in ("x", "y"):
+                text = attributes.get(axis)
+                if text is None:
+                    raise FileFault(f"{self._where()} has no {axis}")
+                try:
+                    value = float(text)
+                except ValueError:
+                    value = math.nan
+                if not abs(value) <= MAX_COORDINATE:  # nor NaN
+                    raise FileFault(
+                        f"{self._where()} has {axis}={text[:20]!r}, which is no coordinate"
+                    )
+                self._coordinates.append(value)
+        elif tag == "Stroke":
+            if self._in_stroke:
+                raise FileFault(f"stroke {len(self._stroke_ends) + 1} contains another Stroke")
+            self._in_stroke = True
+
+    def end(self, tag: str) -> None:
+        if tag == "Stroke":
+            num_points = len(self._coordinates) // 2
+            if num_points == (self._stroke_ends[-1] if self._stroke_ends else 0):
+                raise FileFault(f"stroke {len(self._stroke_ends) + 1} is empty")
+            self._stroke_ends.append(num_points)
+            self._in_stroke = False
+
+    def close(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns points, float64 [num_points, 2], and stroke ends, int64 [num_strokes]."""
+        points = np.asarray(self._coordinates, np.float64).reshape(-1, 2)
+        return points, np.asarray(self._stroke_ends, np.int64)
+
+
+def parse_line(xml: bytes) -> Line:
+    """Parses the content of one `lineStrokes` file.
+
+    Args:
+        xml: the file's bytes.
+
+    Returns:
+        The line's offsets, float32 [time, 3], in whiteboard units; `time` is one less than the
+        number of points.
+
+    Raises:
+        FileFault: the XML is malformed or declares a document type, has no strokes, an empty
+            stroke, a point without finite numeric x and y, or fewer than 2 points.
+    """
+    points, stroke_ends = parse_xml(xml, _Points())
+    return line_of_points(points, stroke_ends, y_points_up=False)
 
 
 class RawData(NamedTuple):
@@ -209,32 +281,27 @@ def read_raw(
 # ---------------------------------------------------------------------------------- command
 
 
+@command.preparation()
 def prepare(
-    source: Path, out: Path, *, split: str, normalization: str, skip_bad: bool, workers: int
+    source: Path,
+    out: Path,
+    *,
+    split: str | Path = "vrnn",
+    normalization: str = "vrnn",
+    skip_bad: bool = False,
+    workers: int = 1,
+    command: str,
 ) -> None:
     """Reads raw files, writes records and card to `out`, and prints what they hold.
 
-    Args:
-        source: as `--source`.
-        out: as `--out`.
-        split: as `--split`.
-        normalization: one of `handwriting.NORMALIZATIONS`.
-        skip_bad: leave out bad files.
-        workers: number of parsing processes.
+    The arguments are the flags of these names.
 
     Raises:
         UserError: as `read_splits`, `read_raw` and `handwriting.write_records`.
     """
-    raw_files.check_out(out)
     form_lists = read_splits(split)
     raw = read_raw(source, form_lists, skip_bad=skip_bad, workers=workers)
     bundled = split in BUNDLED_SPLITS
-    # Without the paths: the same data prepared elsewhere gives the same bytes.
-    command = (
-        "python -m data_prep.iamondb --source=DIR --out=DIR "
-        f"--split={split if bundled else 'DIR'} --normalization={normalization}"
-        f"{' --skip_bad' if skip_bad else ''}"
-    )
     print(f"{len(raw.unlisted)} files are in no list")
     handwriting.write_records(
         out,
@@ -255,18 +322,5 @@ def prepare(
     )
 
 
-def main() -> None:
-    """Prepares the records that the flags ask for."""
-    values = flags.FLAGS
-    prepare(
-        Path(values.source),
-        Path(values.out),
-        split=values.split,
-        normalization=values.normalization,
-        skip_bad=values.skip_bad,
-        workers=raw_files.num_workers(),
-    )
-
-
 if __name__ == "__main__":
-    cli.run(main, define_flags, needs_tensorflow=False)
+    command.run(prepare, define_flags)

@@ -15,8 +15,8 @@ Each file of the folder (and of those below it) is one sequence:
 An `.npz` file (`numpy.savez`) holds one [T, 3] array of dx, dy (upwards) and pen (1 on the last
 point of a stroke, else 0) for each sequence, or arrays of such arrays.
 
-Splits: `--split`. Features and normalisation: `data_prep.handwriting`. Files are not trusted: a
-document type declaration in XML is refused, and so is a pickle with anything but arrays.
+Splits: `--split`. Features and normalisation: `data_prep.common.handwriting`. Files are not
+trusted: a document type declaration in XML is refused, and so is a pickle with anything but arrays.
 """
 
 import contextlib
@@ -27,14 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from data_prep import handwriting, raw_files
-from data_prep.handwriting import MAX_COORDINATE, Line, RawSplit
-from data_prep.npz import read_npz
-from data_prep.raw_files import FileFault
-from data_prep.xml_files import parse_xml
-from stcn_tf.support import cli
+from data_prep.common import command, handwriting, raw_files, splitting
+from data_prep.common.handwriting import MAX_COORDINATE, Line, RawSplit
+from data_prep.common.npz import read_npz
+from data_prep.common.raw_files import FileFault
+from data_prep.common.xml_files import parse_xml
 from stcn_tf.support.errors import UserError
 
 ENDINGS = (".json", ".inkml")
@@ -257,33 +255,26 @@ def read(
             yield name, result.content, result.fault
 
 
+@command.preparation(ignored=splitting.shares_ignored)
 def prepare(
     source: Path,
     out: Path,
     *,
-    normalization: str,
-    split: str,
-    valid_share: float,
-    test_share: float,
-    skip_bad: bool,
-    workers: int,
+    normalization: str = "channel",
+    split: str | Path = "random",
+    valid_share: float = 0.1,
+    test_share: float = 0.0,
+    skip_bad: bool = False,
+    workers: int = 1,
+    command: str,
 ) -> None:
     """Reads raw files, writes records and card to `out`, and prints what they hold.
 
-    Args:
-        source: as `--source`.
-        out: as `--out`.
-        normalization: one of `handwriting.NORMALIZATIONS`.
-        split: as `--split`.
-        valid_share: as `--valid_share`.
-        test_share: as `--test_share`.
-        skip_bad: leave out bad sequences.
-        workers: number of parsing processes.
+    The arguments are the flags of these names.
 
     Raises:
         UserError: a sequence is bad, a split is wrong or empty, or as `write_dataset`.
     """
-    raw_files.check_out(out)
     digest = raw_files.Digest()
     lines: dict[str, Line] = {}
     faults: dict[str, str] = {}
@@ -296,7 +287,7 @@ def prepare(
         raw_files.refuse(faults, source)
     splits: dict[str, RawSplit] = {}
     # Over all names: what is left out does not move others from one split to another.
-    parts = raw_files.split_names([*lines, *faults], split, valid_share, test_share)
+    parts = splitting.split_names([*lines, *faults], split, valid_share, test_share)
     for part, names in parts.items():
         splits[part] = RawSplit()
         for name in names:
@@ -309,38 +300,17 @@ def prepare(
         unit="unit of the source",
         normalization=normalization,
         source_sha256=digest.hexdigest(),
-        command=(
-            f"python -m data_prep.ink --source={'FILE' if source.is_file() else 'DIR'} --out=DIR "
-            f"--normalization={normalization} "
-            f"{raw_files.split_arguments(split, valid_share, test_share)}"
-            f"{' --skip_bad' if skip_bad else ''}"
-        ),
+        command=command,
         extra={"skipped": faults},
     )
 
 
 def define_flags() -> None:
     """Defines this command's flags."""
-    raw_files.define_flags("Folder with .json and .inkml files, or an .npz file.")
+    command.define_flags("Folder with .json and .inkml files, or an .npz file.")
     handwriting.define_normalization_flag("channel")
-    raw_files.define_split_flags()
-
-
-def main() -> None:
-    """Prepares the records that the flags ask for."""
-    values = flags.FLAGS
-    raw_files.refuse_shares_unless_random()
-    prepare(
-        Path(values.source),
-        Path(values.out),
-        normalization=values.normalization,
-        split=values.split,
-        valid_share=values.valid_share,
-        test_share=values.test_share,
-        skip_bad=values.skip_bad,
-        workers=raw_files.num_workers(),
-    )
+    splitting.define_split_flags()
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, needs_tensorflow=False)
+    command.run(prepare, define_flags)

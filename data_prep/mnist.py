@@ -29,15 +29,16 @@ import math
 import socket
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
-from data_prep import raw_files
-from data_prep.raw_files import MAX_FILE_BYTES, FileFault
+from data_prep.common import command, raw_files
+from data_prep.common.command import import_records
+from data_prep.common.raw_files import MAX_FILE_BYTES, FileFault
 from stcn_tf.data.card import Feature, Modality, Normalization
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
@@ -302,29 +303,33 @@ def binarize(grey: np.ndarray, binarization: str, seed: int, split: str) -> np.n
     return (rng.integers(0, _GREY_LEVELS, grey.shape, dtype=np.uint8) < grey).astype(np.float32)
 
 
+def _ignored(arguments: Mapping[str, Any]) -> dict[str, str]:
+    source, binarization = arguments["source"], arguments["binarization"]
+    if source and not binarization and find_sources(source, grey=False)[0] == LAROCHELLE:
+        return dict.fromkeys(("num_valid", "seed"), "with .amat files: they are ready")
+    if binarization == "threshold":
+        return {"seed": "with --binarization=threshold, which draws nothing"}
+    return {}
+
+
+@command.preparation(_ignored)
 def prepare(
     source: Path | None,
     out: Path,
     *,
-    binarization: str | None,
-    num_valid: int,
-    seed: int,
-    workers: int,
+    binarization: str | None = None,
+    num_valid: int = 10_000,
+    seed: int = 0,
+    workers: int = 1,
+    command: str,
 ) -> None:
     """Reads raw files, writes records and card to `out`, and prints what they hold.
 
-    Args:
-        source: as `--source`; None: download.
-        out: as `--out`.
-        binarization: as `--binarization`.
-        num_valid: as `--num_valid`.
-        seed: as `--seed`.
-        workers: number of parsing processes.
+    The arguments are the flags of these names.
 
     Raises:
         UserError: files are missing or bad, flags do not fit them, or as `write_dataset`.
     """
-    raw_files.check_out(out)
     if source is None:
         kind, files = "idx", download()
     else:
@@ -349,7 +354,7 @@ def prepare(
     for split, images in files.items():
         digest.add(split, images.sha256)
     height, width = parts["train"].shape[1:]
-    records = raw_files.import_records()
+    records = import_records()
 
     def sequences(split: str) -> Iterator[tuple[str, np.ndarray]]:
         images, what = parts[split], f"writing {split}"
@@ -357,9 +362,6 @@ def prepare(
         for number, image in enumerate(shown):
             yield f"{split}-{number:05d}", image.reshape(-1, 1)
 
-    where = "" if source is None else " --source=DIR"
-    made = "" if kind == LAROCHELLE else f" --binarization={binarization} --num_valid={num_valid}"
-    drawn = f" --seed={seed}" if binarization in ("fixed", "dynamic") else ""
     card = records.write_dataset(
         out,
         name="mnist",
@@ -367,7 +369,7 @@ def prepare(
         splits={split: sequences(split) for split in parts},
         normalization=Normalization("none", (0.0,), (1.0,)),
         source_sha256=digest.hexdigest(),
-        command=f"python -m data_prep.mnist{where} --out=DIR{made}{drawn}",
+        command=command,
         extra={
             "binarization": binarization,
             "mean_pixel": {split: float(np.mean(x, dtype=float)) for split, x in parts.items()},
@@ -392,7 +394,7 @@ def prepare(
 
 def define_flags() -> None:
     """Defines this command's flags."""
-    raw_files.define_flags(
+    command.define_flags(
         "Folder with binarized_mnist_{train,valid,test}.amat, or with MNIST's IDX files; without "
         "it MNIST is downloaded (keras.datasets).",
         required=False,
@@ -411,23 +413,5 @@ def define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Seed of the draws.", lower_bound=0)
 
 
-def main() -> None:
-    """Prepares the records that the flags ask for."""
-    values = flags.FLAGS
-    source = Path(values.source) if values.source else None
-    if source and not values.binarization and find_sources(source, grey=False)[0] == LAROCHELLE:
-        raw_files.refuse_given(("num_valid", "seed"), "with .amat files: they are ready")
-    if values.binarization == "threshold":
-        raw_files.refuse_given(("seed",), "with --binarization=threshold, which draws nothing")
-    prepare(
-        source,
-        Path(values.out),
-        binarization=values.binarization,
-        num_valid=values.num_valid,
-        seed=values.seed,
-        workers=raw_files.num_workers(),
-    )
-
-
 if __name__ == "__main__":
-    cli.run(main, define_flags, needs_tensorflow=False)
+    command.run(prepare, define_flags)

@@ -19,7 +19,7 @@ Normalisation: the mean and standard deviation of all samples of the training ut
 they are cut. Numbers compare with FIVO's check values (Maddison et al., 2017; mean 0.006060, std
 548.136 in 16-bit units) only roughly, since its split is another one.
 
-Files are 16 kHz, mono. How they are decoded: `data_prep.audio`.
+Files are 16 kHz, mono. How they are decoded: `data_prep.common.audio`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +28,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from data_prep import audio, raw_files
-from stcn_tf.support import cli
+from data_prep.common import audio, command, raw_files, splitting
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.path_flag import define_path
 
@@ -46,12 +45,13 @@ _ENDINGS = (".wav", ".sph")
 
 def define_flags() -> None:
     """Defines this command's flags."""
-    raw_files.define_flags("Folder that holds TRAIN and TEST, in whatever case, however deep.")
+    command.define_flags("Folder that holds TRAIN and TEST, in whatever case, however deep.")
     define_path(
         "split",
         BUNDLED_SPLIT,
         f"{BUNDLED_SPLIT}, or a folder of train.txt, valid.txt and test.txt, which list files such "
         "as TRAIN/DR2/FMMH0/SX187.WAV, one a line.",
+        names=[BUNDLED_SPLIT],
     )
     flags.DEFINE_integer(
         "sequences_multiple",
@@ -67,14 +67,14 @@ def define_flags() -> None:
     )
 
 
-def read_splits(split: str) -> dict[str, list[str]]:
+def read_splits(split: str | Path) -> dict[str, list[str]]:
     """Reads the files of each split, in the order of the lists.
 
     Args:
         split: as --split.
 
     Raises:
-        UserError: there is no such split, or as `raw_files.read_lists`.
+        UserError: there is no such split, or as `splitting.read_lists`.
     """
     folder = BUNDLED_LISTS if split == BUNDLED_SPLIT else Path(split)
     if not folder.is_dir():
@@ -83,7 +83,7 @@ def read_splits(split: str) -> dict[str, list[str]]:
             f"{', '.join(f'{name}.txt' for name in SPLITS)}"
         )
     # In whatever case, as `find_listed` finds them.
-    return raw_files.read_lists({name: [folder / f"{name}.txt"] for name in SPLITS}, key=str.lower)
+    return splitting.read_lists({name: [folder / f"{name}.txt"] for name in SPLITS}, key=str.lower)
 
 
 def find_listed(
@@ -156,15 +156,17 @@ def plan_stream(
     return plan, num_whole - num_kept
 
 
+@command.preparation()
 def prepare(
     source: Path,
     out: Path,
     *,
-    split: str = BUNDLED_SPLIT,
+    split: str | Path = BUNDLED_SPLIT,
     sequences_multiple: int = SEQUENCES_MULTIPLE,
     frame_size: int = FRAME_SIZE,
     skip_bad: bool = False,
     workers: int = 1,
+    command: str,
 ) -> None:
     """Reads raw files, writes records and card to `out`, and prints what they hold.
 
@@ -178,7 +180,6 @@ def prepare(
             f"--frame_size={frame_size}: accepted: a divisor of {SEQUENCE_SAMPLES}, the samples of "
             "a sequence"
         )
-    raw_files.check_out(out)
     names = read_splits(split)
     listed = [name for part in SPLITS for name in names[part]]
     paths, missing = find_listed(raw_files.find_files(source, _ENDINGS), listed)
@@ -216,13 +217,7 @@ def prepare(
             decoded._replace(faults=missing | decoded.faults),
             name="timit" if is_bundled else "speech",
             frame_size=frame_size,
-            # Without the paths: the same data prepared elsewhere gives the same bytes.
-            command=(
-                "python -m data_prep.timit --source=DIR --out=DIR "
-                f"--split={split if is_bundled else 'DIR'} "
-                f"--sequences_multiple={sequences_multiple} --frame_size={frame_size}"
-                f"{' --skip_bad' if skip_bad else ''}"
-            ),
+            command=command,
             extra={
                 "split": split if is_bundled else "folder",
                 "files": {part: len(members) for part, members in files.items()},
@@ -231,19 +226,5 @@ def prepare(
         )
 
 
-def main() -> None:
-    """Prepares the records that the flags ask for."""
-    values = flags.FLAGS
-    prepare(
-        Path(values.source),
-        Path(values.out),
-        split=values.split,
-        sequences_multiple=values.sequences_multiple,
-        frame_size=values.frame_size,
-        skip_bad=values.skip_bad,
-        workers=raw_files.num_workers(),
-    )
-
-
 if __name__ == "__main__":
-    cli.run(main, define_flags, needs_tensorflow=False)
+    command.run(prepare, define_flags)

@@ -8,15 +8,14 @@ unless the file is shorter than that: then it is one shorter sequence. Left out,
 no frame. A file of less than one frame is a fault.
 
 Normalisation: the mean and standard deviation of all samples of the files in train, before they
-are cut. How files are decoded: `data_prep.audio`.
+are cut. How files are decoded: `data_prep.common.audio`.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from data_prep import audio, raw_files
-from stcn_tf.support import cli
+from data_prep.common import audio, command, raw_files, splitting
 from stcn_tf.support.errors import UserError
 
 _MAX_FRAME_SIZE = 10_000
@@ -24,8 +23,8 @@ _MAX_FRAME_SIZE = 10_000
 
 def define_flags() -> None:
     """Defines this command's flags."""
-    raw_files.define_flags("Folder of WAV, FLAC, MP3 or OGG files, however deep.")
-    raw_files.define_split_flags()
+    command.define_flags("Folder of WAV, FLAC, MP3 or OGG files, however deep.")
+    splitting.define_split_flags()
     flags.DEFINE_integer(
         "sample_rate_hz",
         0,
@@ -49,11 +48,12 @@ def define_flags() -> None:
     flags.DEFINE_bool("mix_channels", False, "Average the channels of files that have several.")
 
 
+@command.preparation(ignored=splitting.shares_ignored)
 def prepare(
     source: Path,
     out: Path,
     *,
-    split: str = "random",
+    split: str | Path = "random",
     valid_share: float = 0.1,
     test_share: float = 0.0,
     sample_rate_hz: int = 0,
@@ -62,6 +62,7 @@ def prepare(
     mix_channels: bool = False,
     skip_bad: bool = False,
     workers: int = 1,
+    command: str,
 ) -> None:
     """Reads raw files, writes records and card to `out`, and prints what they hold.
 
@@ -75,11 +76,10 @@ def prepare(
             f"--sample_rate_hz={sample_rate_hz}: accepted: 0, or {audio.MIN_RATE_HZ} to "
             f"{audio.MAX_RATE_HZ}"
         )
-    raw_files.check_out(out)
     found = raw_files.find_files(source, audio.ENDINGS)
     if not found:
         raise UserError(f"--source: {source} holds no {', '.join(audio.ENDINGS)} files")
-    parts = raw_files.split_names(found, split, valid_share, test_share)
+    parts = splitting.split_names(found, split, valid_share, test_share)
     decoding = audio.Decoding(
         sample_rate_hz=sample_rate_hz,
         resamples=True,
@@ -103,14 +103,7 @@ def prepare(
             decoded,
             name="wav",
             frame_size=frame_size,
-            # Without the paths: the same data prepared elsewhere gives the same bytes.
-            command=(
-                "python -m data_prep.wav --source=DIR --out=DIR "
-                f"{raw_files.split_arguments(split, valid_share, test_share)} "
-                f"--sample_rate_hz={sample_rate_hz} "
-                f"--frame_size={frame_size} --sequence_frames={sequence_frames}"
-                f"{' --mix_channels' if mix_channels else ''}{' --skip_bad' if skip_bad else ''}"
-            ),
+            command=command,
             extra={
                 "split": split if split in ("random", "folders") else "folder",
                 "files": {name: len(members) for name, members in files.items()},
@@ -118,24 +111,5 @@ def prepare(
         )
 
 
-def main() -> None:
-    """Prepares the records that the flags ask for."""
-    values = flags.FLAGS
-    raw_files.refuse_shares_unless_random()
-    prepare(
-        Path(values.source),
-        Path(values.out),
-        split=values.split,
-        valid_share=values.valid_share,
-        test_share=values.test_share,
-        sample_rate_hz=values.sample_rate_hz,
-        frame_size=values.frame_size,
-        sequence_frames=values.sequence_frames,
-        mix_channels=values.mix_channels,
-        skip_bad=values.skip_bad,
-        workers=raw_files.num_workers(),
-    )
-
-
 if __name__ == "__main__":
-    cli.run(main, define_flags, needs_tensorflow=False)
+    command.run(prepare, define_flags)

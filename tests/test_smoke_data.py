@@ -6,19 +6,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data_prep import (
-    blizzard,
-    deepwriting,
-    iamondb,
-    ink,
-    mnist,
-    synthetic,
-    synthetic_handwriting,
-    synthetic_images,
-    synthetic_speech,
-    timit,
-    wav,
-)
+from data_prep import blizzard, deepwriting, iamondb, ink, mnist, timit, wav
+from data_prep.synthetic import formats, handwriting, images, speech
 from stcn_tf import flags
 from stcn_tf.data.batches import eval_batches
 from stcn_tf.data.card import read_card
@@ -28,48 +17,48 @@ from stcn_tf.training.trainer import Trainer
 from tests.smoke_records import SMOKE_RECORDS
 
 ROOT = Path(__file__).parents[1]
-HANDWRITING = synthetic_handwriting.HandwritingSettings(num_forms=6, lines_per_form=2)
-SPEECH = synthetic_speech.SpeechSettings(num_recordings=12)
+HANDWRITING = handwriting.HandwritingSettings(num_forms=6, lines_per_form=2)
+SPEECH = speech.SpeechSettings(num_recordings=12)
 SHARES = {"split": "random", "valid_share": 0.25, "test_share": 0.0}
 COMMON = {"skip_bad": False, "workers": 1}
 
 
 def make_iamondb(raw: Path, out: Path) -> None:
-    synthetic.write(raw, "iamondb", HANDWRITING)
+    formats.write(raw, "iamondb", HANDWRITING)
     split = str(raw / "splits")
     iamondb.prepare(raw, out, split=split, normalization="vrnn", **COMMON)
 
 
 def make_deepwriting(raw: Path, out: Path) -> None:
-    synthetic.write(raw, "deepwriting", HANDWRITING)
+    formats.write(raw, "deepwriting", HANDWRITING)
     shares = {"valid_share": 0.1, "test_share": 0.0}
     deepwriting.prepare(raw, out, normalization="channel", **shares, **COMMON)
 
 
 def make_ink(raw: Path, out: Path) -> None:
-    synthetic.write(raw, "inkml", HANDWRITING)
+    formats.write(raw, "inkml", HANDWRITING)
     ink.prepare(raw / "ink", out, normalization="channel", **SHARES, **COMMON)
 
 
 def make_timit(raw: Path, out: Path) -> None:
-    synthetic.write(raw, "timit", SPEECH)
+    formats.write(raw, "timit", SPEECH)
     timit.prepare(raw, out, split=str(raw / "lists"), sequences_multiple=1, **COMMON)
 
 
 def make_blizzard(raw: Path, out: Path) -> None:
-    synthetic.write(raw, "blizzard", synthetic_speech.BookSettings(num_chapters=2))
+    formats.write(raw, "blizzard", speech.BookSettings(num_chapters=2))
     split = "0.6,0.2,0.2"
     blizzard.prepare(raw / "audio", out, split=split, files_per_group=3, num_streams=2, **COMMON)
 
 
 def make_wav(raw: Path, out: Path) -> None:
-    synthetic.write(raw, "wav", SPEECH)
+    formats.write(raw, "wav", SPEECH)
     wav.prepare(raw / "audio", out, **SHARES, **COMMON)
 
 
 def make_mnist(raw: Path, out: Path) -> None:
-    settings = synthetic_images.ImageSettings(num_images=25, image_size=9)
-    synthetic.write(raw, "mnist_idx", settings)
+    settings = images.ImageSettings(num_images=25, image_size=9)
+    formats.write(raw, "mnist_idx", settings)
     mnist.prepare(raw, out, binarization="dynamic", num_valid=7, seed=0, workers=1)
 
 

@@ -14,8 +14,9 @@ import pytest
 import soundfile
 import soxr
 
-from data_prep import audio, wav
-from data_prep.raw_files import FileFault
+from data_prep import wav
+from data_prep.common import audio
+from data_prep.common.raw_files import FileFault
 from stcn_tf.support.errors import UserError
 
 ROOT = Path(audio.__file__).parents[1]
@@ -453,7 +454,8 @@ def test_an_interrupted_run_goes_on(tmp_path, source, monkeypatch, capsys, momen
 def test_a_killed_run_goes_on(tmp_path, source, capsys, files_of):
     code = (
         "import os, pathlib, signal\n"
-        "from data_prep import audio, wav\n"
+        "from data_prep import wav\n"
+        "from data_prep.common import audio\n"
         "original, calls = audio._to_int16, []\n"
         "def die(block):\n"
         "    calls.append(block)\n"
@@ -478,7 +480,8 @@ def test_a_killed_run_goes_on(tmp_path, source, capsys, files_of):
 BOTH_PASSES = """
 import sys
 from pathlib import Path
-from data_prep import audio, blizzard
+from data_prep.common import audio
+from data_prep import blizzard
 source, out = map(Path, sys.argv[1:])
 decoding = audio.Decoding(sample_rate_hz=16_000, resamples=True, always_int16=True)
 with audio.cache_beside(out) as cache:

@@ -5,7 +5,8 @@ import pytest
 import soundfile
 import soxr
 
-from data_prep import audio, blizzard
+from data_prep import blizzard
+from data_prep.common import audio
 from stcn_tf.support.errors import UserError
 
 # Path, seconds, sample rate, channels; in sorted order.

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 
 from data_prep import deepwriting
-from data_prep.raw_files import FileFault, split_names
+from data_prep.common import command
+from data_prep.common.raw_files import FileFault
+from data_prep.common.splitting import split_names
 from stcn_tf.support.errors import UserError
 
 # Powers of two, so that what is normalised is restored exactly. The pen's are not used.
@@ -316,29 +317,6 @@ def test_same_bytes_again_elsewhere_and_with_any_number_of_workers(source, files
     assert str(source.parent) not in json.dumps(first["dataset.json"].decode())
 
 
-def test_flags_say_what_is_prepared(parse_flags, monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        deepwriting, "prepare", lambda *places, **options: calls.append((places, options))
-    )
-    words = ["--source=from", "--out=to", "--workers=3"]
-    parse_flags(deepwriting.define_flags, *words)
-    deepwriting.main()
-    words += ["--normalization=vrnn", "--valid_share=0.3", "--test_share=0.2", "--skip_bad"]
-    flags.FLAGS(["test", *words])
-    deepwriting.main()
-    defaults = {
-        "normalization": "channel",
-        "valid_share": 0.1,
-        "test_share": 0.0,
-        "skip_bad": False,
-        "workers": 3,
-    }
-    changes = {"normalization": "vrnn", "valid_share": 0.3, "test_share": 0.2, "skip_bad": True}
-    places = (Path("from"), Path("to"))
-    assert calls == [(places, defaults), (places, defaults | changes)]
-
-
 @pytest.mark.data
 def test_check_values_of_the_validation_data(tmp_path, read_back):
     if not os.environ.get("STCN_DATA"):
@@ -384,7 +362,7 @@ def test_shares_of_a_folder_are_refused(source, parse_flags, tmp_path):
     words = [f"--source={source}", f"--out={tmp_path / 'out'}", "--valid_share=0.3"]
     parse_flags(deepwriting.define_flags, *words)
     with pytest.raises(UserError) as error:
-        deepwriting.main()
+        command.call(deepwriting.prepare)
     assert str(error.value) == (
         "--valid_share means nothing with a folder, whose files are the splits"
     )

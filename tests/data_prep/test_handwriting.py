@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from data_prep import handwriting
-from data_prep.handwriting import Line, RawSplit, line_of_points, line_of_steps
-from data_prep.raw_files import FileFault
+from data_prep.common import handwriting
+from data_prep.common.handwriting import Line, RawSplit, line_of_points, line_of_steps
+from data_prep.common.raw_files import FileFault
 from stcn_tf.support.errors import UserError
 
 # --------------------------------------------------------------------------------- lines

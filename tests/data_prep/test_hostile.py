@@ -22,9 +22,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from data_prep import audio, deepwriting, handwriting, iamondb, ink, mnist, npz, timit, wav
-from data_prep.linestrokes import parse_line
-from data_prep.raw_files import FileFault, read_list
+from data_prep import deepwriting, iamondb, ink, mnist, timit, wav
+from data_prep.common import audio, handwriting, npz
+from data_prep.common.raw_files import FileFault
+from data_prep.common.splitting import read_list
+from data_prep.iamondb import parse_line
 from stcn_tf.support.errors import UserError
 
 # Hypothesis would keep what it finds in the working directory.

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import iamondb, raw_files
-from data_prep.linestrokes import parse_line
-from data_prep.raw_files import FileFault, parse_file
+from data_prep import iamondb
+from data_prep.common import raw_files
+from data_prep.common.raw_files import FileFault, parse_file
+from data_prep.iamondb import parse_line
 from stcn_tf.support.errors import UserError
 
 HEADER = '<?xml version="1.0" encoding="ISO-8859-1"?>\n'

@@ -2,14 +2,12 @@
 
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 
 from data_prep import ink
-from data_prep.raw_files import FileFault
+from data_prep.common.raw_files import FileFault
 from stcn_tf.support.errors import UserError
 
 # Strokes of points; y downwards.
@@ -327,7 +325,7 @@ def test_records_hold_the_files_of_each_folder(source, read_back, capsys):
 
 
 def test_random_and_listed_splits(source, read_back):
-    from data_prep.raw_files import split_names
+    from data_prep.common.splitting import split_names
     from stcn_tf.data.card import read_card
 
     names = [
@@ -443,37 +441,3 @@ def test_same_bytes_again_elsewhere_and_with_any_number_of_workers(source, files
     for workers in (1, 3):
         assert files_of(prepare(moved, f"again{workers}", workers=workers)) == first
     assert str(source.parent) not in json.dumps(first["dataset.json"].decode())
-
-
-def test_flags_say_what_is_prepared(parse_flags, monkeypatch):
-    calls = []
-    monkeypatch.setattr(ink, "prepare", lambda *places, **options: calls.append((places, options)))
-    words = ["--source=from", "--out=to", "--workers=3"]
-    parse_flags(ink.define_flags, *words)
-    ink.main()
-    others = ["--normalization=vrnn", "--valid_share=0.3", "--test_share=0.2", "--skip_bad"]
-    flags.FLAGS(["test", *words, *others])
-    ink.main()
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["test", *words, "--split=lists"])
-    ink.main()
-    defaults = {
-        "normalization": "channel",
-        "split": "random",
-        "valid_share": 0.1,
-        "test_share": 0.0,
-        "skip_bad": False,
-        "workers": 3,
-    }
-    changes = {"normalization": "vrnn", "valid_share": 0.3, "test_share": 0.2, "skip_bad": True}
-    places = (Path("from"), Path("to"))
-    assert calls == [
-        (places, defaults),
-        (places, defaults | changes),
-        (places, defaults | {"split": "lists"}),
-    ]
-    # What would be ignored is refused.
-    flags.FLAGS(["test", *words, "--split=folders", "--test_share=0.2"])
-    with pytest.raises(UserError, match="^--test_share means nothing with --split=folders$"):
-        ink.main()
-    assert len(calls) == 3

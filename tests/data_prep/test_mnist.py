@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 
 from data_prep import mnist
-from data_prep.raw_files import FileFault
+from data_prep.common import command
+from data_prep.common.raw_files import FileFault
 from stcn_tf.support.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -298,8 +298,10 @@ def test_fixed_binarization_is_drawn_once(tmp_path, binarization, pixels_of, fil
     card = read_card(out)
     assert card.extra["binarization"] == "fixed"
     assert not any(split.holds_probabilities for split in card.splits.values())
-    assert card.command.endswith(" --binarization=fixed --num_valid=3 --seed=5")
-    assert files_of(prepare(source, tmp_path / "again", seed=5)) == files_of(out)
+    chosen = f" --binarization={binarization}" if binarization else ""
+    assert card.command.endswith(f" --out=DIR{chosen} --num_valid=3 --seed=5")
+    again = prepare(source, tmp_path / "again", binarization=binarization, seed=5)
+    assert files_of(again) == files_of(out)
     other = prepare(source, tmp_path / "other", seed=6)
     assert (pixels_of(other, "train") != pixels_of(out, "train")).any()
 
@@ -456,24 +458,6 @@ def test_a_failing_download_says_what_to_do(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_flags_say_what_is_prepared(parse_flags, monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        mnist, "prepare", lambda *places, **options: calls.append((places, options))
-    )
-    parse_flags(mnist.define_flags, "--out=to", "--workers=3")
-    mnist.main()
-    words = ["--source=from", "--binarization=dynamic", "--num_valid=7", "--seed=2"]
-    flags.FLAGS(["test", "--out=to", "--workers=3", *words])
-    mnist.main()
-    defaults = {"binarization": None, "num_valid": 10_000, "seed": 0, "workers": 3}
-    changes = {"binarization": "dynamic", "num_valid": 7, "seed": 2}
-    assert calls == [
-        ((None, Path("to")), defaults),
-        ((Path("from"), Path("to")), defaults | changes),
-    ]
-
-
 @pytest.mark.parametrize(
     ("make", "words", "message"),
     [
@@ -490,7 +474,7 @@ def test_flags_that_would_be_ignored_are_refused(parse_flags, tmp_path, make, wo
     source = (write_amat if make == "amat" else write_idx)(tmp_path / "raw")
     parse_flags(mnist.define_flags, f"--source={source}", f"--out={tmp_path / 'out'}", *words)
     with pytest.raises(UserError) as error:
-        mnist.main()
+        command.call(mnist.prepare)
     assert str(error.value) == message
     assert os.listdir(tmp_path) == ["raw"]
 

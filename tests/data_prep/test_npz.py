@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from data_prep import npz
-from data_prep.npz import read_npz
-from data_prep.raw_files import FileFault
+from data_prep.common import npz
+from data_prep.common.npz import read_npz
+from data_prep.common.raw_files import FileFault
 
 RNG = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""What preparations share: finding and reading files, in parallel and in order, faults, splits."""
+"""Finding and reading raw files, in parallel and in order, and their faults."""
 
 import collections
 import concurrent.futures
@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 
 import pytest
-from absl import flags
 
-from data_prep import raw_files
-from data_prep.raw_files import FileFault, ParsedFile, map_in_order, split_names
+from data_prep.common import raw_files
+from data_prep.common.raw_files import FileFault, ParsedFile, map_in_order
 from stcn_tf.support.errors import UserError
 
 ROOT = Path(raw_files.__file__).parents[1]
@@ -30,28 +29,6 @@ def put(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
-
-
-# ----------------------------------------------------------------------------------- flags
-
-
-def test_flags_of_every_preparation(parse_flags, monkeypatch):
-    parse_flags(lambda: raw_files.define_flags("from"), "--source=a", "--out=b")
-    for num_cpus, expected in ((3, 3), (20, 8)):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=num_cpus: range(n), raising=False)
-        assert raw_files.num_workers() == expected
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert raw_files.num_workers() == 1
-    flags.FLAGS.workers = 5
-    assert raw_files.num_workers() == 5
-
-
-def test_places_that_hold_something_else_are_refused_early(tmp_path):
-    raw_files.check_out(tmp_path / "new")
-    put(tmp_path, "thesis/thesis.tex")
-    with pytest.raises(UserError, match="thesis: holds 'thesis.tex', which is no part of a datase"):
-        raw_files.check_out(tmp_path / "thesis")
 
 
 # --------------------------------------------------------------------------------- finding
@@ -103,6 +80,47 @@ def test_folders_that_cannot_be_searched(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(UserError, match=f"{tmp_path}/b cannot be read: Permission denied$"):
         raw_files.find_files(tmp_path, (".json",))
+
+
+def test_linked_folders_are_followed_but_none_into_itself(tmp_path):
+    put(tmp_path, "elsewhere/a.wav", "elsewhere/deep/b.wav", "source/c.wav")
+    source = tmp_path / "source"
+    for link, target in (
+        ("train", "../elsewhere"),
+        ("valid", "../elsewhere"),
+        ("again", "."),
+        ("up", ".."),
+        ("gone", "../nowhere"),
+    ):
+        (source / link).symlink_to(target)
+    (tmp_path / "elsewhere" / "deep" / "loop").symlink_to("../../elsewhere")
+    assert raw_files.find_files(source, (".wav",)) == [
+        "c.wav",
+        "train/a.wav",
+        "train/deep/b.wav",
+        "up/elsewhere/a.wav",
+        "up/elsewhere/deep/b.wav",
+        "valid/a.wav",
+        "valid/deep/b.wav",
+    ]
+
+
+def test_what_is_not_read_is_said_by_ending(tmp_path, capsys):
+    put(tmp_path, "a.wav", "b.m4a", "in/c.M4A", "d", ".hidden.m4a", "e.txt")
+    raw_files.find_files(tmp_path, (".wav", ".flac"))
+    expected = "not read: 2 .m4a, 1 without an ending, 1 .txt (read are .wav, .flac)\n"
+    assert capsys.readouterr().out == expected
+    put(tmp_path, *(f"x.{letter}" for letter in "ghijklm"), "y.a\x1bb")
+    raw_files.find_files(tmp_path, (".wav",))
+    assert capsys.readouterr().out == (
+        "not read: 2 .m4a, 1 without an ending, 1 .a\\x1bb, 1 .g, 1 .h, 1 .i, 5 with others "
+        "(read are .wav)\n"
+    )
+    raw_files.find_files(tmp_path, tuple(f".{ending}" for ending in ("m4a", "txt", *"ghijklm")))
+    put(tmp_path / "pure", "a.wav")
+    capsys.readouterr()
+    raw_files.find_files(tmp_path / "pure", (".wav",))
+    assert capsys.readouterr().out == ""
 
 
 # --------------------------------------------------------------------------------- reading
@@ -261,7 +279,7 @@ def test_ctrl_c_is_ignored_only_while_processes_start(executors):
 def test_ctrl_c_is_seen_by_the_parent_alone(processes):
     script = (
         "import multiprocessing, time\n"
-        "from data_prep import raw_files\n"
+        "from data_prep.common import raw_files\n"
         "try:\n"
         "    for _ in raw_files.map_in_order(time.sleep, [0.05] * 10_000, workers=2):\n"
         "        print('under way', flush=True)\n"
@@ -370,217 +388,3 @@ def test_sizes_are_compared_where_they_are_known(capsys):
         "check: train has the 3 sequences and 70 steps of the complete data set\n"
         "check: valid does not have the 2 sequences and 51 steps of the complete data set\n"
     )
-
-
-# ---------------------------------------------------------------------------------- splits
-
-NAMES = [f"writer{number % 7}/{number:03d}.json" for number in range(50)]
-
-
-@pytest.mark.parametrize(
-    ("count", "valid_share", "test_share", "sizes"),
-    [
-        (50, 0.1, 0.0, {"train": 45, "valid": 5}),
-        (30, 0.1, 0.1, {"train": 24, "valid": 3, "test": 3}),
-        (50, 0.05, 0.13, {"train": 40, "valid": 3, "test": 7}),  # 2.5 and 6.5, rounded up
-        (50, 0.14, 0.14, {"train": 36, "valid": 7, "test": 7}),  # 50 * 0.14 > 7 in binary
-        (3, 0.01, 0.01, {"train": 1, "valid": 1, "test": 1}),
-        (2, 0.5, 0.0, {"train": 1, "valid": 1}),
-        (50, 0.97, 0.0, {"train": 1, "valid": 49}),
-    ],
-)
-def test_random_splits_have_exact_sizes_and_share_nothing(count, valid_share, test_share, sizes):
-    parts = split_names(NAMES[:count], "random", valid_share, test_share)
-    assert list(parts) == list(sizes)
-    assert {name: len(members) for name, members in parts.items()} == sizes
-    assert sorted(sum(parts.values(), [])) == sorted(NAMES[:count])
-    assert all(members == sorted(members) for members in parts.values())
-
-
-def test_random_splits_follow_the_checksums_of_names():
-    by_checksum = sorted(NAMES, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    parts = split_names(NAMES, "random", 0.1, 0.06)
-    assert parts["test"] == sorted(by_checksum[:3])
-    assert parts["valid"] == sorted(by_checksum[3:8])
-    assert split_names(NAMES[::-1], "random", 0.1, 0.06) == parts
-    # Known values: nobody's split may ever change.
-    assert split_names(list("abcdefghij"), "random", 0.2, 0.1) == {
-        "train": ["a", "b", "c", "e", "g", "h", "i"],
-        "valid": ["d", "f"],
-        "test": ["j"],
-    }
-
-
-def test_random_splits_hardly_change_with_the_names():
-    before = split_names(NAMES, "random", 0.1, 0.0)
-    after = split_names([*NAMES, "new.json"], "random", 0.1, 0.0)
-    assert len(after["valid"]) == 6 and set(before["valid"]) - set(after["valid"]) <= {"new.json"}
-
-
-@pytest.mark.parametrize(
-    ("valid_share", "test_share"),
-    [(0.0, 0.1), (-0.1, 0.0), (0.1, -0.1), (0.5, 0.5), (1.0, 0.0), (math.nan, 0.0)],
-)
-def test_shares_out_of_range_are_refused(valid_share, test_share):
-    with pytest.raises(UserError) as error:
-        split_names(NAMES, "random", valid_share, test_share)
-    assert str(error.value) == (
-        f"--valid_share={valid_share:g} --test_share={test_share:g}: accepted: more than 0 and 0 "
-        "or more, with a sum of less than 1"
-    )
-
-
-@pytest.mark.parametrize(
-    ("count", "test_share", "into"),
-    [(0, 0.0, "train and valid"), (1, 0.0, "train and valid"), (2, 0.1, "train, valid and test")],
-)
-def test_too_few_to_split_are_refused(count, test_share, into):
-    with pytest.raises(UserError) as error:
-        split_names(NAMES[:count], "random", 0.1, test_share)
-    assert str(error.value) == f"{count} sequences are too few for {into}"
-
-
-def test_split_by_topmost_folders():
-    names = ["valid/b", "train/z/1", "test2/x", "train/a", "valid/a", "held/x", "train/z/0"]
-    parts = split_names(names, "folders", 0.1, 0.0)
-    assert list(parts.items()) == [
-        ("train", ["train/a", "train/z/0", "train/z/1"]),
-        ("valid", ["valid/a", "valid/b"]),
-        ("held", ["held/x"]),
-        ("test2", ["test2/x"]),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["train/a", "b"], "--split=folders: b lies in no folder"),
-        (["train/a", "test/b"], "--split=folders: there is no folder valid, only test, train"),
-        (["valid/a"], "--split=folders: there is no folder train, only valid"),
-        ([], "--split=folders: there is no folder train, only nothing"),
-        (
-            ["train/a", "valid/a", "train-clean/a"],
-            "--split: no split can have the name 'train-clean'; accepted: letters (a to z), digits "
-            "and underscores",
-        ),
-    ],
-)
-def test_faults_of_split_folders(names, message):
-    with pytest.raises(UserError) as error:
-        split_names(names, "folders", 0.1, 0.0)
-    assert str(error.value) == message
-
-
-def write_lists(folder, **lists):
-    for name, text in lists.items():
-        (folder / f"{name}.txt").write_text(text)
-    return str(folder)
-
-
-def test_split_by_lists(tmp_path):
-    lists = write_lists(
-        tmp_path, train="# mine\n b/2 \n\nb/1\n", test="größe\n", valid="a b\n", readme="c\n"
-    )
-    (tmp_path / "notes.md").write_text("not a list")
-    names = ["b/1", "b/2", "a b", "größe", "c", "in no list"]
-    assert split_names(names, lists, 0.1, 0.0) == {
-        "train": ["b/1", "b/2"],
-        "valid": ["a b"],
-        "test": ["größe"],
-        "readme": ["c"],
-    }
-
-
-@pytest.mark.parametrize(
-    ("lists", "message"),
-    [
-        ({"train": "a"}, "the folder has no valid.txt"),
-        ({"valid": "a"}, "the folder has no train.txt"),
-        ({"train": "a", "valid": "b\nd"}, "'d', listed in valid.txt, does not exist"),
-    ],
-)
-def test_faults_of_split_lists(tmp_path, lists, message):
-    folder = write_lists(tmp_path, **lists)
-    with pytest.raises(UserError) as error:
-        split_names(["a", "b", "c"], folder, 0.1, 0.0)
-    assert str(error.value) == f"--split={folder}: {message}"
-
-
-@pytest.mark.parametrize(
-    ("lists", "message"),
-    [
-        ({"train": "a\nB", "valid": "c\nb"}, "'b' is in {0}/train.txt and in {0}/valid.txt"),
-        ({"train": "a\nA"}, "{0}/train.txt, line 2: 'A' is listed twice"),
-        ({"größe": "a"}, "no split can have the name 'größe'; accepted: letters (a to z), digits "),
-        ({"x" * 101 + "-": "a"}, "no split can have the name '" + "x" * 100 + "'; accepted: "),
-    ],
-)
-def test_names_and_splits_that_exclude_each_other(tmp_path, lists, message):
-    write_lists(tmp_path, **lists)
-    with pytest.raises(UserError) as error:
-        raw_files.read_lists({name: [tmp_path / f"{name}.txt"] for name in lists}, key=str.lower)
-    assert str(error.value).startswith(f"--split: {message.format(tmp_path)}")
-
-
-def test_a_split_unites_lists_in_their_order(tmp_path):
-    write_lists(tmp_path, one="b\na", two="B", three="c\nd")
-    one, two, three = (tmp_path / f"{name}.txt" for name in ("one", "two", "three"))
-    assert raw_files.read_lists({"x": [three, one], "y": [two]}) == {
-        "x": ["c", "d", "b", "a"],
-        "y": ["B"],
-    }
-    with pytest.raises(UserError, match="^--split: 'B' is in .*/one.txt and in .*/two.txt$"):
-        raw_files.read_lists({"x": [one, two]}, key=str.lower)
-
-
-def test_unknown_split_names_what_is_accepted():
-    with pytest.raises(UserError) as error:
-        split_names(["a"], "ramdom", 0.1, 0.0)
-    assert str(error.value) == (
-        "--split=ramdom: neither random nor folders, nor a folder of NAME.txt files"
-    )
-
-
-def test_arguments_of_a_split_have_no_paths():
-    assert raw_files.split_arguments("random", 0.1, 0.0) == (
-        "--split=random --valid_share=0.1 --test_share=0"
-    )
-    assert raw_files.split_arguments("folders", 0.1, 0.0) == "--split=folders"
-    assert raw_files.split_arguments("/home/me/lists", 0.1, 0.0) == "--split=DIR"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"a1\n\n# x\nb\n", "line 4: 'b' is no letter and digit"),
-        (b"x" * 101, "line 1: '" + "x" * 100 + "' is no letter and digit"),
-        (b"a1\r\n b2 \r\na1", "line 3: 'a1' is listed twice"),
-        (b"\n  \n#a1\n", " lists nothing"),
-        (b"a\xff", " cannot be read: 'utf-8' codec can't decode byte 0xff"),
-        (None, " cannot be read: No such file"),
-    ],
-)
-def test_faults_of_a_list(tmp_path, content, message):
-    path = tmp_path / "list.txt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError) as error:
-        raw_files.read_list(path, re.compile(r"[a-z]\d"), "letter and digit")
-    separator = "" if message.startswith(" ") else ", "
-    assert str(error.value).startswith(f"--split: {path}{separator}{message}")
-
-
-def test_a_list_that_would_never_end_is_refused(tmp_path):
-    os.mkfifo(tmp_path / "list.txt")
-    with pytest.raises(UserError, match="^--split: .*/list.txt is no regular file$"):
-        raw_files.read_list(tmp_path / "list.txt")
-
-
-def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
-    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
-    assert raw_files.read_list(tmp_path / "list.txt") == ["a", "b"]
-
-
-def test_lists_keep_their_order(tmp_path):
-    (tmp_path / "list.txt").write_text("b 2\n#c\n\t a\r\n")
-    assert raw_files.read_list(tmp_path / "list.txt") == ["b 2", "a"]

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from data_prep.statistics import Moments, std_of
+from data_prep.common.moments import Moments, std_of
 from stcn_tf.support.errors import UserError
 
 # Both signs and 17 orders of magnitude: ordinary sums of these depend on the order.

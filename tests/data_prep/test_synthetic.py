@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import synthetic, synthetic_handwriting
-from data_prep.synthetic_handwriting import HandwritingSettings
+from data_prep.synthetic import formats
+from data_prep.synthetic import handwriting as synthetic_handwriting
+from data_prep.synthetic.handwriting import HandwritingSettings
 from stcn_tf.support.errors import UserError
 
 PROJECT = Path(__file__).parents[2]
@@ -28,12 +29,12 @@ SMALL = {
     "mnist_amat": IMAGES,
     "mnist_idx": IMAGES,
 }
-LISTS = ("splits", "lists", synthetic.SETTINGS_NAME)  # the seed changes none of the names in them
+LISTS = ("splits", "lists", formats.SETTINGS_NAME)  # the seed changes none of the names in them
 
 
 def write(out, name, **values):
-    settings = synthetic.FORMATS[name].settings(**{**SMALL[name], **values})
-    return synthetic.write(out, name, settings)
+    settings = formats.FORMATS[name].settings(**{**SMALL[name], **values})
+    return formats.write(out, name, settings)
 
 
 def files_of(folder):
@@ -55,7 +56,7 @@ def run(*arguments, code=0):
     return result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("name", synthetic.FORMATS)
+@pytest.mark.parametrize("name", formats.FORMATS)
 def test_the_same_seed_gives_the_same_bytes_another_seed_others(name, tmp_path):
     for out, seed in (("one", 5), ("again", 5), ("other", 6)):
         write(tmp_path / out, name, seed=seed)
@@ -66,7 +67,7 @@ def test_the_same_seed_gives_the_same_bytes_another_seed_others(name, tmp_path):
     assert data
     assert all(one[path] != other[path] for path in data)
     assert sorted(os.listdir(tmp_path / "one")) == sorted(
-        [synthetic.SETTINGS_NAME, *synthetic.FORMATS[name].parts]
+        [formats.SETTINGS_NAME, *formats.FORMATS[name].parts]
     )
 
 
@@ -104,7 +105,7 @@ def test_settings_are_kept(tmp_path):
 )
 def test_settings_out_of_range(name, values, message):
     with pytest.raises(UserError) as error:
-        synthetic.FORMATS[name].settings(**values)
+        formats.FORMATS[name].settings(**values)
     assert message in str(error.value)
 
 
@@ -113,7 +114,7 @@ def test_flags_reach_the_settings(tmp_path):
         f"--out={tmp_path}/raw", "--num_forms=2", "--lines_per_form=1", "--max_chars=12", "--seed=8"
     )
     assert (out, err) == (f"wrote 2 lines to {tmp_path}/raw\n", "")
-    synthetic.write(tmp_path / "same", "iamondb", HandwritingSettings(2, 1, 12, 8))
+    formats.write(tmp_path / "same", "iamondb", HandwritingSettings(2, 1, 12, 8))
     assert files_of(tmp_path / "raw") == files_of(tmp_path / "same")
     out, err = run(
         f"--out={tmp_path}/raw", "--format=mnist_idx", "--num_images=12", "--image_size=6"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import iamondb, sentences
-from data_prep import synthetic_handwriting as handwriting
-from data_prep.synthetic_handwriting import HandwritingSettings
+from data_prep import iamondb
+from data_prep.synthetic import handwriting, sentences
+from data_prep.synthetic.handwriting import HandwritingSettings
 
 SETTINGS = HandwritingSettings(num_forms=7, lines_per_form=3, max_chars=14, seed=5)
 

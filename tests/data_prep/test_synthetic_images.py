@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from data_prep import synthetic_images as images
-from data_prep.synthetic_images import ImageSettings
+from data_prep.synthetic import images
+from data_prep.synthetic.images import ImageSettings
 
 SETTINGS = ImageSettings(num_images=150, image_size=17, seed=4)
 

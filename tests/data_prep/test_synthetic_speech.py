@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep import synthetic
-from data_prep import synthetic_speech as speech
-from data_prep.synthetic_speech import BookSettings, SpeechSettings
+from data_prep.synthetic import formats, speech
+from data_prep.synthetic.speech import BookSettings, SpeechSettings
 from stcn_tf.support.errors import UserError
 
 SETTINGS = SpeechSettings(num_recordings=14, seed=3)  # 10 of train, 2 of valid, 2 of test
@@ -126,7 +125,7 @@ def test_blizzard_files_are_mp3(tmp_path):
 def test_without_an_mp3_encoder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(soundfile, "available_formats", lambda: {"WAV": "WAV (Microsoft)"})
     with pytest.raises(UserError, match="writes no MP3; --format=wav needs none") as error:
-        synthetic.write(tmp_path / "raw", "blizzard", BookSettings())
+        formats.write(tmp_path / "raw", "blizzard", BookSettings())
     assert "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
 

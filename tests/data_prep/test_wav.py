@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep import raw_files, wav
+from data_prep import wav
+from data_prep.common import raw_files, splitting
 from stcn_tf.support.errors import UserError
 
 FRAME = 30
@@ -98,7 +99,7 @@ def test_sequences_of_some_frames(source, samples_of):
 
 
 def test_random_split_is_by_names(source, samples_of):
-    expected = raw_files.split_names(sorted(LENGTHS), "random", 0.25, 0.25)
+    expected = splitting.split_names(sorted(LENGTHS), "random", 0.25, 0.25)
     out = prepare(source, split="random", valid_share=0.25, test_share=0.25)
     assert {split: list(samples_of(out, split)) for split in expected} == expected
 
@@ -147,7 +148,7 @@ def test_skip_bad_does_not_move_others_between_splits(source, capsys, samples_of
     for number in range(20):
         put(source / "raw" / f"{number}.wav", noise(str(number), 99))
     names = raw_files.find_files(source / "raw", (".wav", ".flac"))
-    expected = raw_files.split_names(names, "random", 0.3, 0.0)
+    expected = splitting.split_names(names, "random", 0.3, 0.0)
     bad = expected["valid"][1]
     put(source / "raw" / bad, noise(bad, FRAME - 1))
     with pytest.raises(UserError, match=f"1 bad entry in .*: {bad}: has 29 samples, at least 30"):

@@ -1,7 +1,8 @@
 import pytest
 from absl import flags
 
-from data_prep import blizzard, deepwriting, iamondb, ink, mnist, show, synthetic, timit, wav
+from data_prep import blizzard, deepwriting, iamondb, ink, mnist, show, timit, wav
+from data_prep.synthetic import __main__ as synthetic
 from stcn_tf import flags as stcn_flags
 from stcn_tf.data.card import read_card
 from stcn_tf.runs import RunDirectory, load_run
@@ -42,7 +43,7 @@ def test_every_flag_that_takes_any_text_is_a_path(defined, define, monkeypatch):
         if flag.flag_type() != "string" or getattr(flag.parser, "enum_values", None):
             continue
         flag.parse("~/a b")
-        if flag.name == "split" and "older" not in flag.help:
+        if flag.name == "split" and not hasattr(flag.parser, "names"):
             assert flag.value == "~/a b"
         else:
             assert flag.value == "/home/somebody/a b"

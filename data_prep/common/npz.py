@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.raw_files import MAX_FILE_BYTES, FileFault
+from data_prep.common.raw_files import MAX_FILE_BYTES, FileFault
 
 _NPY_MAGIC = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 10_000

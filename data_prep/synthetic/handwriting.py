@@ -1,6 +1,6 @@
 """Synthetic handwriting, in the formats that handwriting comes in.
 
-The text comes from `data_prep.sentences`, the letters from Hershey's single-stroke vector fonts.
+The text comes from `data_prep.synthetic.sentences`, the letters from Hershey's single-stroke fonts.
 Every form has a writer of its own (size, slant, aspect, spacing, baseline, speed, unsteadiness, how
 readily letters are joined). Pen paths are rounded off, and the pen moves along them as hands do:
 slower where the path bends (the "two-thirds power law" of Lacquaniti et al., 1983: speed goes with
@@ -28,8 +28,8 @@ import numpy as np
 from HersheyFonts import HersheyFonts
 from tqdm import tqdm
 
-from data_prep import sentences
-from data_prep.synthetic_settings import Settings, integer, seed
+from data_prep.synthetic import sentences
+from data_prep.synthetic.settings import Settings, integer, seed
 
 MAX_FORMS = 99_000  # form ids run from x01-000z to x99-999z
 MIN_CHARS = 12  # the longest word with its punctuation fits

@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from data_prep import raw_files
-from data_prep.raw_files import FileFault
-from data_prep.statistics import Moments, std_of
+from data_prep.common import raw_files
+from data_prep.common.command import import_records
+from data_prep.common.moments import Moments, std_of
+from data_prep.common.raw_files import FileFault
 from stcn_tf.data.card import DatasetCard, Feature, Normalization
 from stcn_tf.support.errors import UserError
 
@@ -256,7 +257,7 @@ def write_records(
             raise UserError(f"no line is left for the split {split!r}")
     statistics = offset_statistics(splits["train"].offsets)
     mean, std = mean_and_std(statistics, normalization)
-    records = raw_files.import_records()
+    records = import_records()
     normalizer = Normalization(kind=normalization, mean=mean, std=std)
 
     def sequences(raw: RawSplit) -> Iterator[tuple[str, np.ndarray]]:

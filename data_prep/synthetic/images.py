@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.synthetic_handwriting import PRINTED_FACES, load_glyphs
-from data_prep.synthetic_settings import Settings, integer, seed
+from data_prep.synthetic.handwriting import PRINTED_FACES, load_glyphs
+from data_prep.synthetic.settings import Settings, integer, seed
 
 AMAT_NAMES = {split: f"binarized_mnist_{split}.amat" for split in ("train", "valid", "test")}
 IDX_NAMES = {  # images, labels

@@ -6,7 +6,7 @@ from xml.etree.ElementTree import ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import XMLParser
 
-from data_prep.raw_files import FileFault
+from data_prep.common.raw_files import FileFault
 
 
 def parse_xml(data: bytes, target: Any) -> Any:

@@ -37,9 +37,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from data_prep import raw_files
-from data_prep.raw_files import FileFault
-from data_prep.statistics import Moments, std_of
+from data_prep.common import raw_files
+from data_prep.common.command import import_records
+from data_prep.common.moments import Moments, std_of
+from data_prep.common.raw_files import FileFault
 from stcn_tf.data.card import Feature, Modality, Normalization
 from stcn_tf.support.errors import UserError
 
@@ -694,7 +695,7 @@ def write_records(
     rate_hz = decoded.sample_rate_hz
     hours = {n: plan.num_steps * frame_size / rate_hz / 3600 for n, plan in splits.items()}
 
-    records = raw_files.import_records()
+    records = import_records()
     normalizer = Normalization("scalar", (mean,) * frame_size, (std,) * frame_size)
 
     def sequences(split: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -25,7 +25,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data_prep.synthetic_settings import Settings, integer, seed
+from data_prep.synthetic.settings import Settings, integer, seed
 from stcn_tf.support.errors import UserError
 
 PEAK = 0.3  # of full scale
