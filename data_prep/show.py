@@ -149,7 +149,7 @@ def read_some(folder: Path, card: DatasetCard, split: str) -> Excerpt:
     from stcn_tf.data import records
 
     def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        values, lengths, _ = records.parse_records(serialized, card.num_features)
+        values, lengths, *_ = records.parse_records(serialized, card.num_features)
         ids = tf.io.parse_example(serialized, {"id": tf.io.FixedLenFeature((), tf.string)})["id"]
         start, num_steps = tf.zeros_like(lengths), lengths[0]
         x = records.decode_values(values, start, lengths, num_steps, card.num_features)

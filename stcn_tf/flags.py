@@ -229,7 +229,9 @@ def define_evaluate() -> None:
     )
     define_path("out", None, "file to write; default: one in RUN_DIR/evaluations")
     define_path(
-        "per_sequence", None, "CSV file to write, with the name, steps and terms of each sequence"
+        "per_sequence",
+        None,
+        "CSV file to write, with the name, group, steps and terms of each sequence",
     )
 
 

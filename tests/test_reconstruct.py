@@ -151,7 +151,7 @@ def test_more_than_a_batch(run_reconstruct, tiny_run, tiny_records):
     batches = list(eval_batches(tiny_records, split="train", batch_size=20, limit=22))
     assert [len(batch.lengths) for batch in batches] == [20, 2]
     normalization = read_card(tiny_records).normalization
-    rows = [x[:n] for batch in batches for x, n, _ in zip(*map(np.asarray, batch), strict=True)]
+    rows = [x[:n] for batch in batches for x, n, *_ in zip(*map(np.asarray, batch), strict=True)]
     for sequence, row in zip(sequences, rows, strict=True):
         np.testing.assert_array_equal(sequence, normalization.denormalize(row))
     with h5py.File(out / FILES[0]) as file:

@@ -145,8 +145,8 @@ def test_evaluates_wavenets(tiny_wavenet_run, tiny_records, parse_flags, tmp_pat
     assert result["num_sequences"] == 7
     assert not any("layer" in name for name in result["terms"])
     header, *rows = (line.split(",") for line in each.read_text().splitlines())
-    assert header == ["sequence", "steps", "log_likelihood"]
-    mean = np.mean([float(row[2]) for row in rows])
+    assert header == ["sequence", "group", "steps", "log_likelihood"]
+    mean = np.mean([float(row[3]) for row in rows])
     assert mean == pytest.approx(result["terms"]["log_likelihood"]["per_sequence"])
     assert result["posterior_draws"] is result["posterior_scale"] is None
 

@@ -134,7 +134,7 @@ def read(data: str, sizes: Sizes, num_batches: int = 200) -> dict[str, Any]:
         valid = padded = 0
         start, processor = time.perf_counter(), time.process_time()
         for _ in range(num_batches):
-            x, lengths, _ = next(batches)
+            x, lengths, *_ = next(batches)
             valid, padded = valid + int(tf.reduce_sum(lengths)), padded + int(tf.size(x[..., 0]))
         seconds = time.perf_counter() - start
         tables[name] = {

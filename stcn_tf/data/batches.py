@@ -35,17 +35,28 @@ class Batch(NamedTuple):
         x: [batch, time, features] float32, normalised values, zero from each sequence's end on.
         lengths: [batch] int32, number of steps of each sequence, at least 1.
         ids: [batch] strings, the names of the sequences.
+        groups: [batch] strings, see `records.Sequence`.
     """
 
     x: tf.Tensor
     lengths: tf.Tensor
     ids: tf.Tensor
+    groups: tf.Tensor
 
     @property
     def names(self) -> list[str]:
         """The ids as text that may be printed."""
-        names = (name.decode(errors="backslashreplace") for name in self.ids.numpy())
-        return [name if name.isprintable() else repr(name)[1:-1] for name in names]
+        return _printable(self.ids)
+
+    @property
+    def group_names(self) -> list[str]:
+        """The groups as text that may be printed."""
+        return _printable(self.groups)
+
+
+def _printable(strings: tf.Tensor) -> list[str]:
+    texts = (text.decode(errors="backslashreplace") for text in strings.numpy())
+    return [text if text.isprintable() else repr(text)[1:-1] for text in texts]
 
 
 def train_batches(
@@ -115,7 +126,7 @@ def train_batches(
         return tf.data.Dataset.from_tensor_slices(tf.gather(batches, tf.argsort(noise)))
 
     def decode(number: tf.Tensor, serialized: tf.Tensor) -> Batch:
-        values, lengths, ids = records.parse_records(serialized, card.num_features)
+        values, lengths, ids, groups = records.parse_records(serialized, card.num_features)
         cropped = _cropped(lengths, max_length)
         # Between 0 and length - cropped, both included: 0 for sequences that stay whole. float64
         # keeps the product below length - cropped + 1.
@@ -126,7 +137,7 @@ def train_batches(
         )
         offsets = tf.cast(uniform * tf.cast(lengths - cropped + 1, tf.float64), tf.int32)
         x = _padded(values, offsets, cropped, pad_to_multiple, card.num_features)
-        batch = Batch(x, cropped, ids)
+        batch = Batch(x, cropped, ids, groups)
         if not holds_probabilities:
             return batch
         return _binarized(batch, _fold_in(seed, DataStream.BINARIZATION, number), card)
@@ -186,10 +197,10 @@ def eval_batches(
         return tf.data.Dataset.from_tensor_slices(tf.gather(serialized, order)).batch(batch_size)
 
     def decode(number: tf.Tensor, serialized: tf.Tensor) -> Batch:
-        values, lengths, ids = records.parse_records(serialized, card.num_features)
+        values, lengths, ids, groups = records.parse_records(serialized, card.num_features)
         starts = tf.zeros_like(lengths)
         x = _padded(values, starts, lengths, pad_to_multiple, card.num_features)
-        batch = Batch(x, lengths, ids)
+        batch = Batch(x, lengths, ids, groups)
         if not holds_probabilities:
             return batch
         return _binarized(batch, _fold_in(0, DataStream.BINARIZATION, number), card)

@@ -6,14 +6,16 @@ A dataset is one folder::
     train-00000-of-00011.tfrecord   the shards of a split, in order
     ...
 
-A record is a `tf.train.Example` with three features: `id` (bytes, the name of the sequence),
-`length` (int64, its number of steps T) and `x` (bytes, the normalised values [T, D] as
-little-endian float32, row-major). The same input gives the same bytes, so that the checksums in
+A record is a `tf.train.Example` with the features `id` (bytes, the name of the sequence), `length`
+(int64, its number of steps T), `x` (bytes, the normalised values [T, D] as little-endian float32,
+row-major) and, where it is known, `group` (bytes, such as the form or the speaker that it shares
+with others). The same input gives the same bytes, so that the checksums in
 the card also tell whether two preparations agree.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import math
 import mmap
 import os
@@ -21,7 +23,7 @@ import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -51,12 +53,36 @@ _MAX_SEQUENCE_BYTES = 2**31 - 2**20  # a serialized record has less than 2 GiB
 _ID_BYTES = 16  # of the digests by which ids are compared
 
 
+class Sequence(NamedTuple):
+    """What `write_dataset` takes; a pair will do, too.
+
+    Attributes:
+        id: the name, of which a split has no other.
+        values: [time, features], normalised.
+        group: what the sequence shares with others that are alike for it: its form or speaker, say.
+            Standard errors are taken over groups. Empty: it is not known.
+    """
+
+    id: str
+    values: np.ndarray
+    group: str = ""
+
+
+class Parsed(NamedTuple):
+    """What `parse_records` gives, [batch] each."""
+
+    values: tf.Tensor  # strings, see `decode_values`
+    lengths: tf.Tensor  # int32, steps
+    ids: tf.Tensor  # strings
+    groups: tf.Tensor  # strings, empty where none is known
+
+
 def write_dataset(
     out_dir: str | os.PathLike,
     *,
     name: str,
     features: Iterable[Feature],
-    splits: Mapping[str, Iterable[tuple[str, np.ndarray]]],
+    splits: Mapping[str, Iterable[Sequence | tuple[str, np.ndarray]]],
     normalization: Normalization,
     source_sha256: str,
     command: str,
@@ -74,8 +100,8 @@ def write_dataset(
             else, which is then replaced.
         name: name of the dataset.
         features: the channels, real ones first, then binary ones.
-        splits: for each split, in order, its sequences: (id, normalised values [time, features]).
-            Read once, one sequence at a time; 16 bytes of each are kept in memory.
+        splits: for each split, in order, its sequences. Read once, one sequence at a time; 16 bytes
+            of each are kept in memory.
         normalization: how the values were normalised.
         source_sha256: checksum of what the dataset was made from.
         command: the command that makes it.
@@ -257,18 +283,12 @@ def parse_lengths(serialized: tf.Tensor) -> tf.Tensor:
     return tf.io.parse_example(serialized, schema)["length"]
 
 
-def parse_records(
-    serialized: tf.Tensor, num_features: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def parse_records(serialized: tf.Tensor, num_features: int) -> Parsed:
     """Reads serialized records, still without decoding their values, and checks their size.
 
     Args:
         serialized: [batch] strings, the records.
         num_features: number of features the card promises.
-
-    Returns:
-        Values [batch] as strings (see `decode_values`); lengths [batch] int32, in steps; and the
-        names of the sequences, [batch] strings.
 
     Raises:
         tf.errors.InvalidArgumentError: when it runs, if a record does not hold
@@ -278,6 +298,7 @@ def parse_records(
         "id": tf.io.FixedLenFeature((), tf.string),
         "length": tf.io.FixedLenFeature((), tf.int64),
         "x": tf.io.FixedLenFeature((), tf.string),
+        "group": tf.io.FixedLenFeature((), tf.string, default_value=""),
     }
     records = tf.io.parse_example(serialized, schema)
     lengths, num_bytes = records["length"], tf.strings.length(records["x"])
@@ -296,7 +317,8 @@ def parse_records(
         ],
     )
     with tf.control_dependencies([check] if check is not None else []):
-        return tf.identity(records["x"]), tf.cast(lengths, tf.int32), records["id"]
+        values, lengths = tf.identity(records["x"]), tf.cast(lengths, tf.int32)
+    return Parsed(values, lengths, records["id"], records["group"])
 
 
 def decode_values(
@@ -332,7 +354,7 @@ def decode_values(
 def _write_split(
     folder: Path,
     split: str,
-    sequences: Iterable[tuple[str, np.ndarray]],
+    sequences: Iterable[Sequence | tuple[str, np.ndarray]],
     features: tuple[Feature, ...],
     sequences_per_shard: int,
     holds_probabilities: bool,
@@ -371,14 +393,14 @@ def _write_split(
 
 def _records(
     split: str,
-    sequences: Iterable[tuple[str, np.ndarray]],
+    sequences: Iterable[Sequence | tuple[str, np.ndarray]],
     features: tuple[Feature, ...],
     holds_probabilities: bool,
     lengths: Counter[int],
     ids: bytearray,
 ) -> Iterator[bytes]:
     """Yields the checked sequences as serialized records, counts lengths, notes digests of ids."""
-    for sequence_id, values in sequences:
+    for sequence_id, values, group in itertools.starmap(Sequence, sequences):
         if not isinstance(sequence_id, str) or not sequence_id:
             raise UserError(f"split {split!r}: sequence id {sequence_id!r} is not a text")
         where = f"split {split!r}: sequence {sequence_id!r}"
@@ -390,6 +412,8 @@ def _records(
         example.features.feature["id"].bytes_list.value.append(sequence_id.encode())
         example.features.feature["length"].int64_list.value.append(len(x))
         example.features.feature["x"].bytes_list.value.append(x.tobytes())
+        if group:
+            example.features.feature["group"].bytes_list.value.append(group.encode())
         # The order of a protobuf map is otherwise left open.
         yield example.SerializeToString(deterministic=True)
 

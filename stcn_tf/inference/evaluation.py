@@ -1,6 +1,7 @@
 """Scores a whole split: one number per sequence first, averages and standard errors last."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ class Evaluation:
     """Terms of every sequence of a split, in nats of the normalised values."""
 
     ids: tuple[str, ...]  # the names of the sequences
+    groups: tuple[str, ...]  # what each shares with others (`records.Sequence`); empty: nothing
     log_likelihood: np.ndarray  # [sequences]
     kl: np.ndarray  # [sequences, layers], layer 0 = lowest
     elbo: np.ndarray  # [sequences], a valid lower bound
@@ -68,14 +70,38 @@ class Evaluation:
         total = np.sum(self.num_steps)
         return float(np.sum(values) / total) if total else math.nan
 
+    @property
+    def are_grouped(self) -> bool:
+        """Whether standard errors are over groups, not over sequences."""
+        return any(self.groups)
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups; what shares nothing is one by itself."""
+        return int(self._group_numbers.max()) + 1
+
+    @functools.cached_property
+    def _group_numbers(self) -> np.ndarray:
+        """[sequences], from 0."""
+        pairs = zip(self.groups, self.ids, strict=True)
+        keys = [("group", group) if group else ("alone", name) for group, name in pairs]
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        return np.array([numbers[key] for key in keys])
+
     def standard_error(self, values: np.ndarray) -> float:
-        """Of the mean over sequences; nan for a single one."""
-        if len(values) < 2:
+        """Of the mean over sequences; nan for a single group.
+
+        Sequences of one group, such as lines of one hand, are alike, so that they tell less than as
+        many others: residuals are added up within groups before they are squared.
+        """
+        if self.num_groups < 2:
             return math.nan
-        return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+        residuals = np.bincount(self._group_numbers, values - np.mean(values))
+        scale = self.num_groups / (self.num_groups - 1)
+        return float(math.sqrt(scale * np.sum(np.square(residuals))) / len(values))
 
     def per_step_standard_error(self, values: np.ndarray) -> float:
-        """Of `per_step`, a ratio of two sums over sequences (delta method)."""
+        """Of `per_step`, a ratio of two sums over sequences (delta method); nan as above."""
         residuals = values - self.per_step(values) * self.num_steps
         mean_length = float(np.mean(self.num_steps))
         return self.standard_error(residuals) / mean_length if mean_length else math.nan
@@ -170,7 +196,7 @@ class Evaluator:
             The Evaluation; None if it was given up.
         """
         # Nothing waits for a value before all batches are on their way.
-        scored, units, ids = [], [], []
+        scored, units, ids, groups = [], [], [], []
         seed = noise.stream_of(seed, Stream.VALIDATION)
         for index, batch in enumerate(batches):
             if stop():
@@ -179,6 +205,7 @@ class Evaluator:
             scored.append(rows)
             units.append(kl_of_units)
             ids += batch.names
+            groups += batch.group_names
             progress(len(ids))
         scored = [{name: values.numpy() for name, values in rows.items()} for rows in scored]
         units = [
@@ -191,6 +218,7 @@ class Evaluator:
             **dict.fromkeys(("importance_weighted", "fivo"))
             | {name: values.astype(np.float64) for name, values in columns.items()},
             ids=tuple(ids),
+            groups=tuple(groups),
             num_steps=num_steps,
             num_samples=self._num_samples,
             active_units=tuple(int(np.sum(kl / total_steps > ACTIVE_UNIT_NATS)) for kl in units),

@@ -448,7 +448,7 @@ class Reconstructor:
             seed: of the latent noise, each batch's number being folded in.
         """
         rows, elbos = [], []
-        for index, (x, lengths, _) in enumerate(batches):
+        for index, (x, lengths, *_) in enumerate(batches):
             padded, elbo = self._rebuild(x, lengths, noise.fold_in(seed, index))
             elbos.append(elbo.numpy())
             padded = [self._normalization.denormalize(values.numpy()) for values in padded]

@@ -44,7 +44,8 @@ def summary(
 
     Returns:
         A JSON object: `about`, units and normalisation, counts, and for each row of the table its
-        `unit`, `per_sequence` and `per_step` with their standard errors over sequences; for
+        `unit`, `per_sequence` and `per_step` with their standard errors (over groups of
+        sequences, where the records know them: `standard_error_over`, `num_groups`); for
         likelihoods of real values the same under `raw_units`. `bits_per_dimension` (of the features
         of the scored steps) stand in `raw_units`, and beside likelihoods that have no scale: of
         densities of normalised values they would be no length of a code.
@@ -66,6 +67,8 @@ def summary(
         "num_samples": evaluation.num_samples,
         "num_given_frames": model.num_given_frames,
         "num_sequences": len(evaluation.num_steps),
+        "num_groups": evaluation.num_groups if evaluation.are_grouped else None,
+        "standard_error_over": "groups" if evaluation.are_grouped else "sequences",
         "num_steps": int(evaluation.num_steps.sum()),
         "active_units": list(evaluation.active_units),
         "sigma_at_floor": evaluation.share_at_floor,
@@ -84,7 +87,9 @@ def table(content: dict[str, Any]) -> str:
     width = max(len(term["name"]) for term in content["terms"].values())
     for heading, rows in _blocks(content).items():
         lines += ["", f"{heading}:", *_block(rows, width)]
-    lines += ["", "+-: standard error over sequences"]
+    lines += ["", f"+-: standard error over {content['standard_error_over']}"]
+    if content["num_groups"]:
+        lines[-1] += f" ({content['num_groups']:,} of them: forms, speakers or the like)"
     if content["active_units"]:
         active = ", ".join(str(units) for units in content["active_units"])
         threshold = content["active_unit_nats_per_step"]
@@ -110,16 +115,18 @@ def write(content: dict[str, Any], path: str | os.PathLike) -> None:
 def write_sequences(evaluation: Evaluation, model: SequenceModel, path: str | os.PathLike) -> None:
     """Writes the terms of each sequence as CSV, whole or not at all.
 
-    The columns are the name, the scored steps, and each row of the table by its key in `summary`,
-    in nats of the normalised values. Two models that scored the same records are compared by the
-    differences of a column, whose standard error is smaller than that of either.
+    The columns are the name, the group (empty where the records know none), the scored steps, and
+    each row of the table by its key in `summary`, in nats of the normalised values. Two models that
+    scored the same records are compared by the differences of a column, whose standard error is
+    smaller than that of either.
     """
     rows = dict(_rows(evaluation, model))
     with replacing_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["sequence", "steps", *rows])
-        columns = (row.values.tolist() for row in rows.values())
-        writer.writerows(zip(evaluation.ids, evaluation.num_steps.tolist(), *columns, strict=True))
+        writer.writerow(["sequence", "group", "steps", *rows])
+        columns = [evaluation.ids, evaluation.groups, evaluation.num_steps.tolist()]
+        columns += [row.values.tolist() for row in rows.values()]
+        writer.writerows(zip(*columns, strict=True))
 
 
 def _raw_unit(card: DatasetCard) -> str:

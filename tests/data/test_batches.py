@@ -479,3 +479,26 @@ def test_evaluation_draws_always_alike(probabilities):
     assert sorted(itertools.chain(*orders(batches))) == list(range(1, 48))
     assert_drawn_by(*draws_of(batches))
     assert_all_differ([x[:n] for b in batches for x, n in zip(b.x, b.lengths, strict=True)])
+
+
+def test_groups_come_with_the_sequences(tmp_path):
+    rng = np.random.default_rng(4)
+    records.write_dataset(
+        tmp_path / "grouped",
+        name="grouped",
+        features=[Feature("a", "real", "", "")],
+        splits={
+            "train": [
+                records.Sequence("one", rng.normal(size=(3, 1)), "größe"),
+                records.Sequence("two", rng.normal(size=(5, 1))),
+                ("three", rng.normal(size=(4, 1))),
+                records.Sequence("four", rng.normal(size=(6, 1)), "a\nb"),
+            ]
+        },
+        normalization=Normalization("none", (0.0,), (1.0,)),
+        source_sha256="",
+        command="a test",
+    )
+    (batch,) = eval_batches(tmp_path / "grouped", split="train", batch_size=4)
+    assert batch.names == ["one", "three", "two", "four"]
+    assert batch.group_names == ["größe", "", "", "a\\nb"]

@@ -33,7 +33,7 @@ ABOUT = {
 }
 
 
-def evaluation_of(num_steps, **values) -> Evaluation:
+def evaluation_of(num_steps, groups=None, **values) -> Evaluation:
     num_steps = np.array(num_steps)
     rows = ("log_likelihood", "elbo", "objective")
     return Evaluation(
@@ -48,6 +48,7 @@ def evaluation_of(num_steps, **values) -> Evaluation:
             **{name: np.array(value, float) for name, value in values.items()},
         },
         ids=tuple(f"s{i}" for i in range(len(num_steps))),
+        groups=tuple(groups or [""] * len(num_steps)),
         num_steps=num_steps,
     )
 
@@ -67,7 +68,7 @@ def test_every_sequence_once_by_hand(model, tiny_records):
     evaluation = Evaluator(model)(batches, seed=4, progress=told.append)
     assert told == [3, 6, 7]
     elbos, reconstructions, kls, units, lengths = [], [], [], 0.0, []
-    for index, (x, n, _) in enumerate(batches):
+    for index, (x, n, *_) in enumerate(batches):
         terms = model.score(x, n, batch_seed(4, index))
         for i, steps in enumerate(n.numpy()):
             reconstructions.append(terms.log_likelihood[i, :steps].numpy().sum())
@@ -90,15 +91,18 @@ def test_every_sequence_once_by_hand(model, tiny_records):
 
 def test_the_terms_of_each_sequence_as_csv(model, tmp_path):
     evaluation = evaluation_of(
-        [3, 5], elbo=[-1.5, -2.25], log_likelihood=[-1.0, 0.1], kl=[[0.25, 0.25], [2.0, 0.35]]
+        [3, 5],
+        groups=["", "f"],
+        elbo=[-1.5, -2.25],
+        log_likelihood=[-1.0, 0.1],
+        kl=[[0.25, 0.25], [2.0, 0.35]],
     )
     table.write_sequences(evaluation, model, tmp_path / "each.csv")
     with (tmp_path / "each.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert (
-        list(rows[0]) == "sequence steps elbo reconstruction kl kl_of_layer_1 kl_of_layer_2".split()
-    )
-    assert [row["sequence"] for row in rows] == ["s0", "s1"]
+    columns = "sequence group steps elbo reconstruction kl kl_of_layer_1 kl_of_layer_2".split()
+    assert list(rows[0]) == columns
+    assert [(row["sequence"], row["group"]) for row in rows] == [("s0", ""), ("s1", "f")]
     assert [float(rows[1][name]) for name in ("steps", "elbo", "reconstruction")] == [5, -2.25, 0.1]
     assert float(rows[1]["kl"]) == 2.35
 
@@ -119,13 +123,33 @@ def test_averages_and_standard_errors():
     assert math.isnan(alone.standard_error(alone.elbo))
 
 
-def test_standard_error_covers_the_mean():
+def test_standard_errors_are_over_groups():
+    """Of sums over groups: what is alike within a group does not count as many observations."""
+    values = np.array([5.0, 6.0, 11.0, 2.0, 4.0])
+    evaluation = evaluation_of([10, 30, 20, 20, 20], groups=["a", "b", "a", "", ""], elbo=values)
+    assert evaluation.are_grouped and evaluation.num_groups == 4
+    # Residuals from the mean 5.6, added up: a 4.8, b 0.4, and -3.6 and -1.6 by themselves.
+    squares = 4.8**2 + 0.4**2 + 3.6**2 + 1.6**2
+    assert evaluation.standard_error(values) == pytest.approx(math.sqrt(4 / 3 * squares) / 5)
+    copies = evaluation_of([10, 30] * 7, groups=["a", "b"] * 7, elbo=[5.0, 9.0] * 7)
+    assert copies.standard_error(copies.elbo) == pytest.approx(2.0)
+    assert copies.per_step_standard_error(copies.elbo) == pytest.approx(1.5 / 20)
+    one = evaluation_of([10, 30], groups=["a", "a"], elbo=[5.0, 9.0])
+    assert math.isnan(one.standard_error(one.elbo))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_standard_error_covers_the_mean(grouped):
     rng = np.random.default_rng(1)
     lengths = rng.integers(20, 200, size=(400, 50))
     values = 1.5 * lengths + rng.normal(scale=20, size=lengths.shape)
+    groups = [""] * 50
+    if grouped:  # each sequence thrice over
+        lengths, values = (np.repeat(array, 3, axis=1) for array in (lengths, values))
+        groups = [f"g{i // 3}" for i in range(150)]
     inside = 0
     for n, v in zip(lengths, values, strict=True):
-        evaluation = evaluation_of(n, elbo=v)
+        evaluation = evaluation_of(n, groups=groups, elbo=v)
         error = evaluation.per_step_standard_error(v)
         inside += abs(evaluation.per_step(v) - 1.5) < 1.96 * error
     # 95 % of 400, with four binomial standard errors below for the small samples.
@@ -136,7 +160,7 @@ def test_importance_weighted_bounds_of_a_split(model, tiny_records):
     batches = eval_batches(tiny_records, split="valid", batch_size=4)
     evaluation = Evaluator(model, bound="iwae", num_samples=5)(batches, seed=3)
     assert evaluation.num_samples == 5
-    for index, (x, n, _) in enumerate(batches):
+    for index, (x, n, *_) in enumerate(batches):
         seed = batch_seed(3, index)
         expected = score_samples(model, x, n, seed, 5)
         rows = slice(4 * index, 4 * index + len(n))
@@ -149,7 +173,7 @@ def test_fivo_of_a_split(tiny_records, tiny_config_with):
     model = build_model(settings, read_card(tiny_records))
     batches = eval_batches(tiny_records, split="valid", batch_size=4, limit=4)
     evaluation = Evaluator(model, bound="fivo", num_samples=3)(batches, seed=3)
-    x, n, _ = next(iter(batches))
+    x, n, *_ = next(iter(batches))
     filtered = tf.function(filter_particles, autograph=False)
     expected = filtered(model, x, n, batch_seed(3, 0), 3).bound
     np.testing.assert_allclose(evaluation.fivo, expected, rtol=1e-4)
@@ -199,7 +223,7 @@ def test_conventions_of_other_programs_by_hand(
     batches = list(eval_batches(tiny_records, split="valid", batch_size=3))[:2]
     evaluation = evaluator(batches, seed=4)
     elbos, steps = [], []
-    for index, (x, lengths, _) in enumerate(batches):
+    for index, (x, lengths, *_) in enumerate(batches):
         seed, row = batch_seed(4, index), 0
         count = max(-(-(x.shape[1] - given) // piece), 1) if piece else 1
         for frames, length in zip(x.numpy(), lengths.numpy(), strict=True):
@@ -222,7 +246,7 @@ def test_conventions_of_other_programs_by_hand(
 def test_given_frames_of_other_bounds(tiny_records, tiny_config_with, eager, bound):
     """That of the sequences without given frames is that of all frames, at the weights' sides."""
     model = build_model(tiny_config_with(model={"model": "vrnn"}).model, read_card(tiny_records))
-    (x, lengths, _), *_ = eval_batches(tiny_records, split="valid", batch_size=2)
+    (x, lengths, *_), *_ = eval_batches(tiny_records, split="valid", batch_size=2)
     function = score_samples if bound == "iwae" else filter_particles
     none, one, all_of_it = (
         function(model, x, lengths, (1, 2), 1, given_frames=given) for given in (0, 1, x.shape[1])
