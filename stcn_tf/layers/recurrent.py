@@ -2,8 +2,8 @@
 
 Their weights are those of Keras' cells. The cells themselves, called at each step, would multiply
 the inputs of one step at a time, and TensorFlow would add up the gradient of the weights at every
-step; here both are one product over all steps. An update of an LSTM takes 0.7 times as long for it
-on a CPU, compiled half as long.
+step; here both are one product over all steps. Compiled, an update of an LSTM takes half as long
+for it on a CPU; not compiled, 0.9 to 1.15 times as long (experiments/RESULTS.md).
 """
 
 from collections.abc import Callable
