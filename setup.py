@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 
 class _BuildWithFlagfiles(build_py):
-    """Puts the flagfiles of experiments/ into the package, where commands look for them.
+    """Puts the flagfiles of experiments/, and the paper's numbers, where commands look for them.
 
     An editable installation has them where they are (`stcn_tf/support/flagfiles.py`).
     """
@@ -19,7 +19,8 @@ class _BuildWithFlagfiles(build_py):
         super().run()
         if self.editable_mode:
             return
-        for source in sorted((HERE / "experiments").rglob("*.flags")):
+        experiments = HERE / "experiments"
+        for source in [*sorted(experiments.rglob("*.flags")), experiments / "paper/tables.json"]:
             target = Path(self.build_lib, "stcn_tf", source.relative_to(HERE))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)

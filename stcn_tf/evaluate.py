@@ -4,8 +4,9 @@ python -m stcn_tf.evaluate --run_dir=DIR --data=RECORDS [--bound=iwae --num_samp
 
 Prints a table (ELBO, the bound asked for, reconstruction, KL, KL of each layer; nats per sequence
 and per step, the likelihoods also in raw units with bits per dimension) and writes it as JSON into
-evaluations/ of the run directory, a file for each question, or where --out says. --given_frames and
---piece score as other programs do, and say so. For STCN-dense with independent draws it gives three
+evaluations/ of the run directory, a file for each question, or where --out says; and beside it, as
+.csv, the terms of each sequence, by which stcn_tf.report compares runs. --given_frames and --piece
+score as other programs do, and say so. For STCN-dense with independent draws it gives three
 numbers: the released objective, which is not a lower bound, a valid bound, and an
 importance-weighted bound.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stcn_tf import flags
 from stcn_tf.support import cli, files
+from stcn_tf.support.errors import UserError
 
 if TYPE_CHECKING:
     from stcn_tf.models.settings import ModelSettings
@@ -56,9 +58,11 @@ def main() -> None:
     out = Path(
         args.out or run.path / "evaluations" / _file_name(about, num_samples, args.limit, other)
     )
-    for file in (out, args.per_sequence):
-        if file:
-            files.check_writable(file)  # before hours of scoring, not after
+    each = Path(args.per_sequence) if args.per_sequence else out.with_suffix(".csv")
+    if each.absolute() == out.absolute():
+        raise UserError(f"--out={args.out}: accepted: another file than {each}, of each sequence")
+    for file in (out, each):
+        files.check_writable(file)  # before hours of scoring, not after
     evaluator = Evaluator(
         model,
         bound=args.bound,
@@ -72,11 +76,10 @@ def main() -> None:
     content = table.summary(evaluation, model, card, about)
     try:
         table.write(content, out)
-        if args.per_sequence:
-            table.write_sequences(evaluation, model, args.per_sequence)
+        table.write_sequences(evaluation, model, each)
     finally:  # the numbers are shown even if the disk has filled up meanwhile
         print(table.table(content), flush=True)
-    print(f"written: {out}")
+    print(f"written: {out}, and of each sequence {each}")
 
 
 def _scored_with(run: "RunDirectory", args) -> "RunDirectory":

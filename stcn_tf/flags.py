@@ -7,7 +7,7 @@ settings class that is chosen. Each command defines only the groups that it read
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -231,7 +231,8 @@ def define_evaluate() -> None:
     define_path(
         "per_sequence",
         None,
-        "CSV file to write, with the name, group, steps and terms of each sequence",
+        "CSV file to write, with the name, group, steps and terms of each sequence; default: "
+        "beside the other one, with the ending .csv",
     )
 
 
@@ -339,6 +340,30 @@ def define_benchmark() -> None:
     flags.DEFINE_integer("num_draws", 16, "draws of an evaluation", lower_bound=1)
     flags.DEFINE_integer("rounds", 3, "how often each is timed", lower_bound=1)
     define_path("out", None, "file to write, a picture comes beside it")
+
+
+def define_report() -> None:
+    """Flags of `python -m stcn_tf.report`."""
+    flags.DEFINE_list("runs", [], "run directories, or folders of them, separated by commas")
+    _define_numbers("table", ("1", "2", "3", "4"), ["1", "2", "3", "4"], "tables of the paper")
+    _define_numbers("figure", ("3", "4", "6"), [], "figures of the paper, drawn with the models")
+    flags.DEFINE_list(
+        "data",
+        [],
+        "folders of records, for what Figures 3 and 4 show of them; default: where the runs had "
+        "theirs",
+    )
+    define_path("out", None, "folder for report.html, report.md, report.tex and the pictures")
+    flags.DEFINE_list(
+        "compare", [], "two run directories, or files of evaluations, A,B: prints A - B alone"
+    )
+
+
+def _define_numbers(name: str, accepted: Sequence[str], default: list[str], text: str) -> None:
+    """A flag that lists some of a few numbers."""
+    said = f"accepted: {', '.join(accepted)}, separated by commas"
+    flags.DEFINE_list(name, default, f"{text}; {said}")
+    flags.register_validator(name, lambda numbers: set(numbers) <= set(accepted), said)
 
 
 def define_runs() -> None:

@@ -36,6 +36,12 @@ class RunStatus(Settings):
     num_parameters: int = setting(0, "of the model", least=0)
     line: str = setting("", "the last of the progress; failed: why")
     written: str = setting("", "when this was")
+    processor_hours: float | None = setting(
+        None,
+        "of all trainers of the run (worker 0) until `written`, what was lost with them included; "
+        "None: of some they are not known",
+        kind=float,
+    )
 
     def write(self, folder: Path) -> None:
         """Writes it into a run directory."""

@@ -1,7 +1,8 @@
 """Every flagfile of experiments/: what it gives, how large its model is, and that it can train.
 
-The rows of the paper are checked against tables that are written out here from the paper and from
-what is known of the authors' released configurations, and their sizes against arithmetic.
+The rows of the paper are checked against experiments/paper/tables.json (test_published.py holds it
+equal to the paper) and what is known of the authors' released configurations, their sizes against
+arithmetic.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from stcn_tf.data.card import DatasetCard, Feature, Normalization
 from stcn_tf.distribution import Share
 from stcn_tf.models import SequenceModel
 from stcn_tf.models.registry import build_model, make_settings
+from stcn_tf.reporting import published
 from stcn_tf.support.devices import precision_of
 from stcn_tf.training.step import TrainStep, make_optimizer
 from tests.smoke_records import SMOKE_RECORDS
@@ -50,67 +52,10 @@ FEATURES = {
 }
 HANDWRITING = ("iamondb", "deepwriting")
 SPEECH = ("timit", "blizzard")
-MODEL_NAMES = {
-    "wavenet": "Wavenet",
-    "wavenet_dense": "Wavenet-dense",
-    "stcn": "STCN",
-    "stcn_dense": "STCN-dense",
-    "stcn_dense_large": "STCN-dense-large",
-}
-DATASET_NAMES = {
-    "timit": "TIMIT",
-    "blizzard": "Blizzard",
-    "iamondb": "IAM-OnDB",
-    "deepwriting": "Deepwriting",
-    "mnist": "MNIST",
-}
-OBSERVATION_NAMES = {"normal": "Normal", "gmm": "GMM", "": "Bernoulli"}
+TABLES = published.tables()
+# What experiments/paper/tables.json says of each flagfile of paper/ and baselines/.
+NUMBERS = {number.flagfile: number for number in TABLES.numbers + TABLES.peers if number.flagfile}
 
-# Table 4 of the paper, nats per sequence; its GMM rows are those of Table 1.
-PAPER_NUMBERS = {
-    ("wavenet", "normal"): (-7443, 3784, 1053, 337),
-    ("wavenet", "gmm"): (30188, 8190, 1381, 612),
-    ("wavenet_dense", "normal"): (-8579, 3712, 1030, 323),
-    ("wavenet_dense", "gmm"): (30636, 8212, 1380, 642),
-    ("stcn", "normal"): (64913, 13273, 1327, 575),
-    ("stcn", "gmm"): (69195, 15800, 1338, 605),
-    ("stcn_dense", "normal"): (70294, 15950, 1729, 740),
-    ("stcn_dense", "gmm"): (71386, 16288, 1796, 797),
-    ("stcn_dense_large", "gmm"): (77438, 17128),
-}
-# Table 2 of the paper, nats per image, negative log-likelihood.
-PAPER_MNIST = {"wavenet": 80.42, "wavenet_dense": 80.35, "stcn": 82.96, "stcn_dense": 60.75}
-
-_NUM_PARAMETERS = {
-    HANDWRITING: {
-        "wavenet_normal": 8_345_861,
-        "wavenet_gmm": 8_370_533,
-        "wavenet_dense_normal": 8_476_933,
-        "wavenet_dense_gmm": 8_501_605,
-        "stcn_normal": 12_596_481,
-        "stcn_gmm": 12_621_153,
-        "stcn_dense_normal": 12_604_417,
-        "stcn_dense_gmm": 12_629_089,
-    },
-    SPEECH: {
-        "wavenet_normal": 8_548_240,
-        "wavenet_gmm": 10_506_580,
-        "wavenet_dense_normal": 8_679_312,
-        "wavenet_dense_gmm": 10_637_652,
-        "stcn_normal": 13_337_680,
-        "stcn_gmm": 15_296_020,
-        "stcn_dense_normal": 13_710_672,
-        "stcn_dense_gmm": 15_669_012,
-        "stcn_dense_large_normal": 51_274_064,
-        "stcn_dense_large_gmm": 55_183_124,
-    },
-    ("mnist",): {
-        "wavenet": 3_490_305,
-        "wavenet_dense": 3_523_073,
-        "stcn": 4_212_913,
-        "stcn_dense": 4_214_193,
-    },
-}
 NUM_PARAMETERS = {
     "iamondb": 12_626_781,
     "iamondb_compare_rnn": 1_391_973,
@@ -145,68 +90,32 @@ NUM_PARAMETERS = {
     "smoke/variational_bi_lstm": 4_929,
     "smoke/vrnn": 3_035,
     "smoke/z_forcing": 19_960,
-} | {
-    f"paper/{dataset}_{model}": number
-    for datasets, numbers in _NUM_PARAMETERS.items()
-    for dataset in datasets
-    for model, number in numbers.items()
-}
-# The baselines: parameters here, and counted from the sizes that their authors released.
-# A GRU of Keras has a second bias; an LSTM of PyTorch has one, which is not here.
-BASELINES = {
-    "timit_rnn_normal": (24_490_000, None),
-    "timit_rnn_gmm": (28_771_420, None),
-    "timit_vrnn_normal": (29_471_900, None),
-    "timit_vrnn_gmm": (32_129_320, None),
-    "timit_srnn_normal": (17_233_296, 17_227_152),
-    "timit_z_forcing_normal": (19_548_448, 19_556_640),
-    "timit_variational_bi_lstm_normal": (72_660_880, None),
-    "timit_swavenet_normal": (71_812_496, 73_075_600),
-    "blizzard_rnn_normal": (84_342_800, 84_342_800),
-    "blizzard_rnn_gmm": (86_723_620, 86_723_620),
-    "blizzard_vrnn_normal": (93_898_000, 93_898_000),
-    "blizzard_vrnn_gmm": (94_894_820, 94_894_820),
-    "blizzard_srnn_normal": (65_922_448, 65_910_160),
-    "blizzard_z_forcing_normal": (74_746_656, 74_763_040),
-    "blizzard_variational_bi_lstm_normal": (28_282_256, None),
-    "blizzard_swavenet_normal": (71_812_496, 73_075_600),
-    "iamondb_rnn_normal": (7_808_546, 7_808_546),
-    "iamondb_rnn_gmm": (7_602_721, 7_602_721),
-    "iamondb_vrnn_normal": (8_460_706, 8_460_706),
-    "iamondb_vrnn_gmm": (8_489_571, 8_489_571),
-    "iamondb_swavenet_normal": (2_145_806, 2_217_606),
-    "deepwriting_rnn_normal": (7_303_365, None),
-    "deepwriting_rnn_gmm": (7_328_037, None),
-    "deepwriting_vrnn_normal": (9_442_757, 9_442_757),
-    "deepwriting_vrnn_gmm": (9_467_429, 9_467_429),
-    "mnist_rnn": (7_301_825, None),
-    "mnist_vrnn": (9_441_217, None),
-    "mnist_z_forcing": (18_629_635, None),
-    "mnist_variational_bi_lstm": (23_620_609, None),
-}
-# The models of the critique (Dai et al., 2019), which are in no table of the paper: parameters
-# here, as they stated theirs, and nats per sequence.
-CRITIQUE = {
-    "timit_rnn_featurewise_gmm": ("F-RNN", 16_368_000, 17_412_912, "32745"),
-    "timit_f_srnn_featurewise_normal": ("F-SRNN", 17_515_948, 17_525_848, ">= 69223"),
-    "timit_rnn_hierarchical_gmm": ("RNN-hier", 16_292_224, 17_275_736, "109641"),
-    "timit_f_srnn_hierarchical_normal": ("SRNN-hier", 17_236_472, 17_248_352, ">= 107912"),
-    "timit_rnn_flat_gmm": ("RNN-flat", 14_599_260, 16_857_484, "117721"),
-    "iamondb_rnn_ordered_gmm": ("RNN-hier", 799_612, None, "1440"),
-}
-_BASELINES = BASELINES | {name: row[1:3] for name, row in CRITIQUE.items()}
-NUM_PARAMETERS |= {f"baselines/{name}": number for name, (number, _) in _BASELINES.items()}
+} | {name: number.parameters for name, number in NUMBERS.items()}
+BASELINES = [n for n, number in NUMBERS.items() if "baselines/" in n and not number.source]
+# The models of the critique (Dai et al., 2019), which are in no table of the paper.
+CRITIQUE = [n for n, number in NUMBERS.items() if number.source]
 # Where the released latent sizes make another number.
 NUM_PARAMETERS_AS_RELEASED = {
-    f"paper/{dataset}_{model}": number
-    for dataset in HANDWRITING
-    for model, number in {
-        "stcn_normal": 12_594_429,
-        "stcn_gmm": 12_619_101,
-        "stcn_dense_normal": 12_602_109,
-        "stcn_dense_gmm": 12_626_781,
-    }.items()
+    name: number.parameters_as_released
+    for name, number in NUMBERS.items()
+    if number.parameters_as_released
 }
+
+
+def _comment(name: str) -> str:
+    """What the flagfile of a number begins with."""
+    number = NUMBERS[name]
+    model, dataset = TABLES.models[number.model], TABLES.datasets[number.dataset].name
+    if not number.number:
+        return f"# {TABLES.title(number)} on {dataset}: not in the paper, which has GMM."
+    if number.tables == (2,):
+        return (
+            f"# Table 2, {model}, {dataset}: {number.number} nats per image, negative "
+            "log-likelihood."
+        )
+    where = "Tables 1 and 4" if number.tables == (1, 4) else "Table 4"
+    how = " (importance-weighted)" if number.kind == "~" else ""
+    return f"# {where}, {TABLES.title(number)}, {dataset}: {number.number} nats per sequence{how}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,48 +142,24 @@ class Row:
         return "speech" if self.dataset in SPEECH else "mnist"
 
     @property
-    def paper_number(self) -> str:
-        """The paper's, "" where it has none. Bounds are marked."""
-        if self.dataset == "mnist":
-            return ("<= " if self.family == "stcn" else "") + str(PAPER_MNIST[self.model])
-        numbers = PAPER_NUMBERS.get((self.model, self.observation))
-        if numbers is None:
-            return ""
-        number = numbers[("timit", "blizzard", "iamondb", "deepwriting").index(self.dataset)]
-        return (">= " if self.family == "stcn" else "") + str(number)
-
-    @property
-    def title(self) -> str:
-        """The comment that its flagfile begins with."""
-        model, dataset = MODEL_NAMES[self.model], DATASET_NAMES[self.dataset]
-        number = self.paper_number
-        if self.dataset == "mnist":
-            return f"# Table 2, {model}, MNIST: {number} nats per image, negative log-likelihood."
-        observation = OBSERVATION_NAMES[self.observation]
-        if not number:
-            return f"# {model} ({observation}) on {dataset}: not in the paper, which has GMM."
-        tables = "Tables 1 and 4" if self.observation == "gmm" else "Table 4"
-        return f"# {tables}, {model} ({observation}), {dataset}: {number} nats per sequence."
-
-    @property
     def readme_line(self) -> str:
         """Its line in the table of experiments/README.md."""
-        released = NUM_PARAMETERS_AS_RELEASED.get(self.key)
+        released, number = NUM_PARAMETERS_AS_RELEASED.get(self.key), NUMBERS[self.key]
         cells = (
             self.key.removeprefix("paper/"),
-            MODEL_NAMES[self.model],
-            OBSERVATION_NAMES[self.observation],
+            TABLES.models[number.model],
+            TABLES.observations[number.observation],
             f"{NUM_PARAMETERS[self.key]:,}",
             f"{released:,}" if released else "",
-            self.paper_number or "none",
+            number.number or "none",
         )
         return "| " + " | ".join(cells).replace("  ", " ") + " |"
 
 
 ROWS = [
     Row(dataset, model, observation)
-    for dataset in DATASET_NAMES
-    for model in MODEL_NAMES
+    for dataset in ("timit", "blizzard", "iamondb", "deepwriting", "mnist")
+    for model in ("wavenet", "wavenet_dense", "stcn", "stcn_dense", "stcn_dense_large")
     for observation in (("",) if dataset == "mnist" else ("normal", "gmm"))
     if model != "stcn_dense_large" or dataset in SPEECH
 ]
@@ -468,6 +353,7 @@ def test_every_row_of_the_paper_is_there_and_nothing_else():
     assert len(ROWS) == 40
     found = {p.relative_to(EXPERIMENTS).with_suffix("").as_posix() for p in FLAGFILES}
     assert found == {row.key for row in ROWS} | set(OTHERS)
+    assert {row.key for row in ROWS} == {name for name in NUMBERS if name.startswith("paper/")}
 
 
 @pytest.mark.parametrize("name", SMOKE_RECORDS)
@@ -579,7 +465,9 @@ def test_base_files_repeat_a_default_only_beside_the_released_value(path, settin
 @rows
 def test_a_row_begins_with_its_place_in_the_paper_and_consists_of_base_files(row):
     title, *lines = (EXPERIMENTS / f"{row.key}.flags").read_text().splitlines()
-    assert title == row.title
+    assert title == _comment(row.key)
+    number = NUMBERS[row.key]
+    assert (number.dataset, number.model, number.observation) == dataclasses.astuple(row)
     included = [line for line in lines if line.startswith("--flagfile=experiments/paper/base/")]
     own = [line for line in lines if line not in included and not line.startswith("#")]
     assert len(included) >= 3
@@ -591,10 +479,10 @@ def test_the_table_of_the_readme():
     assert table.split("\n\n")[0].splitlines() == [row.readme_line for row in ROWS]
 
 
-@pytest.mark.parametrize("name", [n for n, (_, theirs) in BASELINES.items() if theirs])
+@pytest.mark.parametrize("name", [n for n in BASELINES if NUMBERS[n].parameters_of_authors])
 def test_baselines_are_of_the_size_that_their_authors_released(name, settings_of):
-    model = settings_of(f"baselines/{name}").model
-    ours, theirs = BASELINES[name]
+    model = settings_of(name).model
+    ours, theirs = NUMBERS[name].parameters, NUMBERS[name].parameters_of_authors
     if model.model == "swavenet":
         # Running statistics are not counted by theirs, which has a mixer that it does not use.
         filters, latent = model.num_filters, model.latent_sizes[-1]
@@ -608,10 +496,10 @@ def test_baselines_are_of_the_size_that_their_authors_released(name, settings_of
     assert ours - theirs == biases * model.recurrent_units
 
 
-@pytest.mark.parametrize("name", [n for n, row in CRITIQUE.items() if row[2]])
+@pytest.mark.parametrize("name", [n for n in CRITIQUE if NUMBERS[n].parameters_of_authors])
 def test_models_of_the_critique_are_of_the_size_that_their_authors_state(name, settings_of):
-    model = settings_of(f"baselines/{name}").model
-    _, ours, theirs, _ = CRITIQUE[name]
+    model = settings_of(name).model
+    ours, theirs = NUMBERS[name].parameters, NUMBERS[name].parameters_of_authors
     units = model.recurrent_units
     is_hierarchical = model.observation == "hierarchical_gmm"
     # An LSTM of PyTorch has a second bias.
@@ -622,7 +510,7 @@ def test_models_of_the_critique_are_of_the_size_that_their_authors_state(name, s
         expected += 2 * units
     if model.model == "rnn":
         # A linear embedding of 512 units below the LSTM, which is a part of its weights here.
-        features = card_of(f"baselines/{name}").num_real
+        features = card_of(name).num_real
         expected += (features + 1) * 512 + (512 - features) * 4 * units
     assert theirs - ours == expected
 
@@ -632,34 +520,47 @@ def test_the_table_of_the_critique():
         "| flagfile | theirs | parameters | stated | nats per sequence |\n|---|---|---|---|---|\n"
     )
     _, table = (EXPERIMENTS / "README.md").read_text().split(head)
-    lines = [
-        f"| {name} | {model} | {ours:,} | {f'{theirs:,} ' if theirs else ''}| {number} |"
-        for name, (model, ours, theirs, number) in CRITIQUE.items()
-    ]
-    assert table.split("\n\n")[0].splitlines() == lines
+    assert table.split("\n\n")[0].splitlines() == [_line(name) for name in CRITIQUE]
 
 
-def _baseline_line(name: str) -> str:
-    """Its line in the table of experiments/README.md."""
-    title = (EXPERIMENTS / f"baselines/{name}.flags").read_text().splitlines()[0]
-    tables, number = re.fullmatch(r"# (Tables? [\w ]+), .*: ([^:]*?) nats per .*", title).groups()
-    ours, theirs = BASELINES[name]
-    theirs = f"{theirs:,}" if theirs else ""
-    cells = (name, tables.split(" ", 1)[1], f"{ours:,}", theirs, number)
+def _line(name: str) -> str:
+    """The line of a baseline in a table of experiments/README.md."""
+    number = NUMBERS[name]
+    ours, theirs = number.parameters, number.parameters_of_authors
+    cells = (
+        name.removeprefix("baselines/"),
+        number.name or " and ".join(map(str, number.tables)),
+        f"{ours:,}",
+        f"{theirs:,}" if theirs else "",
+        number.number,
+    )
     return "| " + " | ".join(cells).replace("  ", " ") + " |"
 
 
 def test_the_table_of_the_baselines():
     head = "| flagfile | tables | parameters | released | paper |\n|---|---|---|---|---|\n"
     _, table = (EXPERIMENTS / "README.md").read_text().split(head)
-    assert table.split("\n\n")[0].splitlines() == [_baseline_line(name) for name in BASELINES]
+    assert table.split("\n\n")[0].splitlines() == [_line(name) for name in BASELINES]
 
 
-@pytest.mark.parametrize("name", _BASELINES)
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_begins_with_its_place_in_the_paper(name):
+    assert (EXPERIMENTS / f"{name}.flags").read_text().splitlines()[0] == _comment(name)
+
+
+@pytest.mark.parametrize("name", CRITIQUE)
+def test_a_model_of_the_critique_begins_with_its_name(name):
+    number = NUMBERS[name]
+    start = f"# {number.name} of {number.source}, {TABLES.datasets[number.dataset].name}: "
+    assert (EXPERIMENTS / f"{name}.flags").read_text().startswith(start)
+
+
+@pytest.mark.parametrize("name", BASELINES + CRITIQUE)
 def test_a_baseline_reads_its_records_and_repeats_no_default(name, settings_of):
-    config = settings_of(f"baselines/{name}")
-    pairs = dict(settings_in(EXPERIMENTS / f"baselines/{name}.flags"))
-    assert pairs["data"] == f"records/{name.split('_')[0]}{'_flat' if 'flat' in name else ''}"
+    config = settings_of(name)
+    pairs = dict(settings_in(EXPERIMENTS / f"{name}.flags"))
+    dataset = NUMBERS[name].dataset
+    assert pairs["data"] == f"records/{dataset}{'_flat' if 'flat' in name else ''}"
     own, defaults = as_dict(config), as_dict(Config(make_settings(config.model.model)))
     for setting in pairs.keys() & own.keys() - {"model", "observation"}:
         assert own[setting] != defaults[setting], setting

@@ -108,7 +108,7 @@ def test_from_raw_strokes_to_samples(tmp_path, mistake):
     assert "model.num_filters: 7, not 6" in mistake("train", *train, "--num_filters=7")
 
     out, _ = run("stcn_tf.evaluate", f"--run_dir={run_dir}", f"--data={records}")
-    (written,) = (tmp_path / "run" / "evaluations").iterdir()
+    (written,) = (tmp_path / "run" / "evaluations").glob("*.json")
     assert re.fullmatch(r"valid_elbo_k1_update\d+\.json", written.name)
     result = json.loads(written.read_text())
     assert result["num_sequences"] == card["splits"]["valid"]["num_sequences"]
@@ -175,7 +175,8 @@ def test_a_file_for_each_question(
     evaluate.main()
     assert was_written
     assert all(was_written)
-    assert list(out.parent.iterdir()) == [out]
+    # The terms of each sequence lie beside it.
+    assert sorted(out.parent.iterdir()) == [out.with_suffix(".csv"), out]
 
 
 def test_where_nothing_can_be_written_nothing_is_scored(
@@ -190,6 +191,17 @@ def test_where_nothing_can_be_written_nothing_is_scored(
     with pytest.raises(UserError, match=r"e\.json: cannot be written \(Read-only"):
         evaluate.main()
     assert not any(tmp_path.iterdir())
+
+
+def test_the_two_files_of_an_evaluation_have_two_names(
+    tiny_run, tiny_records, parse_flags, tmp_path, monkeypatch
+):
+    out = tmp_path / "e.csv"
+    arguments = (f"--run_dir={tiny_run}", f"--data={tiny_records}", f"--out={out}")
+    parse_flags(flags.define_evaluate, *arguments)
+    monkeypatch.setattr(Evaluator, "__call__", lambda *_, **__: pytest.fail("it was scored"))
+    with pytest.raises(UserError, match=r"^--out=.*e\.csv: accepted: another file than"):
+        evaluate.main()
 
 
 def test_evaluates_with_another_posterior_scale(tiny_run, tiny_records, parse_flags, tmp_path):

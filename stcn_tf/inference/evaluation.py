@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from stcn_tf import bounds, noise
 from stcn_tf.distribution import Distribution, Share
+from stcn_tf.inference.grouping import Grouping, per_step
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.seeds import Stream
 
@@ -67,44 +67,20 @@ class Evaluation:
 
     def per_step(self, values: np.ndarray) -> float:
         """Sum over all sequences divided by all their steps; nan without any."""
-        total = np.sum(self.num_steps)
-        return float(np.sum(values) / total) if total else math.nan
-
-    @property
-    def are_grouped(self) -> bool:
-        """Whether standard errors are over groups, not over sequences."""
-        return any(self.groups)
-
-    @property
-    def num_groups(self) -> int:
-        """Number of groups; what shares nothing is one by itself."""
-        return int(self._group_numbers.max()) + 1
+        return per_step(values, self.num_steps)
 
     @functools.cached_property
-    def _group_numbers(self) -> np.ndarray:
-        """[sequences], from 0."""
-        pairs = zip(self.groups, self.ids, strict=True)
-        keys = [("group", group) if group else ("alone", name) for group, name in pairs]
-        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-        return np.array([numbers[key] for key in keys])
+    def grouping(self) -> Grouping:
+        """What the sequences share, over which standard errors are."""
+        return Grouping(self.ids, self.groups)
 
     def standard_error(self, values: np.ndarray) -> float:
-        """Of the mean over sequences; nan for a single group.
-
-        Sequences of one group, such as lines of one hand, are alike, so that they tell less than as
-        many others: residuals are added up within groups before they are squared.
-        """
-        if self.num_groups < 2:
-            return math.nan
-        residuals = np.bincount(self._group_numbers, values - np.mean(values))
-        scale = self.num_groups / (self.num_groups - 1)
-        return float(math.sqrt(scale * np.sum(np.square(residuals))) / len(values))
+        """Of the mean over sequences; nan for a single group."""
+        return self.grouping.standard_error(values)
 
     def per_step_standard_error(self, values: np.ndarray) -> float:
-        """Of `per_step`, a ratio of two sums over sequences (delta method); nan as above."""
-        residuals = values - self.per_step(values) * self.num_steps
-        mean_length = float(np.mean(self.num_steps))
-        return self.standard_error(residuals) / mean_length if mean_length else math.nan
+        """Of `per_step`; nan as above."""
+        return self.grouping.per_step_standard_error(values, self.num_steps)
 
 
 class Evaluator:

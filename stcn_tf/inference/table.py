@@ -50,7 +50,7 @@ def summary(
         of the scored steps) stand in `raw_units`, and beside likelihoods that have no scale: of
         densities of normalised values they would be no length of a code.
     """
-    norm = card.normalization
+    norm, grouping = card.normalization, evaluation.grouping
     return {
         **about,
         "dataset": card.name,
@@ -67,8 +67,8 @@ def summary(
         "num_samples": evaluation.num_samples,
         "num_given_frames": model.num_given_frames,
         "num_sequences": len(evaluation.num_steps),
-        "num_groups": evaluation.num_groups if evaluation.are_grouped else None,
-        "standard_error_over": "groups" if evaluation.are_grouped else "sequences",
+        "num_groups": grouping.num_groups if grouping.are_grouped else None,
+        "standard_error_over": "groups" if grouping.are_grouped else "sequences",
         "num_steps": int(evaluation.num_steps.sum()),
         "active_units": list(evaluation.active_units),
         "sigma_at_floor": evaluation.share_at_floor,

@@ -15,7 +15,11 @@ from stcn_tf.media.figures import (
     save_svg,
 )
 from stcn_tf.media.handwriting import draw_handwriting, draw_reconstruction
-from stcn_tf.media.images import draw_image_reconstructions, draw_images
+from stcn_tf.media.images import (
+    draw_image_comparison,
+    draw_image_reconstructions,
+    draw_images,
+)
 from stcn_tf.media.medium import Medium
 from stcn_tf.media.page import medium_of, write_page
 from stcn_tf.media.reconstructions import Reconstructions
@@ -28,6 +32,7 @@ __all__ = [
     "Reconstructions",
     "draw_audio",
     "draw_handwriting",
+    "draw_image_comparison",
     "draw_image_reconstructions",
     "draw_images",
     "draw_reconstruction",

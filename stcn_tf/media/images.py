@@ -159,12 +159,11 @@ def draw_image_reconstructions(
     if labels is not None:
         require_one_per_row("labels", labels, originals)
         labels = [textwrap.fill(label, _LABEL_CHARACTERS) for label in labels]
-    residuals = np.abs(originals - probabilities)
     pictures = {
         "image": _between(_BLACK, _WHITE, originals),
         "reconstruction": _between(_BLACK, _WHITE, reconstructions),
         "probabilities": _between(_BLACK, _WHITE, probabilities),
-        "residual": matplotlib.colormaps["coolwarm"](residuals)[..., :3],
+        "residual": _residuals(originals, probabilities),
     }
     rows, texts = [], []
     for start in range(0, len(originals), _MOST_COLUMNS):
@@ -172,6 +171,61 @@ def draw_image_reconstructions(
         rows += [images[part] for images in pictures.values()]
         texts += [(), (), (), labels[part] if labels is not None else ()]
     return _draw_grid(rows, texts, width_inches, list(pictures))
+
+
+def draw_image_comparison(
+    originals: Sequence[np.ndarray] | np.ndarray,
+    reconstructions: Sequence[Sequence[np.ndarray]],
+    probabilities: Sequence[Sequence[np.ndarray]],
+    labels: Sequence[Sequence[str]],
+    width_inches: float = 10.0,
+) -> Figure:
+    """Draws what several models make of the same images, as the paper's Figure 4 does.
+
+    Of each image three rows: the image and each model's reconstruction; below these the
+    probabilities of 1 that it was made of; and how far they are from the image, from blue (0) to
+    red (1).
+
+    Args:
+        originals: [num, height, width], values from 0 to 1.
+        reconstructions: the same shape, for each model.
+        probabilities: the same shape, for each model.
+        labels: for each model a text below each of its columns.
+        width_inches: width of the figure; it is narrower where the images would be very large.
+
+    Raises:
+        ValueError: no images, of different sizes or unequal numbers, or labels that are not one
+            per image and model.
+    """
+    originals = _stacked("originals", originals)
+    nothing = np.ones((*originals.shape[1:], 3))
+    rows, texts = [], []
+    for name, models in (("reconstructions", reconstructions), ("probabilities", probabilities)):
+        for model in models:
+            require_one_per_row(name, model, originals)
+    for model in labels:
+        require_one_per_row("labels", model, originals)
+    for index, original in enumerate(originals):
+        rebuilt, likely = (
+            _stacked(name, [original, *(model[index] for model in models)])[1:]
+            for name, models in (
+                ("reconstructions", reconstructions),
+                ("probabilities", probabilities),
+            )
+        )
+        rows += [
+            [_between(_BLACK, _WHITE, original), *_between(_BLACK, _WHITE, rebuilt)],
+            [nothing, *_between(_BLACK, _WHITE, likely)],
+            [nothing, *_residuals(original, likely)],
+        ]
+        below = [textwrap.fill(model[index], _LABEL_CHARACTERS) for model in labels]
+        texts += [(), (), ("image", *below)]
+    return _draw_grid(rows, texts, width_inches, ["reconstruction", "probabilities", "residual"])
+
+
+def _residuals(originals: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Colours [..., 3] of how far probabilities [...] are from images."""
+    return matplotlib.colormaps["coolwarm"](np.abs(originals - probabilities))[..., :3]
 
 
 def _stacked(name: str, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:

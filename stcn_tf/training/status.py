@@ -48,6 +48,8 @@ class Status(Hook):
         )
         self._line = ""
         self._written_at = -math.inf
+        self._hours_before: float | None = None
+        self._began_at = time.process_time()
 
     def tell(self, line: str) -> None:
         """Passes on a line of progress; it comes before the `Hook` is told of the same."""
@@ -61,6 +63,7 @@ class Status(Hook):
 
     def started(self, step: int, last_step: int) -> None:
         """See `Hook.started`."""
+        self._hours_before = self._hours_of_earlier_trainers(step)
         self._write(run_status.TRAINING, update=step, last_update=last_step)
 
     def reported(self, updates: Updates) -> None:
@@ -84,13 +87,26 @@ class Status(Hook):
         self._line = reason_of(error)
         self._write(run_status.FAILED)
 
+    def _hours_of_earlier_trainers(self, step: int) -> float | None:
+        """What they have noted; None: not known."""
+        if self._status.written:  # by this one, which goes on
+            return self._hours_before
+        try:
+            before = RunStatus.read(self._folder) if self._folder else None
+        except UserError:
+            return None
+        return before.processor_hours if before else None if step else 0.0
+
     def _write(self, state: str, **changes: int) -> None:
-        best = self._early_stopping.best
+        best, hours = self._early_stopping.best, self._hours_before
+        if hours is not None:
+            hours += (time.process_time() - self._began_at) / 3600
         self._status = dataclasses.replace(
             self._status,
             state=state,
             best=best if math.isfinite(best) else None,
             best_update=self._early_stopping.best_step,
+            processor_hours=hours,
             line=self._line,
             written=time.strftime("%Y-%m-%d %H:%M:%S"),
             **changes,

@@ -127,7 +127,7 @@ def test_standard_errors_are_over_groups():
     """Of sums over groups: what is alike within a group does not count as many observations."""
     values = np.array([5.0, 6.0, 11.0, 2.0, 4.0])
     evaluation = evaluation_of([10, 30, 20, 20, 20], groups=["a", "b", "a", "", ""], elbo=values)
-    assert evaluation.are_grouped and evaluation.num_groups == 4
+    assert evaluation.grouping.are_grouped and evaluation.grouping.num_groups == 4
     # Residuals from the mean 5.6, added up: a 4.8, b 0.4, and -3.6 and -1.6 by themselves.
     squares = 4.8**2 + 0.4**2 + 3.6**2 + 1.6**2
     assert evaluation.standard_error(values) == pytest.approx(math.sqrt(4 / 3 * squares) / 5)

@@ -34,7 +34,10 @@ def test_from_the_beginning_to_the_end(hook, early_stopping, tmp_path, monkeypat
     begun = RunStatus.read(tmp_path)
     assert begun.written
     assert begun == RunStatus(
-        "training", 0, 90, None, 0, "ELBO (raw)", 1234, "starting", begun.written
+        "training",
+        *(0, 90, None, 0, "ELBO (raw)", 1234, "starting"),
+        begun.written,
+        begun.processor_hours,
     )
     hook.tell("update 10")
     hook.reported(_updates(10))
@@ -54,6 +57,37 @@ def test_from_the_beginning_to_the_end(hook, early_stopping, tmp_path, monkeypat
     hook.failed(UserError("training diverged"))
     read = RunStatus.read(tmp_path)
     assert (read.state, read.line, read.update) == (run_status.FAILED, "training diverged", 30)
+
+
+def test_processor_hours_are_those_of_all_trainers(hook, early_stopping, tmp_path, monkeypatch):
+    def hours(seconds: float, made: status.Status) -> float | None:
+        monkeypatch.setattr(status.time, "process_time", lambda: seconds)
+        made.ended(5, finished=False)
+        return RunStatus.read(tmp_path).processor_hours
+
+    def another(seconds: float) -> status.Status:
+        monkeypatch.setattr(status.time, "process_time", lambda: seconds)
+        return status.Status(tmp_path, lambda line: None, early_stopping, 1234, "ELBO (raw)")
+
+    first = another(1000.0)
+    first.started(0, 90)
+    assert RunStatus.read(tmp_path).processor_hours == 0
+    assert hours(4600.0, first) == 1.0
+    first.started(5, 90)  # again, by the same
+    assert hours(8200.0, first) == 2.0
+    second = another(50.0)
+    second.started(5, 90)
+    assert RunStatus.read(tmp_path).processor_hours == 2.0
+    assert hours(1850.0, second) == 2.5
+    # Of a run that is older than they are noted, or whose status is lost, they are not known.
+    RunStatus("stopped", 5).write(tmp_path)
+    third = another(0.0)
+    third.started(5, 90)
+    assert hours(3600.0, third) is None
+    (tmp_path / "status.json").write_text("{")
+    third = another(0.0)
+    third.started(5, 90)
+    assert hours(3600.0, third) is None
 
 
 def test_reports_in_quick_succession_are_not_all_written(hook, tmp_path):

@@ -1,0 +1,1 @@
+"""Reports: the paper's tables and figures with the numbers of runs beside its own."""

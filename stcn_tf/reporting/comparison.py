@@ -1,0 +1,163 @@
+"""Two runs on the same sequences: the difference of each, and its standard error.
+
+The difference varies less from sequence to sequence than either run does, so that it is known to a
+smaller error. Nothing here needs TensorFlow.
+"""
+
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stcn_tf.inference.grouping import Grouping, per_step
+from stcn_tf.reporting.evaluated import KINDS, NO_BOUND, Evaluated, latest
+from stcn_tf.runs import CONFIG_NAME
+from stcn_tf.support.errors import UserError
+from stcn_tf.support.files import expand_home
+
+_ACCEPTED = "two evaluations (stcn_tf.evaluate) of one kind, on the same records and split"
+# What must be equal, and what to call it.
+_EQUAL = {
+    "unit": "unit",
+    "normalization": "normalisation",
+    "source_sha256": "records (source)",
+    "split": "split",
+    "piece": "pieces",
+    "released_floors": "released floors",
+}
+_OTHERS = {"reconstruction": "reconstruction", "kl": "KL"}
+
+
+class Difference(NamedTuple):
+    """Of a term, A minus B."""
+
+    name: str
+    per_sequence: float
+    per_sequence_error: float
+    per_step: float
+    per_step_error: float
+
+
+class Comparison(NamedTuple):
+    """Two evaluations and their differences."""
+
+    a: Evaluated
+    b: Evaluated
+    grouping: Grouping
+    num_sequences: int
+    differences: list[Difference]
+    notes: list[str]
+
+    def text(self) -> str:
+        """A table for people."""
+        width = max(len(difference.name) for difference in self.differences)
+        over = "groups" if self.grouping.are_grouped else "sequences"
+        lines = [
+            f"A: {self.a.path}",
+            f"B: {self.b.path}",
+            f"A - B on the same {self.num_sequences:,} sequences of {self.a['dataset']}, split "
+            f"{self.a['split']}; {self.a['unit']}",
+            "",
+            f"{'':{width}}  {'per sequence':>25}  {'per step':>21}",
+        ]
+        lines += [
+            f"{d.name:{width}}  {d.per_sequence:13.3f} +- {d.per_sequence_error:8.3f}  "
+            f"{d.per_step:10.5f} +- {d.per_step_error:.5f}"
+            for d in self.differences
+        ]
+        lines += ["", f"+-: standard error of the difference over {over}"]
+        if self.grouping.are_grouped:
+            lines[-1] += f" ({self.grouping.num_groups:,} of them: forms, speakers or the like)"
+        return "\n".join(lines + self.notes)
+
+
+def compare(a: str, b: str) -> Comparison:
+    """Compares two run directories or two files of evaluations.
+
+    Of runs it takes the latest evaluations, with the most draws, of the same question.
+
+    Raises:
+        UserError: they are of different units, records or questions; or there is no evaluation.
+    """
+    pairs = itertools.product(*(_evaluations(Path(expand_home(path))) for path in (a, b)))
+    different = None
+    for pair in pairs:
+        try:
+            return _compared(*pair)
+        except UserError as error:
+            different = different or error
+    raise different
+
+
+def _evaluations(path: Path) -> list[Evaluated]:
+    """Those of a run, of which the first is the one to take, or the one that is named."""
+    if not path.is_dir():
+        return [Evaluated.read(path)]
+    if not (path / CONFIG_NAME).is_file():
+        raise UserError(f"{path}: no run directory; accepted: a run, or the file of an evaluation")
+    files = (path / "evaluations").glob("*.json")
+    found = latest(map(Evaluated.read, sorted(files)))
+    if not found:
+        raise UserError(f"{path}: has no evaluation: run stcn_tf.evaluate first")
+    order = ("update", "num_sequences", "num_samples")
+    return sorted(found, key=lambda e: [e[name] for name in order], reverse=True)
+
+
+def _compared(a: Evaluated, b: Evaluated) -> Comparison:
+    for name, what in _EQUAL.items():
+        _require_equal(a, b, what, a[name], b[name])
+    _require_equal(a, b, "given frames", a.given_frames, b.given_frames)
+    common = [key for key in KINDS if key in a["terms"] and key in b["terms"]]
+    notes = []
+    for key in ("importance_weighted", "fivo"):
+        if key in common and a["num_samples"] != b["num_samples"]:
+            common.remove(key)
+            draws = f"{a['num_samples']} and {b['num_samples']} draws"
+            notes.append(f"{a['terms'][key]['name']}: not compared, since of {draws}")
+    if not any(KINDS[key] != NO_BOUND for key in common):
+        kinds = ["exact" if "log_likelihood" in e["terms"] else "bounds" for e in (a, b)]
+        _require_equal(a, b, "kind of likelihood", *kinds)
+    of_a, of_b = a.sequences(), b.sequences()
+    place = {name: index for index, name in enumerate(of_b.names)}
+    if len(place) < len(of_b.names) or set(of_a.names) != place.keys():
+        raise UserError(_message(a, b, "sequences", len(of_a.names), len(of_b.names)))
+    order = np.array([place[name] for name in of_a.names], np.int64)
+    if not np.array_equal(of_a.num_steps, of_b.num_steps[order]):
+        raise UserError(_message(a, b, "scored steps", a["num_steps"], b["num_steps"]))
+    grouping = of_a.grouping
+    names = {key: a["terms"][key]["name"] for key in common} | _OTHERS
+    differences = []
+    for key, name in names.items():
+        if key in of_a.terms and key in of_b.terms:
+            values = of_a.terms[key] - of_b.terms[key][order]
+            differences.append(_difference(name, values, of_a.num_steps, grouping))
+    if a["model"] != b["model"] and "kl" in of_a.terms:
+        notes.append("reconstruction and KL of different models are different quantities")
+    return Comparison(a, b, grouping, len(of_a.names), differences, notes)
+
+
+def _difference(name, values, num_steps, grouping) -> Difference:
+    return Difference(
+        name,
+        float(np.mean(values)),
+        grouping.standard_error(values),
+        per_step(values, num_steps),
+        grouping.per_step_standard_error(values, num_steps),
+    )
+
+
+def _require_equal(a: Evaluated, b: Evaluated, what: str, of_a: object, of_b: object) -> None:
+    if of_a != of_b:
+        raise UserError(_message(a, b, what, of_a, of_b))
+
+
+def _message(a: Evaluated, b: Evaluated, what: str, of_a: object, of_b: object) -> str:
+    if isinstance(of_a, dict) and isinstance(of_b, dict):  # the first entry that differs
+        key = next(key for key in {**of_a, **of_b} if of_a.get(key) != of_b.get(key))
+        what, of_a, of_b = f"{what}, {key}", of_a.get(key), of_b.get(key)
+    values = [str(v) if len(str(v)) < 60 else f"{str(v)[:60]}..." for v in (of_a, of_b)]
+    return (
+        f"{a.path} and {b.path}: different {what}: {values[0]} and {values[1]}; accepted: "
+        f"{_ACCEPTED}"
+    )
