@@ -30,13 +30,11 @@ from stcn_tf.support.errors import UserError
 FILES = {"train": "deepwriting_training.npz", "valid": "deepwriting_validation.npz"}
 _PATTERNS = {"train": "deepwriting*_training.npz", "valid": "deepwriting*_validation.npz"}
 VALIDATION_SIZE = (705, 183_789)  # samples and steps, of the first version
-_MAX_SAMPLES = 1_000_000  # a compressed byte can stand for hundreds
 
 
 class Samples(NamedTuple):
-    """What one file holds."""
+    """What one file holds: of each sample, in order, the line or what is wrong with it."""
 
-    # One for each sample, in order: the line, or what is wrong with it.
     lines: list[Line | str]
     mean: list[float]  # as stored, of dx (right), dy (down), pen
     std: list[float]
@@ -44,12 +42,6 @@ class Samples(NamedTuple):
 
 def parse(data: bytes) -> Samples:
     """Parses a file.
-
-    Args:
-        data: its bytes.
-
-    Returns:
-        The samples; a fault of one sample is no fault of the file.
 
     Raises:
         FileFault: it is no `.npz` file, or lacks strokes or usable statistics.
@@ -64,8 +56,8 @@ def parse(data: bytes) -> Samples:
         raise FileFault(f"strokes has the shape {list(strokes.shape)}; accepted: (T, 3) arrays")
     if not len(strokes):
         raise FileFault("strokes is empty")
-    if len(strokes) > _MAX_SAMPLES:
-        raise FileFault(f"strokes has {len(strokes)} samples, at most {_MAX_SAMPLES} are accepted")
+    if len(strokes) > handwriting.MAX_SEQUENCES:
+        raise FileFault(f"strokes has more than {handwriting.MAX_SEQUENCES} samples")
     # The pen is stored as it is, whatever its statistics.
     scale, shift = np.append(std[:2], 1.0), np.append(mean[:2], 0.0)
 
@@ -92,13 +84,7 @@ def _statistic(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def find_sources(source: Path) -> dict[str, Path]:
-    """Finds the files.
-
-    Args:
-        source: as `--source`.
-
-    Returns:
-        The file of each split, or of "" where one file is to be split.
+    """Finds the file of each split, or of "" where `--source` is one file, to be split.
 
     Raises:
         UserError: a file is missing, or there are two for one split.
@@ -158,28 +144,24 @@ def prepare(
             digest.add(path.name, result.sha256)
             samples[split] = result.content
     faults: dict[str, str] = {}
-    lines: dict[str, dict[str, Line]] = {}
+    lines: dict[str, Line] = {}
+    parts: dict[str, list[str]] = {}
     for split, path in paths.items():
-        lines[split] = {}
-        for number, line in enumerate(samples[split].lines):
+        parts[split] = [f"{path.stem}-{n:05d}" for n in range(len(samples[split].lines))]
+        for number, (name, line) in enumerate(zip(parts[split], samples[split].lines, strict=True)):
             if isinstance(line, str):
                 faults[f"{path.name}, sample {number}"] = line
             else:
-                lines[split][f"{path.stem}-{number:05d}"] = line
+                lines[name] = line
     if faults and not skip_bad:
         raw_files.refuse(faults, source)
     if "" in paths:
         # Over all samples: what is left out does not move others from one split to another.
-        names = [f"{paths[''].stem}-{number:05d}" for number in range(len(samples[""].lines))]
-        parts = splitting.split_names(names, "random", valid_share, test_share)
-        lines = {
-            split: {name: lines[""][name] for name in part if name in lines[""]}
-            for split, part in parts.items()
-        }
+        parts = splitting.split_names(parts[""], "random", valid_share, test_share)
     is_known = "valid" in paths and paths["valid"].name == FILES["valid"]
     handwriting.write_records(
         out,
-        {split: _raw_split(members) for split, members in lines.items()},
+        {split: RawSplit.of(lines, names) for split, names in parts.items()},
         name="deepwriting",
         unit="deepwriting unit",
         normalization=normalization,
@@ -199,13 +181,6 @@ def prepare(
         },
         complete={"valid": VALIDATION_SIZE} if is_known else {},
     )
-
-
-def _raw_split(lines: Mapping[str, Line]) -> RawSplit:
-    raw = RawSplit()
-    for name, line in lines.items():
-        raw.add(name, line)
-    return raw
 
 
 def define_flags() -> None:

@@ -1,269 +1,204 @@
 """Anyone's own handwriting -> records of dx, dy and pen.
 
-    python -m data_prep.ink --source=FOLDER --out=RECORDS      # .json and .inkml files
-    python -m data_prep.ink --source=FILE.npz --out=RECORDS
+    python -m data_prep.ink --source=FOLDER_OR_FILE --out=RECORDS
 
-Each file of the folder (and of those below it) is one sequence:
+Read are, from a folder and those below it or from a single file:
 
-* JSON: {"strokes": [[[x, y], ...], ...], "y_axis": "down"}: strokes of points in the order of
-  writing; y grows "down" (the default, as on screens) or "up". What else an object or a point holds
-  is ignored.
-* InkML (W3C): each `trace` is a stroke, its points separated by commas. X and Y are found by the
-  `traceFormat`, or come first; y grows downwards. Pen-up traces are left out. Differences and
-  wildcards in place of coordinates, and continued traces, are refused.
+* .json, .ndjson, .jsonl: strokes of points as canvas and signature programs and quickdraw write
+  them (`data_prep.common.ink_json`); y grows downwards unless the file's "y_axis" is "up".
+* .inkml, .xml: InkML, with what Word, PowerPoint, OneNote and Journal write of it
+  (`data_prep.common.inkml`); .pptx, .docx, .xlsx: the InkML in them, each part a sequence.
+* .npz, .npy: arrays [T, 3] of dx, dy and pen (1 on the last point of a stroke, else 0), or arrays
+  of such arrays (`data_prep.common.ink_arrays`); dy grows upwards, but downwards in sketch-rnn's
+  and quickdraw's .npz (whole numbers in train, valid, test), whose first row is a move.
 
-An `.npz` file (`numpy.savez`) holds one [T, 3] array of dx, dy (upwards) and pen (1 on the last
-point of a stroke, else 0) for each sequence, or arrays of such arrays.
+What a file leaves open is asked for: `--y_axis`, `--pen`, `--layout`, `--offsets`. Where files have
+other units, `--scale=stroke_height` divides each by the median height (greatest less least y) of
+those of its strokes that have a height. A sequence is called FILE, or FILE/000012 (in an .npz that
+is the source: ARRAY, ARRAY/000012).
 
-Splits: `--split`. Features and normalisation: `data_prep.common.handwriting`. Files are not
-trusted: a document type declaration in XML is refused, and so is a pickle with anything but arrays.
+Features and normalisation: `data_prep.common.handwriting`. Files are not trusted: a document type
+declaration in XML is refused, and so is a pickle with anything but arrays.
 """
 
 import contextlib
-import json
-import math
-from collections.abc import Iterator
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import flags
 
-from data_prep.common import command, handwriting, raw_files, splitting
-from data_prep.common.handwriting import MAX_COORDINATE, Line, RawSplit
-from data_prep.common.npz import read_npz
-from data_prep.common.raw_files import FileFault
-from data_prep.common.xml_files import parse_xml
+from data_prep.common import command, handwriting, ink_json, raw_files, splitting
+from data_prep.common.handwriting import Line, RawSplit
+from data_prep.common.ink_arrays import PENS, Options, parse_arrays
+from data_prep.common.inkml import parse_inkml
+from data_prep.common.npz import read_npy, read_npz
+from data_prep.common.raw_files import MAX_TEXT_BYTES, FileFault
+from data_prep.common.zips import read_zip
 from stcn_tf.support.errors import UserError
 
-ENDINGS = (".json", ".inkml")
+_OFFICE = (".pptx", ".docx", ".xlsx")
+ENDINGS = (".json", ".ndjson", ".jsonl", ".inkml", ".xml", ".npz", ".npy", *_OFFICE)
+_INK_PART = re.compile(r"(?:.*/)?ink/[^/]+\.xml")
+_BLANK = b"\xef\xbb\xbf\xfe\xff\0 \t\r\n"  # with marks of the byte order
+_DEFAULT = Options()
+_MAX_SPREAD = 10  # of the sizes of files, beyond which they are thought to have other units
 
-_MAX_DEPTH = 100  # of InkML elements
 
-
-# ---------------------------------------------------------------------------------- parsing
-
-
-def parse_json(data: bytes) -> Line:
-    """Parses a sequence in JSON.
+def parse(data: bytes, options: Options = _DEFAULT, ending: str = "") -> dict[str, Line | str]:
+    """Parses a file.
 
     Args:
-        data: the file's bytes.
+        data: its bytes.
+        options: what the flags say.
+        ending: of its name, in lower case; without one of `ENDINGS`, its content tells the format.
 
     Returns:
-        The line.
+        For each sequence, by name ("" if it is the only one that the format can hold), its line or
+        what is wrong with it.
 
     Raises:
         FileFault: it is not as the module docstring says.
     """
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FileFault(f"not JSON ({error})") from error
-    strokes = content.get("strokes") if isinstance(content, dict) else None
-    if not isinstance(strokes, list):
-        raise FileFault('not an object with "strokes", a list')
-    y_axis = content.get("y_axis", "down")
-    if y_axis not in ("down", "up"):
-        raise FileFault(f"y_axis is {str(y_axis)[:20]!r}; accepted: down, up")
-    points, ends = [], []
-    for number, stroke in enumerate(strokes, start=1):
-        if not isinstance(stroke, list):
-            raise FileFault(f"stroke {number} is no list of points")
-        for index, point in enumerate(stroke, start=1):
-            where = f"stroke {number}, point {index}"
-            if not isinstance(point, list) or len(point) < 2:
-                raise FileFault(f"{where} is not [x, y]")
-            points.append([_coordinate(value, where) for value in point[:2]])
-        _end_stroke(points, ends)
-    return _line(points, ends, y_points_up=y_axis == "up")
+    start = data.lstrip(_BLANK)[:1]
+    if not start:
+        raise FileFault("is empty")
+    if ending in _OFFICE:
+        return _parse_office(data, options)
+    if ending == ".npy" or data[:6] == b"\x93NUMPY":
+        return parse_arrays({"": read_npy(data)}, options, has_names=False)
+    if ending == ".npz" or data[:2] == b"PK":
+        return parse_arrays(read_npz(data), options)
+    if start == b"<" or ending == ".inkml":
+        return {"": parse_inkml(data, options.y_axis)}
+    return ink_json.parse_json(data, options.y_axis, options.layout)
 
 
-class _Traces:
-    """XMLParser target: collects the points of the traces of an InkML document."""
+def _parse_office(data: bytes, options: Options) -> dict[str, Line | str]:
+    def choose(members: list[str]) -> list[str]:
+        parts = [name for name in members if _INK_PART.fullmatch(name)]
+        if not parts:
+            raise FileFault("has no ink (parts like ppt/ink/ink1.xml or word/ink/ink1.xml)")
+        return sorted(parts, key=lambda name: (len(name), name))
 
-    def __init__(self) -> None:
-        self.points: list[list[float]] = []
-        self.ends: list[int] = []
-        self._channels: list[str] = []
-        self._formats = 0
-        self._open: list[str] = []  # elements around the current one, innermost last
-        self._text: list[str] | None = None  # of the trace that is being read
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        name = tag.rpartition("}")[2]
-        if not self._open and name != "ink":
-            raise FileFault(f"its root element is {name[:20]!r}; accepted: ink")
-        if name == "traceFormat":
-            self._formats += 1
-            if self._formats > 1:
-                raise FileFault("has more than one traceFormat")
-            if self.ends:
-                raise FileFault("has a traceFormat after a trace")
-        elif name == "channel" and "traceFormat" in self._open:
-            self._channels.append(attributes.get("name", "").upper())
-        elif name == "trace" and "trace" in self._open:
-            raise FileFault(f"stroke {len(self.ends) + 1} contains another trace")
-        elif name == "trace" and "definitions" not in self._open:
-            if "continuation" in attributes:
-                raise FileFault(f"stroke {len(self.ends) + 1} is a continued trace")
-            if attributes.get("type", "penDown") != "penUp":
-                self._text = []
-        self._open.append(name)
-        if len(self._open) > _MAX_DEPTH:
-            raise FileFault(f"nests more than {_MAX_DEPTH} elements")
-
-    def data(self, text: str) -> None:
-        if self._text is not None and self._open[-1] == "trace":
-            self._text.append(text)
-
-    def end(self, tag: str) -> None:
-        name = self._open.pop()
-        if name != "trace" or self._text is None:
-            return
-        channels = self._channels or ["X", "Y"]
-        if "X" not in channels or "Y" not in channels:
-            there = ", ".join(channels)
-            raise FileFault(f"its traceFormat has no X and Y, only {there[:100]!r}")
-        x, y = channels.index("X"), channels.index("Y")
-        text, self._text = "".join(self._text), None
-        for index, point in enumerate(text.split(",") if text.strip() else [], start=1):
-            where = f"stroke {len(self.ends) + 1}, point {index}"
-            values = point.split()
-            if len(values) <= max(x, y):
-                raise FileFault(f"{where} has {len(values)} values, too few for X and Y")
-            self.points.append([_coordinate(values[i], where) for i in (x, y)])
-        _end_stroke(self.points, self.ends)
-
-    def close(self) -> "_Traces":
-        return self
-
-
-def parse_inkml(data: bytes) -> Line:
-    """Parses a sequence in InkML.
-
-    Args:
-        data: the file's bytes.
-
-    Returns:
-        The line.
-
-    Raises:
-        FileFault: it is not as the module docstring says.
-    """
-    traces = parse_xml(data, _Traces())
-    return _line(traces.points, traces.ends, y_points_up=False)
-
-
-def parse_npz(data: bytes) -> dict[str, Line | str]:
-    """Parses the sequences of an `.npz` file.
-
-    Args:
-        data: the file's bytes.
-
-    Returns:
-        For each sequence, by name, its line or what is wrong with it.
-
-    Raises:
-        FileFault: it is no `.npz` file of arrays, or an empty one.
-    """
-    sequences: dict[str, np.ndarray] = {}
-    for name, array in read_npz(data).items():
-        if array.ndim == 1 and array.dtype.hasobject:
-            named = {f"{name}/{index:06d}": steps for index, steps in enumerate(array)}
-        else:
-            named = {name: array}
-        both = sequences.keys() & named.keys()
-        if both:
-            raise FileFault(f"holds two sequences of the name {min(both)!r}")
-        sequences |= named
-    if not sequences:
-        raise FileFault("holds no arrays")
     lines: dict[str, Line | str] = {}
-    for name, steps in sequences.items():
+    for name, content in read_zip(data, choose, "part", "Office", MAX_TEXT_BYTES):
         try:
-            lines[name] = handwriting.line_of_steps(steps, y_points_up=True)
+            lines[name] = parse_inkml(content, options.y_axis)
         except FileFault as fault:
             lines[name] = str(fault)
     return lines
 
 
-def parse(data: bytes) -> Line:
-    """Parses a `.json` or `.inkml` file, which its first character tells apart."""
-    is_xml = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<"
-    return parse_inkml(data) if is_xml else parse_json(data)
-
-
-def _coordinate(value: Any, where: str) -> float:
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not abs(number) <= MAX_COORDINATE:  # nor NaN
-        raise FileFault(f"{where} has {str(value)[:20]!r}, which is no coordinate")
-    return number
-
-
-def _end_stroke(points: list[list[float]], ends: list[int]) -> None:
-    if len(points) == (ends[-1] if ends else 0):
-        raise FileFault(f"stroke {len(ends) + 1} is empty")
-    ends.append(len(points))
-
-
-def _line(points: list[list[float]], ends: list[int], y_points_up: bool) -> Line:
-    return handwriting.line_of_points(
-        np.asarray(points, np.float64).reshape(-1, 2), np.asarray(ends, np.int64), y_points_up
-    )
-
-
-# ---------------------------------------------------------------------------------- command
+def _parse_path(path: Path, options: Options) -> raw_files.ParsedFile:
+    read = functools.partial(parse, options=options, ending=path.suffix.lower())
+    return raw_files.parse_file(path, read)
 
 
 def read(
-    source: Path, workers: int, digest: raw_files.Digest
-) -> Iterator[tuple[str, Line | None, str]]:
-    """Reads all sequences.
+    source: Path, workers: int, options: Options, scale: str | None, digest: raw_files.Digest
+) -> Iterator[tuple[str, Line | str]]:
+    """Reads all sequences, and warns where the files' sizes differ much.
 
     Args:
         source: as `--source`.
         workers: number of parsing processes.
+        options: what the flags say.
+        scale: as `--scale`.
         digest: of what was read; added to.
 
     Yields:
-        Of each sequence its name and its line, or None and what is wrong with it.
+        Of each sequence its name, and its line or what is wrong with it.
 
     Raises:
         UserError: `source` is missing, or has no sequences.
     """
-    if source.is_file():
-        result = raw_files.parse_file(source, parse_npz)
-        if result.fault:
-            raise UserError(f"--source: {source}: {result.fault}")
-        digest.add("", result.sha256)
-        for name, line in sorted(result.content.items()):
-            yield (name, None, line) if isinstance(line, str) else (name, line, "")
-        return
-    names = raw_files.find_files(source, ENDINGS)
+    is_file = source.is_file()
+    names = [source.name] if is_file else raw_files.find_files(source, ENDINGS)
     if not names:
-        raise UserError(f"--source: {source} has no {' or '.join(ENDINGS)} files")
-    parsed = raw_files.parse_files(
-        [str(source / name) for name in names], parse, workers, raw_files.MAX_TEXT_BYTES
+        raise UserError(f"--source: {source} has no files that end in {', '.join(ENDINGS)}")
+    paths = [source if is_file else source / name for name in names]
+    parsed = raw_files.map_in_order(
+        functools.partial(_parse_path, options=options), paths, workers, chunk=32
     )
+    heights: dict[str, float] = {}
     with contextlib.closing(parsed):
         for name, result in zip(names, raw_files.with_progress(parsed, len(names)), strict=True):
-            if not result.fault:
-                digest.add(name, result.sha256)
-            yield name, result.content, result.fault
+            if result.fault and is_file:
+                raise UserError(f"--source: {source}: {result.fault}")
+            if result.fault:
+                yield name, result.fault
+                continue
+            if getattr(result.content, "note", ""):
+                print(f"{name}: {result.content.note}")
+            digest.add("" if is_file else name, result.sha256)
+            lines = [line for line in result.content.values() if isinstance(line, Line)]
+            height = handwriting.median_stroke_height(line.offsets for line in lines)
+            if height:
+                heights[name] = height
+            prefix = "" if is_file and name.lower().endswith(".npz") else name
+            for part, line in result.content.items():
+                if scale == "stroke_height" and isinstance(line, Line):
+                    line = _scaled(line, height)
+                yield "/".join(filter(None, (prefix, part))), line
+    if scale != "stroke_height" and heights:
+        _warn_of_spread(heights)
 
 
-@command.preparation(ignored=splitting.shares_ignored)
+def _scaled(line: Line, height: float) -> Line | str:
+    if not height:
+        return "has no stroke with a height, by which --scale=stroke_height could divide"
+    offsets = line.offsets / np.array((height, height, 1.0))
+    # The other of two axes may be far longer.
+    if not np.abs(offsets).max() <= handwriting.MAX_COORDINATE:
+        return f"is far too large beside its strokes' median height, {height:g}"
+    return line._replace(offsets=offsets.astype(np.float32))
+
+
+def _warn_of_spread(heights: Mapping[str, float]) -> None:
+    least, greatest = min(heights, key=heights.get), max(heights, key=heights.get)
+    spread = heights[greatest] / heights[least]
+    if spread > _MAX_SPREAD:
+        print(
+            f"warning: the median stroke heights of the files span a factor of {spread:.3g} "
+            f"({least}: {heights[least]:.3g}, {greatest}: {heights[greatest]:.3g}); if their units "
+            "differ, --scale=stroke_height puts each file to one size"
+        )
+
+
+def _own_split(names: Iterable[str], source: Path) -> str:
+    """What --split=own means: the splits of a file that has them, else random."""
+    tops = sorted({name.partition("/")[0] if "/" in name else "" for name in names})
+    if not source.is_file() or "train" not in tops or len(tops) < 2:
+        return "random"
+    if "valid" in tops and "" not in tops:
+        print(f"splits: {', '.join(tops)}, as {source.name} has them (--split=random mixes them)")
+        return "folders"
+    print(f"splits: random, since {source.name} has no train and valid alone: {', '.join(tops)}")
+    return "random"
+
+
+def _ignored(arguments: Mapping[str, Any]) -> Mapping[str, str]:
+    return {} if arguments["split"] == "own" else splitting.shares_ignored(arguments)
+
+
+@command.preparation(ignored=_ignored)
 def prepare(
     source: Path,
     out: Path,
     *,
     normalization: str = "channel",
-    split: str | Path = "random",
+    split: str | Path = "own",
     valid_share: float = 0.1,
     test_share: float = 0.0,
+    y_axis: str | None = None,
+    pen: str | None = None,
+    layout: str | None = None,
+    offsets: bool = True,
+    scale: str | None = None,
     skip_bad: bool = False,
     workers: int = 1,
     command: str,
@@ -278,26 +213,24 @@ def prepare(
     digest = raw_files.Digest()
     lines: dict[str, Line] = {}
     faults: dict[str, str] = {}
-    for name, line, fault in read(source, workers, digest):
-        if line is None:
-            faults[name] = fault
+    options = Options(y_axis, pen, layout, offsets)
+    for name, line in read(source, workers, options, scale, digest):
+        if isinstance(line, str):
+            faults[name] = line
         else:
             lines[name] = line
     if faults and not skip_bad:
         raw_files.refuse(faults, source)
-    splits: dict[str, RawSplit] = {}
+    split = _own_split(lines, source) if split == "own" else split
     # Over all names: what is left out does not move others from one split to another.
-    parts = splitting.split_names([*lines, *faults], split, valid_share, test_share)
-    for part, names in parts.items():
-        splits[part] = RawSplit()
-        for name in names:
-            if name in lines:
-                splits[part].add(name, lines[name])
+    names = [*lines, *(name for name in faults if split != "folders" or "/" in name)]
+    parts = splitting.split_names(names, split, valid_share, test_share)
+    unit = "median stroke height of the file" if scale == "stroke_height" else "unit of the source"
     handwriting.write_records(
         out,
-        splits,
+        {part: RawSplit.of(lines, members) for part, members in parts.items()},
         name="ink",
-        unit="unit of the source",
+        unit=unit,
         normalization=normalization,
         source_sha256=digest.hexdigest(),
         command=command,
@@ -307,9 +240,32 @@ def prepare(
 
 def define_flags() -> None:
     """Defines this command's flags."""
-    command.define_flags("Folder with .json and .inkml files, or an .npz file.")
+    command.define_flags(f"Folder with files that end in {', '.join(ENDINGS)}, or such a file.")
     handwriting.define_normalization_flag("channel")
-    splitting.define_split_flags()
+    splitting.define_split_flags("by the arrays train, valid and what else there is of one .npz")
+    flags.DEFINE_enum(
+        "y_axis",
+        None,
+        ["up", "down"],
+        "Which way y grows, where a file does not say it; by default down in JSON, InkML and "
+        "sketch-rnn's .npz, up in another .npz; in .npy it must be given.",
+    )
+    flags.DEFINE_enum(
+        "pen", None, list(PENS), "Column of arrays that is the pen; by default, that of 0 and 1."
+    )
+    flags.DEFINE_enum(
+        "layout",
+        None,
+        list(ink_json.LAYOUTS),
+        "Lists of numbers in JSON are points or columns; by default told by the drawing.",
+    )
+    flags.DEFINE_bool("offsets", True, "Arrays hold differences; false: coordinates.")
+    flags.DEFINE_enum(
+        "scale",
+        None,
+        ["none", "stroke_height"],
+        "stroke_height: divide each file by the median height of its strokes.",
+    )
 
 
 if __name__ == "__main__":

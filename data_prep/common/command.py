@@ -80,6 +80,12 @@ def preparation(ignored: Ignored = lambda arguments: {}) -> Callable[[Callable],
             bound.apply_defaults()
             _check_out(bound.arguments["out"])
             left_out = {"workers", *ignored(bound.arguments)}
+            # A switch is shown where it is not as by default.
+            left_out |= {
+                item.name
+                for item in parameters
+                if isinstance(item.default, bool) and bound.arguments[item.name] is item.default
+            }
             shown = {name: x for name, x in bound.arguments.items() if name not in left_out}
             prepare(**bound.arguments, command=_command_line(prepare.__module__, shown))
 
@@ -112,7 +118,7 @@ def _command_line(module: str, arguments: Mapping[str, Any]) -> str:
         if isinstance(value, Path) or (isinstance(value, str) and os.sep in value):
             words.append(f"--{name}={'FILE' if Path(value).is_file() else 'DIR'}")
         elif isinstance(value, bool):
-            words += [f"--{name}"] if value else []
+            words.append(f"--{name}" if value else f"--no{name}")
         elif value is not None:
             words.append(f"--{name}={f'{value:g}' if isinstance(value, float) else value}")
     return " ".join(words)

@@ -14,7 +14,7 @@ the pen stays 0 or 1. A log-likelihood depends on it, so numbers compare only un
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from absl import flags
 
 from data_prep.common import raw_files
 from data_prep.common.command import import_records
-from data_prep.common.moments import Moments, std_of
+from data_prep.common.moments import std_of
 from data_prep.common.raw_files import FileFault
 from stcn_tf.data.card import DatasetCard, Feature, Normalization
 from stcn_tf.support.errors import UserError
@@ -33,7 +33,8 @@ NORMALIZATIONS = ("vrnn", "channel")
 # Far beyond any tablet, and differences stay finite in float32.
 MAX_COORDINATE = 1e9
 # Far beyond any hand; a compressed byte can stand for hundreds of steps.
-_MAX_STEPS = 2**24
+MAX_STEPS = 2**24
+MAX_SEQUENCES = 2**20  # of one file
 
 
 def define_normalization_flag(default: str) -> None:
@@ -58,15 +59,12 @@ class Line(NamedTuple):
 
 
 def line_of_points(points: np.ndarray, stroke_ends: np.ndarray, y_points_up: bool) -> Line:
-    """Makes a line of the points of its strokes.
+    """Makes a line of the points of its strokes; `time` is one less than their number.
 
     Args:
         points: float64 [num_points, 2], x (to the right) and y.
         stroke_ends: int64 [num_strokes], number of points up to and including each stroke.
         y_points_up: whether y grows upwards; else it is negated.
-
-    Returns:
-        The line; `time` is one less than the number of points.
 
     Raises:
         FileFault: there are no strokes, or fewer than 2 points.
@@ -83,16 +81,31 @@ def line_of_points(points: np.ndarray, stroke_ends: np.ndarray, y_points_up: boo
     return Line(offsets, int(np.sum(num_points_per_stroke == 1)))
 
 
+def line_of_strokes(strokes: Sequence[np.ndarray], y_points_up: bool) -> Line:
+    """As `line_of_points`, of strokes [points, 2] each.
+
+    Raises:
+        FileFault: a stroke is empty, a point is far away, or as `line_of_points`.
+    """
+    for number, stroke in enumerate(strokes, start=1):
+        if not len(stroke):
+            raise FileFault(f"stroke {number} is empty")
+        if not (np.abs(stroke) <= MAX_COORDINATE).all():
+            raise FileFault(f"stroke {number} goes beyond {MAX_COORDINATE:g}")
+    ends = np.cumsum([len(stroke) for stroke in strokes], dtype=np.int64)
+    points = np.concatenate([np.zeros((0, 2)), *strokes])
+    return line_of_points(points, ends, y_points_up)
+
+
 def line_of_steps(steps: np.ndarray, y_points_up: bool) -> Line:
     """Makes a line of steps that are differences already.
+
+    Of the first stroke nobody knows whether a point came before its first step: it counts as one
+    that did.
 
     Args:
         steps: numbers, [time, 3]: dx, dy, pen.
         y_points_up: whether y grows upwards; else dy is negated.
-
-    Returns:
-        The line. Of the first stroke nobody knows whether a point came before its first step:
-        it counts as one that did.
 
     Raises:
         FileFault: another shape, no steps or too many, values that are not finite or far too
@@ -104,8 +117,8 @@ def line_of_steps(steps: np.ndarray, y_points_up: bool) -> Line:
         )
     if not len(steps):
         raise FileFault("has no steps")
-    if len(steps) > _MAX_STEPS:
-        raise FileFault(f"has {len(steps)} steps, at most {_MAX_STEPS} are accepted")
+    if len(steps) > MAX_STEPS:
+        raise FileFault(f"has {len(steps)} steps, at most {MAX_STEPS} are accepted")
     # Whatever NumPy warns of is found below: of signalling NaN, and of what is wider than float64.
     with np.errstate(all="ignore"):
         steps = steps.astype(np.float64)
@@ -131,6 +144,15 @@ class RawSplit:
     offsets: list[np.ndarray] = dataclasses.field(default_factory=list)
     one_point_strokes: int = 0
 
+    @classmethod
+    def of(cls, lines: Mapping[str, Line], names: Iterable[str]) -> "RawSplit":
+        """Those of `names` that there are."""
+        split = cls()
+        for name in names:
+            if name in lines:
+                split.add(name, lines[name])
+        return split
+
     def add(self, line_id: str, line: Line) -> None:
         """Adds a line."""
         self.ids.append(line_id)
@@ -151,6 +173,23 @@ class RawSplit:
 # -------------------------------------------------------------------------------- statistics
 
 
+def median_stroke_height(lines: Iterable[np.ndarray]) -> float:
+    """Median of the heights, greatest less least y, of those strokes that have one; 0: of none.
+
+    Args:
+        lines: float32 [time, 3] each, of which the first stroke begins with the point before.
+    """
+    heights = [np.zeros(0)]
+    for offsets in lines:
+        y = np.concatenate([[0.0], np.cumsum(offsets[:, 1], dtype=np.float64)])
+        starts = np.flatnonzero(offsets[:-1, 2]) + 2
+        starts = np.concatenate([[0], starts])
+        heights.append(np.maximum.reduceat(y, starts) - np.minimum.reduceat(y, starts))
+    tall = np.concatenate(heights)
+    tall = tall[tall > 0]
+    return float(np.median(tall)) if len(tall) else 0.0
+
+
 class OffsetStatistics(NamedTuple):
     """Means and standard deviations of (dx, dy), and the scalar pair; raw units."""
 
@@ -162,22 +201,19 @@ class OffsetStatistics(NamedTuple):
 
 
 def offset_statistics(offsets: Iterable[np.ndarray]) -> OffsetStatistics:
-    """Computes both kinds of statistics of dx and dy, exactly as the module docstring says.
-
-    Args:
-        offsets: the lines, float32 [time, 3] each.
-
-    Returns:
-        Statistics in float64, which depend on neither the order of lines nor the number of workers.
+    """Statistics of dx and dy of lines, float32 [time, 3] each, in whatever order.
 
     Raises:
         UserError: dx or dy do not vary.
     """
-    moments = Moments(2)
+    count, sums = 0, []
     for line in offsets:
-        moments.add(line[:, :2])
-    first = [total / moments.count for total in moments.sums]
-    second = [total / moments.count for total in moments.square_sums]
+        values = line[:, :2].astype(np.float64)
+        count += len(values)
+        sums.append([*values.sum(axis=0), *np.square(values).sum(axis=0)])
+    # Each line is summed in float64 and the sums of lines exactly, whatever their order.
+    means = [math.fsum(column) / count for column in zip(*sums, strict=True)]
+    first, second = means[:2], means[2:]
     scalar_variance = sum(second) - sum(first) ** 2
     what = "dx or dy"
     return OffsetStatistics(
@@ -191,17 +227,10 @@ def offset_statistics(offsets: Iterable[np.ndarray]) -> OffsetStatistics:
 def mean_and_std(
     statistics: OffsetStatistics, kind: str
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Chooses mean and std of (dx, dy, pen); the pen's are 0 and 1.
-
-    Args:
-        statistics: of the train split.
-        kind: one of `NORMALIZATIONS`.
-
-    Returns:
-        Means and standard deviations.
+    """Chooses mean and std of (dx, dy, pen), of which the pen's are 0 and 1.
 
     Raises:
-        UserError: an unknown kind, or one that these lines do not have.
+        UserError: `kind` is unknown, or the lines have none of it.
     """
     if kind == "vrnn":
         mean, std = statistics.scalar_mean, statistics.scalar_std
@@ -296,10 +325,10 @@ def write_records(
 def _print_summary(card: DatasetCard) -> None:
     extra = card.extra
     for name, split in card.splits.items():
-        quantiles = split.length_quantiles
+        lengths = split.length_quantiles
         print(
             f"{name}: {split.num_sequences} lines, {split.num_steps} steps, "
-            f"T {quantiles['0']}..{quantiles['1']}, pen rate {extra['pen_rate'][name]:.4f}, "
+            f"T {lengths['0']}..{lengths['1']}, pen rate {extra['pen_rate'][name]:.4f}, "
             f"one-point strokes {extra['one_point_strokes'][name]}"
         )
     for channel, values in extra["train_statistics"].items():

@@ -1,33 +1,30 @@
-"""`.npz` files from elsewhere, read without trusting them; needs no TensorFlow.
+"""`.npz` and `.npy` files from elsewhere, read without trusting them; needs no TensorFlow.
 
 NumPy stores arrays of objects, such as sequences of different lengths, as pickles, and a pickle can
-run any code when it is loaded. Here a pickle is read by an unpickler that knows arrays of numbers
-and texts, and arrays of such arrays, and nothing else: of Python's pickle machine it has only the
-instructions that NumPy writes, and in place of NumPy's constructors functions that check what they
-are given. A file with anything else is refused; nothing of it is executed. Nor may a few bytes,
-compressed, repeated or referred to over and over, stand for more memory than an honest file takes.
+run any code when it is loaded. Here only the instructions that NumPy writes are accepted, and the
+names in a pickle stand for functions of this module that check what they are given: it may hold
+arrays of numbers and texts, and arrays of such arrays or of numbers. Nothing else is executed. Nor
+may a few bytes, repeated or referred to over and over, stand for more memory than an honest file.
 """
 
 import ast
 import io
 import math
 import pickle
+import pickletools
 import re
 import struct
-import zipfile
-import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from data_prep.common.raw_files import MAX_FILE_BYTES, FileFault
+from data_prep.common.zips import in_short, read_zip
 
 _NPY_MAGIC = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 10_000
 _PLAIN_KINDS = "biufUS"
-_MAX_NAME = 200  # characters
-_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_SHOWN = 200  # characters
 _DTYPE = re.compile(r"[<>|=]?[?biufcmMSUVO][0-9]{0,9}(\[\w+\])?")
 _OBJECT_BYTES = 100  # roughly what a small object takes
 
@@ -46,57 +43,30 @@ def read_npz(data: bytes, names: list[str] | None = None) -> dict[str, np.ndarra
     Raises:
         FileFault: it is no such file, is damaged, lacks an array, or holds anything but arrays.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            for name in members:
-                if not name.isprintable() or len(name) > _MAX_NAME:
-                    raise FileFault(f"holds the name {name[:40]!r}")
-            if len(members) < len(archive.infolist()):
-                raise FileFault("holds two arrays of one name")
-            if names is None:
-                names = list(members)
-            missing = [name for name in names if name not in members]
-            if missing:
-                there = ", ".join(members) or "nothing"
-                raise FileFault(f"has no array {missing[0]!r}, only {there[:_MAX_NAME]}")
-            for name in names:
-                # Others than those that NumPy writes would be unpacked without a limit.
-                if members[name].compress_type not in _COMPRESSIONS:
-                    raise FileFault(f"array {name!r}: its kind of compression is not NumPy's")
-            size = sum(members[name].file_size for name in names)
-            # A few bytes of a ZIP can stand for gigabytes.
-            if size > MAX_FILE_BYTES:
-                raise FileFault(
-                    f"its arrays have {size} bytes, at most {MAX_FILE_BYTES} are accepted"
-                )
-            arrays, allowance = {}, _Allowance()
-            for name in names:
-                with archive.open(members[name]) as member:
-                    content = member.read(members[name].file_size + 1)
-                try:
-                    arrays[name] = _read_npy(content, allowance)
-                except FileFault as fault:
-                    raise FileFault(f"array {name!r}: {fault}") from fault
-            return arrays
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,  # impossible offsets
-        NotImplementedError,  # strong encryption
-        RuntimeError,  # encryption
-        ValueError,
-        struct.error,
-    ) as error:
-        if isinstance(error, FileFault):
-            raise
-        raise FileFault(f"not a readable .npz file ({_in_short(error)})") from error
+
+    def choose(members: list[str]) -> list[str]:
+        by_name = {member.removesuffix(".npy"): member for member in members}
+        if len(by_name) < len(members):
+            raise FileFault("holds two arrays of one name")
+        for name in names or ():
+            if name not in by_name:
+                there = ", ".join(by_name) or "nothing"
+                raise FileFault(f"has no array {name!r}, only {there[:_SHOWN]}")
+        return members if names is None else [by_name[name] for name in names]
+
+    arrays, allowance = {}, _Allowance()
+    for member, content in read_zip(data, choose, max_bytes=MAX_FILE_BYTES):
+        name = member.removesuffix(".npy")
+        try:
+            arrays[name] = _read_npy(content, allowance)
+        except FileFault as fault:
+            raise FileFault(f"array {name!r}: {fault}") from fault
+    return arrays
 
 
-def _in_short(error: Exception) -> str:
-    """What an exception says, which may quote the file at any length."""
-    return " ".join(str(error).split())[:200]
+def read_npy(data: bytes) -> np.ndarray:
+    """Reads the array of an `.npy` file; otherwise as `read_npz`."""
+    return _read_npy(data, _Allowance())
 
 
 class _Allowance:
@@ -145,10 +115,15 @@ def _plain_dtype(descr: Any, objects: bool = False) -> np.dtype:
     return dtype
 
 
-def _from_bytes(data: Any, dtype: np.dtype, shape: Any, fortran: Any) -> np.ndarray:
+def _sizes(shape: Any) -> tuple[int, ...]:
     sizes = shape if isinstance(shape, tuple) else (-1,)
     if not all(type(size) is int and 0 <= size < 2**40 for size in sizes) or len(sizes) > 8:
         raise FileFault(f"has the shape {repr(shape)[:40]}")
+    return sizes
+
+
+def _from_bytes(data: Any, dtype: np.dtype, shape: Any, fortran: Any) -> np.ndarray:
+    sizes = _sizes(shape)
     if not isinstance(data, bytes) or math.prod(sizes) * dtype.itemsize != len(data):
         raise FileFault(f"does not hold the {sizes} values of type {dtype} that it says")
     array = np.frombuffer(data, dtype)
@@ -158,19 +133,33 @@ def _from_bytes(data: Any, dtype: np.dtype, shape: Any, fortran: Any) -> np.ndar
 # ---------------------------------------------------------------------------------- pickles
 
 
+# What NumPy writes. There are no dictionaries: they would set attributes of what is called.
+_INSTRUCTIONS = frozenset(
+    "PROTO FRAME MARK STOP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 BINFLOAT "
+    "BINBYTES SHORT_BINBYTES BINSTRING SHORT_BINSTRING BINUNICODE SHORT_BINUNICODE TUPLE TUPLE1 "
+    "TUPLE2 TUPLE3 EMPTY_TUPLE EMPTY_LIST APPEND APPENDS PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET "
+    "LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD".split()
+)
+
+
 def _unpickle(data: bytes, allowance: _Allowance) -> np.ndarray:
     try:
+        for number, (instruction, argument, _) in enumerate(pickletools.genops(data)):
+            allowance.spend(_OBJECT_BYTES)  # since one byte may make an object
+            if instruction.name not in _INSTRUCTIONS:
+                raise FileFault("its pickle holds something other than arrays")
+            # The memo is as long as its largest number.
+            if instruction.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > number:
+                raise FileFault("its pickle is damaged (a number of its memo is too large)")
         result = _Unpickler(data, allowance).load()
+        if not isinstance(result, _Array):
+            raise FileFault("its pickle is no array")
+        return result.value(allowance)
     except FileFault:
         raise
-    except KeyError as error:  # of an instruction that is not in `_Unpickler.dispatch`
-        raise FileFault("its pickle holds something other than arrays") from error
     except Exception as error:  # whatever a damaged pickle makes of Python's pickle machine
-        reason = f"{type(error).__name__}: {_in_short(error)}"
+        reason = f"{type(error).__name__}: {in_short(error)}"
         raise FileFault(f"its pickle is damaged ({reason})") from error
-    if not isinstance(result, _Array):
-        raise FileFault("its pickle is no array")
-    return result.value(allowance)
 
 
 class _Dtype:
@@ -180,7 +169,7 @@ class _Dtype:
         self.name = name
         self.byte_order = "="
 
-    def set_state(self, state: Any) -> None:
+    def __setstate__(self, state: Any) -> None:
         # (version, byte order, subarray, names, fields, size, alignment, flags, ...)
         if not isinstance(state, tuple) or len(state) < 8 or any(s is not None for s in state[2:5]):
             raise FileFault("its pickle holds a type that is neither numbers nor texts")
@@ -200,7 +189,7 @@ class _Array:
         self._state: tuple | None = None
         self._value: np.ndarray | None = None
 
-    def set_state(self, state: Any) -> None:
+    def __setstate__(self, state: Any) -> None:
         # (version, shape, dtype, is Fortran order, bytes or list of elements)
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], _Dtype):
             raise FileFault("its pickle holds no proper array")
@@ -226,102 +215,46 @@ class _Array:
             return _from_bytes(content, dtype, shape, fortran)
         if is_element:
             raise FileFault("its pickle holds arrays of arrays of arrays")
-        if (
-            not isinstance(content, list)
-            or not all(isinstance(item, _Array) for item in content)
-            or shape != (len(content),)
-        ):
-            raise FileFault("its pickle holds objects other than a row of arrays")
-        array = np.empty(len(content), object)
-        for index, item in enumerate(content):
-            array[index] = item.value(allowance, is_element=True)
-        return array
+        kinds = set(map(type, content)) if isinstance(content, list) else {list}
+        if kinds <= {_Array} and shape == (len(content),):
+            array = np.empty(len(content), object)
+            for index, item in enumerate(content):
+                array[index] = item.value(allowance, is_element=True)
+            return array
+        # Sequences of one length, made an array of objects.
+        if not kinds <= {int, float} or math.prod(_sizes(shape)) != len(content):
+            raise FileFault("its pickle holds objects other than a row of arrays, or numbers")
+        is_whole = kinds <= {int} and all(-(2**63) <= item < 2**63 for item in content)
+        array = np.array(content, np.int64 if is_whole else np.float64)
+        return array.reshape(shape, order="F" if fortran is True else "C")
 
 
-class _Constructor:
-    """A name in a pickle that may be called: makes the stand-in of a NumPy object."""
-
-    def __init__(self, kind: type):
-        self.kind = kind
-
-
-_NAMES = {
-    ("numpy", "ndarray"): None,  # an argument of the next two only
-    ("numpy.core.multiarray", "_reconstruct"): _Constructor(_Array),
-    ("numpy._core.multiarray", "_reconstruct"): _Constructor(_Array),
-    ("numpy", "dtype"): _Constructor(_Dtype),
-}
-
-
-def _encode(text: Any = "", encoding: Any = "latin1") -> bytes:
-    """How protocol 2 spells bytes: `_codecs.encode(text, "latin1")`, or `bytes()` of no bytes."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise FileFault("its pickle holds something other than arrays")
-    return text.encode("latin1")
-
-
-class _Instructions(dict[int, Callable]):
-    """What each instruction does; each one taken is paid for, since one byte may make an object."""
-
-    def __init__(self, instructions: dict[int, Callable], allowance: _Allowance):
-        super().__init__(instructions)
-        self._allowance = allowance
-
-    def __getitem__(self, code: int) -> Callable:
-        self._allowance.spend(_OBJECT_BYTES)
-        return super().__getitem__(code)
-
-
-# The pure Python unpickler, because its instructions can be chosen. (The one in C would also
-# let a few bytes reserve gigabytes for its memo.)
-class _Unpickler(pickle._Unpickler):
-    """Reads what NumPy pickles of arrays, and nothing else."""
-
-    dispatch = {
-        code[0]: pickle._Unpickler.dispatch[code[0]]
-        for code in (
-            *(pickle.PROTO, pickle.FRAME, pickle.MARK, pickle.STOP, pickle.NONE),
-            *(pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2),
-            *(pickle.LONG1, pickle.INT, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINSTRING),
-            *(pickle.SHORT_BINSTRING, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.TUPLE),
-            *(pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_TUPLE, pickle.EMPTY_LIST),
-            *(pickle.APPEND, pickle.APPENDS, pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT),
-            *(pickle.MEMOIZE, pickle.GET, pickle.BINGET, pickle.LONG_BINGET, pickle.GLOBAL),
-            pickle.STACK_GLOBAL,
-        )
-    }
+class _Unpickler(pickle.Unpickler):
+    """Reads a pickle with stand-ins in the place of NumPy's constructors."""
 
     def __init__(self, data: bytes, allowance: _Allowance):
         super().__init__(io.BytesIO(data), encoding="latin1")
         self._allowance = allowance
-        self.dispatch = _Instructions(type(self).dispatch, allowance)
+
+    def _encode(self, text: Any = "", encoding: Any = "latin1") -> bytes:
+        """How protocol 2 spells bytes: `_codecs.encode(text, "latin1")`, or `bytes()` of none."""
+        if not isinstance(text, str) or encoding != "latin1":
+            raise FileFault("its pickle holds something other than arrays")
+        self._allowance.spend(len(text))
+        return text.encode("latin1")
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in (("_codecs", "encode"), ("__builtin__", "bytes")):
-            return _encode
-        if (module, name) not in _NAMES:
-            shown = f"{module}.{name}".encode("unicode_escape").decode()[:_MAX_NAME]
+        names = {
+            ("numpy", "ndarray"): None,  # an argument of the next two only
+            ("numpy.core.multiarray", "_reconstruct"): _Array,
+            ("numpy._core.multiarray", "_reconstruct"): _Array,
+            ("numpy", "dtype"): _Dtype,
+            ("_codecs", "encode"): self._encode,
+            ("__builtin__", "bytes"): self._encode,
+        }
+        if (module, name) not in names:
+            shown = f"{module}.{name}".encode("unicode_escape").decode()[:_SHOWN]
             raise FileFault(
                 f"its pickle holds {shown}, which is no array: refused, nothing was executed"
             )
-        return _NAMES[module, name]
-
-    def _reduce(self) -> None:
-        arguments = self.stack.pop()
-        function = self.stack[-1]
-        if isinstance(function, _Constructor) and isinstance(arguments, tuple):
-            self.stack[-1] = function.kind(*arguments)
-        elif function is _encode and isinstance(arguments, tuple) and len(arguments) in (0, 2):
-            self.stack[-1] = _encode(*arguments)
-            self._allowance.spend(len(self.stack[-1]))
-        else:
-            raise FileFault("its pickle calls something other than NumPy's constructors")
-
-    def _build(self) -> None:
-        state = self.stack.pop()
-        if not isinstance(self.stack[-1], (_Array, _Dtype)):
-            raise FileFault("its pickle sets the state of something other than an array")
-        self.stack[-1].set_state(state)
-
-    dispatch[pickle.REDUCE[0]] = _reduce
-    dispatch[pickle.BUILD[0]] = _build
+        return names[module, name]

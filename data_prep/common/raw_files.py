@@ -137,6 +137,12 @@ def open_regular(path: str | Path) -> BinaryIO:
     raise FileFault("is no regular file")
 
 
+def check_size(size: int, max_bytes: int) -> None:
+    """Raises `FileFault` for more than `max_bytes`."""
+    if size > max_bytes:
+        raise FileFault(f"has {size} bytes, at most {max_bytes} are accepted")
+
+
 def read_regular(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Reads a file.
 
@@ -145,8 +151,7 @@ def read_regular(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > max_bytes:
-            raise FileFault(f"has {size} bytes, at most {max_bytes} are accepted")
+        check_size(size, max_bytes)
         try:
             return file.read()
         except OSError as error:

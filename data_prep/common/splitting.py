@@ -21,16 +21,21 @@ _NAME_SHOWN = 100  # characters
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+")  # as records have it
 
 
-def define_split_flags() -> None:
-    """Defines how one's own data are split: --split, --valid_share, --test_share."""
-    define_path(
-        "split",
-        "random",
-        names=NAMES,
-        text="random: by --valid_share and --test_share; folders: by the topmost folder of each "
-        "file (train, valid, and what else there is); or a folder with one NAME.txt per split, "
-        "which lists files, one a line, relative to --source.",
+def define_split_flags(own: str = "") -> None:
+    """Defines how one's own data are split: --split, --valid_share, --test_share.
+
+    Args:
+        own: what splits a source may have itself, for the help of --split=own, then the default.
+    """
+    text = (
+        "random: by --valid_share and --test_share; folders: by the topmost folder of each file "
+        "(train, valid, and what else there is); or a folder with one NAME.txt per split, which "
+        "lists files, one a line, relative to --source."
     )
+    if own:
+        define_path("split", "own", f"own: {own}, else random; {text}", names=(*NAMES, "own"))
+    else:
+        define_path("split", "random", text, names=NAMES)
     define_share_flags("with --split=random")
 
 

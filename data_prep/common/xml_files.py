@@ -6,7 +6,7 @@ from xml.etree.ElementTree import ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import XMLParser
 
-from data_prep.common.raw_files import FileFault
+from data_prep.common.raw_files import MAX_TEXT_BYTES, FileFault, check_size
 
 
 def parse_xml(data: bytes, target: Any) -> Any:
@@ -20,9 +20,10 @@ def parse_xml(data: bytes, target: Any) -> Any:
         What `target.close` returns.
 
     Raises:
-        FileFault: it is malformed or declares a document type (and with it any entity, external
-            file or expansion bomb), or `target` raises one.
+        FileFault: it is too large or malformed, or declares a document type (and with it any
+            entity, external file or expansion bomb), or `target` raises one.
     """
+    check_size(len(data), MAX_TEXT_BYTES)
     # Each of the three is refused: a document type is all that expansion attacks need.
     parser = XMLParser(target=target, forbid_dtd=True, forbid_entities=True, forbid_external=True)
     try:

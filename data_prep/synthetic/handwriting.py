@@ -142,15 +142,9 @@ def load_glyphs(face: str) -> dict[str, Glyph]:
 
 
 def lay_out(text: str, writer: Writer, rng: np.random.Generator) -> list[np.ndarray]:
-    """Turns a line of text into pen-down paths, corners and all.
+    """Turns printable ASCII into pen-down paths in writing order, corners and all.
 
-    Args:
-        text: printable ASCII.
-        writer: the hand.
-        rng: the source of variation.
-
-    Returns:
-        Strokes in writing order, each [points, 2] whiteboard units, y downwards from the baseline.
+    Each is [points, 2], whiteboard units, y downwards from the baseline.
     """
     glyphs = load_glyphs(writer.face)
     scale = writer.x_height / _X_HEIGHT[writer.face]
@@ -218,12 +212,7 @@ def _arc_length(path: np.ndarray) -> np.ndarray:
 
 
 def write_stroke(path: np.ndarray, writer: Writer, rng: np.random.Generator) -> np.ndarray:
-    """Moves the pen along a path.
-
-    Args:
-        path: [points, 2], whiteboard units.
-        writer: the hand.
-        rng: the source of unsteadiness.
+    """Moves the pen along a path, [points, 2] whiteboard units.
 
     Returns:
         Where the pen is at each sample, [samples, 2]; 1 sample for a path without length.
@@ -256,10 +245,10 @@ def write_stroke(path: np.ndarray, writer: Writer, rng: np.random.Generator) -> 
 def write_line(
     text: str, writer: Writer, rng: np.random.Generator, top_left: tuple[float, float]
 ) -> list[np.ndarray]:
-    """Writes one line of text.
+    """Writes one line of printable ASCII.
 
     Args:
-        text: printable ASCII.
+        text: the line.
         writer: the hand.
         rng: the source of variation.
         top_left: where the line begins, x and the baseline's y.
@@ -280,15 +269,7 @@ def write_line(
 
 
 def to_xml(strokes: list[np.ndarray], rng: np.random.Generator) -> str:
-    """Writes strokes as IAM-OnDB's XML.
-
-    Args:
-        strokes: int64 [samples, 2] each.
-        rng: the source of pauses between strokes.
-
-    Returns:
-        The file's text.
-    """
+    """Strokes (int64 [samples, 2] each) as IAM-OnDB's XML; `rng` draws pauses between them."""
     everything = np.concatenate(strokes)
     (left, top), (right, bottom) = everything.min(axis=0), everything.max(axis=0)
     lines = [
@@ -341,11 +322,7 @@ def _split(form: int, settings: HandwritingSettings) -> str:
 def lines(settings: HandwritingSettings) -> Iterator[Line]:
     """Writes form by form, with a progress bar on a terminal.
 
-    Args:
-        settings: how much.
-
-    Yields:
-        The lines. More forms or more lines of each leave the earlier ones as they are.
+    More forms or more lines of each leave the earlier ones as they are.
     """
     for form in tqdm(range(settings.num_forms), desc="writing", unit=" forms", disable=None):
         rng = np.random.default_rng([settings.seed, form])
@@ -360,14 +337,9 @@ def lines(settings: HandwritingSettings) -> Iterator[Line]:
 
 
 def to_offsets(strokes: list[np.ndarray]) -> np.ndarray:
-    """Differences from point to point.
+    """Differences from point to point, float64 [samples of all - 1, 3]: dx, dy and pen.
 
-    Args:
-        strokes: int64 [samples, 2] each.
-
-    Returns:
-        float64 [samples of all - 1, 3]: dx, dy (in the strokes' direction of y), and pen, which
-        is 1 on a stroke's last point. The first point has no difference and is dropped.
+    The pen is 1 on a stroke's last point; the first point has no difference and is dropped.
     """
     offsets = np.zeros((sum(map(len, strokes)), 3))
     offsets[1:, :2] = np.diff(np.concatenate(strokes), axis=0)
@@ -391,42 +363,33 @@ def write_iamondb(folder: Path, settings: HandwritingSettings) -> str:
         path.write_text(to_xml(line.strokes, line.rng), encoding="ascii")
     (folder / "splits").mkdir()
     for split in ("train", "valid"):
-        forms = [
-            form_id(form) for form in range(settings.num_forms) if _split(form, settings) == split
-        ]
-        (folder / "splits" / f"{split}.txt").write_text("\n".join(forms) + "\n", encoding="ascii")
+        members = [form for form in range(settings.num_forms) if _split(form, settings) == split]
+        text = "".join(f"{form_id(form)}\n" for form in members)
+        (folder / "splits" / f"{split}.txt").write_text(text, encoding="ascii")
     return _count(settings)
 
 
 def write_deepwriting(folder: Path, settings: HandwritingSettings) -> str:
     """Writes Deepwriting's two files, with most of their arrays, into an empty folder."""
-    by_split: dict[str, list[Line]] = {"train": [], "valid": []}
-    for line in lines(settings):
-        by_split[line.split].append(line)
-    offsets = {
-        split: [_deepwriting_offsets(line.strokes) for line in members]
-        for split, members in by_split.items()
-    }
+    written = list(lines(settings))
+    unit = (_DEEPWRITING_UNIT, _DEEPWRITING_UNIT, 1.0)
+    offsets = {line.id: to_offsets(line.strokes)[:_DEEPWRITING_STEPS] / unit for line in written}
     # Training's statistics, of the pen too, go into both files; the pen itself stays 0 or 1.
-    everything = np.concatenate(offsets["train"])
+    everything = np.concatenate([offsets[line.id] for line in written if line.split == "train"])
     mean, std = everything.mean(axis=0), everything.std(axis=0)
     shift, scale = np.append(mean[:2], 0.0), np.append(std[:2], 1.0)
-    points = [
-        np.concatenate(line.strokes) - line.strokes[0][0]
-        for members in by_split.values()
-        for line in members
-    ]
+    points = [np.concatenate(line.strokes) - line.strokes[0][0] for line in written]
     low = np.min([line.min(axis=0) for line in points], axis=0)
     high = np.max([line.max(axis=0) for line in points], axis=0)
     for split, name in (("train", "training"), ("valid", "validation")):
+        part = [line for line in written if line.split == split]
+        normalised = [((offsets[line.id] - shift) / scale).astype(np.float32) for line in part]
         np.savez_compressed(
             folder / f"deepwriting_{name}.npz",
-            strokes=_object_array(
-                [((raw - shift) / scale).astype(np.float32) for raw in offsets[split]]
-            ),
-            char_labels=_object_array([_char_labels(line) for line in by_split[split]]),
-            texts=np.array([line.text for line in by_split[split]]),
-            subject_labels=np.array([10_000 + line.form for line in by_split[split]], np.int64),
+            strokes=_object_array(normalised),
+            char_labels=_object_array([_char_labels(line) for line in part]),
+            texts=np.array([line.text for line in part]),
+            subject_labels=np.array([10_000 + line.form for line in part], np.int64),
             alphabet=np.array(_ALPHABET),
             preprocessing=np.array(_PREPROCESSING),
             mean=mean.astype(np.float32),
@@ -435,11 +398,6 @@ def write_deepwriting(folder: Path, settings: HandwritingSettings) -> str:
             max=np.append(high, 1.0),
         )
     return _count(settings)
-
-
-def _deepwriting_offsets(strokes: list[np.ndarray]) -> np.ndarray:
-    offsets = to_offsets(strokes)[:_DEEPWRITING_STEPS]
-    return offsets / (_DEEPWRITING_UNIT, _DEEPWRITING_UNIT, 1.0)
 
 
 def _char_labels(line: Line) -> np.ndarray:

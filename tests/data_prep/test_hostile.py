@@ -24,6 +24,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 from data_prep import deepwriting, iamondb, ink, mnist, timit, wav
 from data_prep.common import audio, handwriting, npz
+from data_prep.common.inkml import parse_inkml
 from data_prep.common.raw_files import FileFault
 from data_prep.common.splitting import read_list
 from data_prep.iamondb import parse_line
@@ -77,6 +78,17 @@ def assert_lines_or_faults(lines):
             assert_one_line(line)
         else:
             assert_line(line)
+
+
+def parse_ink(data):
+    """The sequence of a file of one; of more, each is a line or a fault."""
+    lines = ink.parse(data)
+    assert_lines_or_faults(lines.values())
+    return lines.get("")
+
+
+def parse_npz(data):
+    return ink.parse(data, ending=".npz")
 
 
 @contextlib.contextmanager
@@ -155,8 +167,8 @@ JSON_TOKENS = [
 ]
 TEXTS = {
     "linestrokes": (parse_line, XML, XML_TOKENS),
-    "inkml": (ink.parse, INKML, XML_TOKENS),
-    "json": (ink.parse, JSON, JSON_TOKENS),
+    "inkml": (parse_ink, INKML, XML_TOKENS),
+    "json": (parse_ink, JSON, JSON_TOKENS),
 }
 
 
@@ -189,7 +201,7 @@ XML_PIECES = [
 
 
 @pytest.mark.parametrize(
-    ("parse", "root"), [(parse_line, "WhiteboardCaptureSession"), (ink.parse, "ink")]
+    ("parse", "root"), [(parse_line, "WhiteboardCaptureSession"), (parse_ink, "ink")]
 )
 @fuzz(max_examples=300)
 @given(pieces=st.lists(st.sampled_from(XML_PIECES), max_size=12))
@@ -230,7 +242,7 @@ def test_json_of_wrong_types(data):
         )
     )
     encoding = data.draw(st.sampled_from(["utf-8", "utf-16", "utf-32-le", "latin-1"]))
-    line = read(ink.parse, json.dumps(content).encode(encoding))
+    line = read(parse_ink, json.dumps(content).encode(encoding))
     if line is not None:
         assert_line(line)
 
@@ -250,7 +262,7 @@ DOCTYPES = {
 
 @pytest.mark.parametrize("doctype", DOCTYPES)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-@pytest.mark.parametrize(("parse", "good"), [(parse_line, XML), (ink.parse_inkml, INKML)])
+@pytest.mark.parametrize(("parse", "good"), [(parse_line, XML), (parse_inkml, INKML)])
 def test_expansion_attacks_are_refused(tmp_path, parse, good, encoding, doctype):
     path = tmp_path / "fifo"
     os.mkfifo(path)  # who opened it would wait for ever
@@ -272,21 +284,21 @@ LONG = "x" * 10**6
 @pytest.mark.parametrize(
     ("parse", "text"),
     [
-        (ink.parse, "[" * DEEP),
-        (ink.parse, '{"strokes":' * DEEP),
-        (ink.parse, '{"strokes": ' + "[" * DEEP + "]" * DEEP + "}"),
-        (ink.parse, '{"strokes": [[' + "9" * 10**6 + "]]}"),
-        (ink.parse, '{"strokes": [[["' + LONG + '", 1], [1, 1]]]}'),
-        (ink.parse, '{"strokes": [], "y_axis": "' + LONG + '"}'),
-        (ink.parse, "<ink>" + "<traceGroup>" * DEEP + "</traceGroup>" * DEEP + "</ink>"),
+        (parse_ink, "[" * DEEP),
+        (parse_ink, '{"strokes":' * DEEP),
+        (parse_ink, '{"strokes": ' + "[" * DEEP + "]" * DEEP + "}"),
+        (parse_ink, '{"strokes": [[' + "9" * 10**6 + "]]}"),
+        (parse_ink, '{"strokes": [[["' + LONG + '", 1], [1, 1]]]}'),
+        (parse_ink, '{"strokes": [], "y_axis": "' + LONG + '"}'),
+        (parse_ink, "<ink>" + "<traceGroup>" * DEEP + "</traceGroup>" * DEEP + "</ink>"),
         # Looking at all enclosing elements of each would take minutes.
-        (ink.parse, "<ink>" + "<trace>" * DEEP + "</trace>" * DEEP + "</ink>"),
-        (ink.parse, "<ink>" + "<trace>1 2" * DEEP + "</trace>" * DEEP + "</ink>"),
-        (ink.parse, f"<{LONG}/>"),
-        (ink.parse, f"<ink>&{LONG};</ink>"),
-        (ink.parse, f"<ink><trace>{LONG} 1, 1 2</trace></ink>"),
+        (parse_ink, "<ink>" + "<trace>" * DEEP + "</trace>" * DEEP + "</ink>"),
+        (parse_ink, "<ink>" + "<trace>1 2" * DEEP + "</trace>" * DEEP + "</ink>"),
+        (parse_ink, f"<{LONG}/>"),
+        (parse_ink, f"<ink>&{LONG};</ink>"),
+        (parse_ink, f"<ink><trace>{LONG} 1, 1 2</trace></ink>"),
         (
-            ink.parse,
+            parse_ink,
             f"<ink><traceFormat><channel name='&#10;{LONG}'/></traceFormat><trace>1</trace></ink>",
         ),
         (parse_line, "<Stroke>" + "<a>" * DEEP + "</a>" * DEEP + "</Stroke>"),
@@ -313,7 +325,7 @@ def test_encodings_of_xml():
         for good in (XML, INKML):
             _, _, body = good.partition(b"?>")
             head = f'<?xml version="1.0" encoding="{encoding}"?>'.encode()
-            parse = parse_line if good is XML else ink.parse
+            parse = parse_line if good is XML else parse_ink
             line = read(parse, head + body)
             if line is not None:
                 assert_line(line)
@@ -364,7 +376,7 @@ MEMBERS = {
 
 def read_both(data):
     """Reads the file as anyone's ink, and as Deepwriting's."""
-    lines = read(ink.parse_npz, data)
+    lines = read(parse_npz, data)
     samples = read(deepwriting.parse, data)
     assert_lines_or_faults([] if lines is None else lines.values())
     for name in lines or ():
@@ -377,7 +389,7 @@ def read_both(data):
 
 def test_the_good_files_are_good():
     lines, samples = read_both(zip_of(*MEMBERS.items()))
-    assert sum(not isinstance(line, str) for line in lines.values()) == 3
+    assert sum(not isinstance(line, str) for line in lines.values()) == 5  # of a row and a stack
     assert len(samples.lines) == 3 and not any(isinstance(line, str) for line in samples.lines)
 
 
@@ -467,12 +479,12 @@ def test_names_of_arrays(name):
 
 def test_names_that_mean_two_sequences():
     steps, row = member_of(STEPS), MEMBERS["strokes"]
-    assert read(ink.parse_npz, zip_of(("b", row), ("b/000001", steps))) is None
+    assert read(parse_npz, zip_of(("b", row), ("b/000001", steps))) is None
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("b.npy", steps)
         archive.writestr("b", steps)
-    assert read(ink.parse_npz, file.getvalue()) is None
+    assert read(parse_npz, file.getvalue()) is None
 
 
 def test_names_are_listed_only_in_part():
@@ -577,7 +589,7 @@ def extension():
 def test_nothing_in_a_pickle_is_executed(name, extension):
     data = zip_of(("a", npy_of("|O", "(1,)", ATTACKS[name])))
     EXECUTED.clear()
-    lines = read(ink.parse_npz, data)
+    lines = read(parse_npz, data)
     assert lines is None and not EXECUTED
     # It would have been.
     with contextlib.suppress(Exception):
@@ -635,7 +647,7 @@ def test_other_pickles_are_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     EXECUTED.clear()
     with bounded(2**22):
-        assert read(ink.parse_npz, zip_of(("a", npy_of("|O", "(1,)", REFUSED[name])))) is None
+        assert read(parse_npz, zip_of(("a", npy_of("|O", "(1,)", REFUSED[name])))) is None
     assert not EXECUTED and not hasattr(execute, "marked") and not list(tmp_path.iterdir())
 
 
@@ -751,7 +763,7 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_arrays_that_are_bombs(name, monkeypatch):
     monkeypatch.setattr(npz, "MAX_FILE_BYTES", LIMIT)
-    monkeypatch.setattr(deepwriting, "_MAX_SAMPLES", LIMIT // 100)
+    monkeypatch.setattr(handwriting, "MAX_SEQUENCES", LIMIT // 100)
     data = zip_of(*(MEMBERS | {"strokes": BOMBS[name]}).items())
     assert len(data) < LIMIT / 20
     with bounded(40 * LIMIT):
@@ -774,8 +786,8 @@ def test_zips_that_are_bombs(compression, is_honest, monkeypatch):
 
 
 def test_one_sequence_has_only_so_many_steps(monkeypatch):
-    monkeypatch.setattr(handwriting, "_MAX_STEPS", 2)
-    lines = ink.parse_npz(zip_of(("a", member_of(STEPS)), ("b", member_of(STEPS[:2]))))
+    monkeypatch.setattr(handwriting, "MAX_STEPS", 2)
+    lines = parse_npz(zip_of(("a", member_of(STEPS)), ("b", member_of(STEPS[:2]))))
     assert lines["a"] == "has 3 steps, at most 2 are accepted"
     assert_line(lines["b"])
 

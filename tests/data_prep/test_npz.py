@@ -204,7 +204,10 @@ class Payload:
         (lambda path: np.ones(2, "c8"), "holds complex64; accepted"),
         (lambda path: row_of(np.ones(2, [("x", "f4")])), "something other than arrays"),
         (lambda path: "text", "its pickle is no array"),
-        (lambda path: [1.0], "its pickle holds something other than arrays"),
+        (lambda path: [1.0], "its pickle is no array"),
+        (lambda path: np.array([2**70, 10**400], object), "its pickle is damaged (OverflowError"),
+        (lambda path: np.array([1, None]), "objects other than a row of arrays, or numbers"),
+        (lambda path: np.array([1, True], object), "objects other than a row of arrays, or num"),
     ],
 )
 def test_pickles_of_anything_else_are_refused_unexecuted(tmp_path, make, message):
