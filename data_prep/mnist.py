@@ -1,259 +1,341 @@
-"""MNIST -> records of binary pixels, one a step, row by row (784 steps for 28 x 28).
+"""MNIST and its kin -> records of binary pixels, one a step, row by row (784 steps for 28 x 28).
 
     python -m data_prep.mnist --source=FOLDER --out=RECORDS [--binarization=fixed]
     python -m data_prep.mnist --out=RECORDS --binarization=dynamic     # downloads MNIST
 
-Likelihoods under different binarizations are those of different tasks, and the card says which one
-it is:
+Read are, wherever they lie in FOLDER and however (.gz, .xz) they are packed:
 
-* `larochelle`: the text files binarized_mnist_{train,valid,test}.amat (Larochelle & Murray, 2011;
-  50,000, 10,000 and 10,000 images), one image a line, a 0 or 1 for each pixel: one draw of each
-  pixel, made once. The literature's "binarized MNIST", and the default where these files are there.
-  They may be compressed (.gz, .xz).
-* `fixed`: of MNIST's grey values (IDX files), each pixel is 1 with the probability of its grey
-  value, drawn once by --seed.
+* text (.amat) of train, valid and test: one image a line, a 0 or 1 for each pixel;
+* IDX files of MNIST, Fashion-MNIST, KMNIST, QMNIST and EMNIST (whose characters lie on their sides,
+  and are turned upright), as their authors, torchvision, Kaggle and 7-Zip name them;
+* arrays (.npz, .hdf5, .h5): Keras' mnist.npz, KMNIST's own, binarized MNIST as Fuel or anyone else
+  has it. Names of arrays, or of files, tell the splits.
+
+Names of files and folders tell the data set; of several, --dataset chooses. Where there is no valid
+split, the last --num_valid training images are it. Images may have any size.
+
+Likelihoods under different binarizations are those of different tasks; the card says which it is:
+
+* `larochelle`: pixels are 0 or 1 already, by the one draw of Larochelle & Murray (2011), the
+  literature's "binarized MNIST"; `given`: by another one. Text goes before other files.
+* `fixed`: each pixel is 1 with the probability of its grey value, drawn once by --seed.
 * `dynamic`: the same, but drawn anew each time a training sequence is read; valid and test are
   drawn once.
 * `threshold`: a pixel is 1 where its grey value exceeds 127.
-
-IDX files: train-images-idx3-ubyte and t10k-images-idx3-ubyte, as they are or with .gz. The last
---num_valid images of the first are valid. Where no --source is given, the files are those that
-`keras.datasets.mnist` downloads. Images may have any size.
 """
 
 import contextlib
 import gzip
 import hashlib
+import io
 import lzma
 import math
+import multiprocessing
+import re
 import socket
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path, PurePath
+from typing import Any
 
+import h5py
 import numpy as np
 from absl import flags
 
 from data_prep.common import command, raw_files
 from data_prep.common.command import import_records
+from data_prep.common.npz import read_npz
 from data_prep.common.raw_files import MAX_FILE_BYTES, FileFault
 from stcn_tf.data.card import Feature, Modality, Normalization
+from stcn_tf.data.sequences import read_numbers
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
 
-LAROCHELLE_FILES = {
-    "train": "binarized_mnist_train.amat",
-    "valid": "binarized_mnist_valid.amat",
-    "test": "binarized_mnist_test.amat",
-}
-LAROCHELLE_COUNTS = {"train": 50_000, "valid": 10_000, "test": 10_000}  # images
-NUM_TRAIN_IDX = 60_000  # train and valid together; test is as large as Larochelle's
-IDX_FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 BINARIZATIONS = ("fixed", "dynamic", "threshold")
-LAROCHELLE = "larochelle"
+SPLITS = ("train", "valid", "test")  # a split's place is part of the seed of its draws
+NUM_VALID = 10_000  # by default
 
-_ENDINGS = ("", ".gz", ".xz")
-_MNIST_PIXELS = 28 * 28
+# Images of the complete files: of train (with valid), and of test.
+COMPLETE = dict.fromkeys(("mnist", "fashion-mnist", "kmnist", "emnist-mnist"), (60_000, 10_000)) | {
+    "qmnist": (60_000, 60_000),
+    "k49": (232_365, 38_547),
+    "emnist-byclass": (697_932, 116_323),
+    "emnist-bymerge": (697_932, 116_323),
+    "emnist-balanced": (112_800, 18_800),
+    "emnist-letters": (124_800, 20_800),
+    "emnist-digits": (240_000, 40_000),
+}
+# Whose files have MNIST's names: the mean grey value of train, of 1, tells them.
+_MEANS = {"fashion-mnist": 0.2860, "kmnist": 0.1918}
+_LAROCHELLES_TEST = "9fcd8da6f0fdf09b2ba30fe63a0bb784042a0de82563172530229b983e294ff2"  # SHA-256
+
+_DATASET = re.compile(
+    r"(emnist)(?:[-_ ]?(byclass|bymerge|balanced|letters|digits|mnist))?"
+    r"|(fashion)|(kmnist|k49|qmnist|notmnist|mnist)"
+)
+_SPLIT = re.compile(r"(?<![a-wyz])(?:(train)|(valid|val(?![a-z])|dev(?![a-z]))|(test|t10k))")
+_NO_IMAGES = re.compile(r"label|target|(?<![a-z])y(?![a-z])")
+# Kinds of files, by their names; the first goes first.
+_KINDS = {"text": r"\.amat", "binarized": r"binar.*\.(npz|hdf5|h5)$", "IDX": "idx3", "arrays": ""}
+_GREY = ("IDX", "arrays")
+_PACKED = ("", ".gz", ".xz")
+_ENDINGS = [f"{e}{p}" for e in (".amat", "idx3-ubyte") for p in _PACKED] + [".npz", ".hdf5", ".h5"]
+_UNPACK = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open}
+
 _IDX_MAGIC = 0x00000803  # unsigned bytes, three dimensions
 _MAX_SIDE = 1024  # pixels
-_MAX_IMAGES = 10_000_000  # a compressed byte can stand for thousands
+_MAX_IMAGES = 2**20
 _GREY_LEVELS = 255
 _DOWNLOAD_SECONDS = 60.0  # without a byte
-_SPLIT_NUMBERS = {"train": 0, "valid": 1, "test": 2}  # part of the seed of each split's draws
 _CHUNK_BYTES = 2**20
-
-
-class Images(NamedTuple):
-    """The images of one file or split."""
-
-    pixels: np.ndarray  # uint8 [num, height, width]; 0 and 1, or grey values to 255
-    sha256: str
+_ZEROS = re.compile(rb"\.0*(?:e[+-]?0+)?(?=\s|$)")  # as in 1.000e+00
 
 
 # ---------------------------------------------------------------------------------- parsing
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")
-    if path.suffix == ".xz":
-        return lzma.open(path, "rb")
-    return open(path, "rb")
+def parse(data: bytes) -> dict[str, np.ndarray]:
+    """Reads the images of a file, whose content tells what it is.
+
+    Args:
+        data: the file's bytes: IDX or text (perhaps packed), .npz or HDF5.
+
+    Returns:
+        By name (of IDX and text ""), uint8 [num, height, width]: grey values, or 0 and 1.
+
+    Raises:
+        FileFault: it is neither, damaged, or too large.
+    """
+    data = _unpacked(data)
+    if data.startswith(b"PK"):
+        arrays = read_npz(data)
+    elif data.startswith(b"\x89HDF"):
+        arrays = _parse_hdf5(data)
+    else:
+        return {"": _as_pixels(_parse_idx(data) if data[:2] == bytes(2) else _parse_text(data))}
+    return {
+        name: _as_pixels(array)
+        for name, array in arrays.items()
+        if array.ndim > 1 and not _NO_IMAGES.search(name.lower())
+    }
 
 
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns what reading a damaged file raises into a fault."""
+def _unpacked(data: bytes) -> bytes:
+    unpack = next((unpack for magic, unpack in _UNPACK.items() if data.startswith(magic)), None)
+    if not unpack:
+        return data
+    unpacked = bytearray()
     try:
-        yield
+        with unpack(io.BytesIO(data)) as file:
+            while piece := file.read(_CHUNK_BYTES):
+                unpacked += piece
+                if len(unpacked) > MAX_FILE_BYTES:
+                    raise FileFault(f"unpacks to more than {MAX_FILE_BYTES} bytes")
     except (OSError, EOFError, lzma.LZMAError, zlib.error, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise FileFault(f"cannot be read: {reason}") from error
+        raise FileFault(f"cannot be unpacked: {error}") from error
+    return bytes(unpacked)
 
 
-def parse_amat(path: Path) -> np.ndarray:
-    """Reads images as lines of 0 and 1, separated by white space.
-
-    Args:
-        path: a text file, perhaps compressed.
-
-    Returns:
-        uint8 [num, side, side], 0 and 1.
-
-    Raises:
-        FileFault: there is anything else in it, lines differ in length or are no squares, or there
-            is too much of it.
-    """
-    data = bytearray()
-    num_pixels = 0
-    with _readable(path), _open(path) as file:
-        # Longer lines are cut, so that a file without line ends does not fill the memory.
-        longest = 4 * _MAX_SIDE**2
-        for number, line in enumerate(iter(lambda: file.readline(longest), b""), start=1):
-            if number > _MAX_IMAGES:
-                raise FileFault(f"has more than {_MAX_IMAGES} lines")
-            digits = line.translate(None, b" \t\r\n")
-            if not digits:
-                continue
-            pixels = np.frombuffer(digits, np.uint8) - ord("0")
-            # As many words as digits: each word is one digit.
-            if pixels.max() > 1 or len(line.split()) != len(digits):
-                raise FileFault(f"line {number} holds something other than 0 and 1")
-            if num_pixels == 0:
-                num_pixels = len(pixels)
-                if math.isqrt(num_pixels) ** 2 != num_pixels:
-                    raise FileFault(f"line {number} has {num_pixels} pixels, which make no square")
-            if len(pixels) != num_pixels:
-                raise FileFault(f"line {number} has {len(pixels)} pixels instead of {num_pixels}")
-            data += pixels.tobytes()
-            if len(data) > MAX_FILE_BYTES:
-                raise FileFault(f"has more than {MAX_FILE_BYTES} pixels")
-    if not data:
+def _parse_text(data: bytes) -> np.ndarray:
+    rows = []
+    for number, line in enumerate(io.BytesIO(data), start=1):
+        if number > _MAX_IMAGES:
+            raise FileFault(f"has more than {_MAX_IMAGES} lines")
+        line = _ZEROS.sub(b"", line) if b"." in line else line
+        digits = line.translate(None, b" \t\r\n")
+        if not digits:
+            continue
+        row = np.frombuffer(digits, np.uint8) - ord("0")
+        if row.max() > 1 or re.search(rb"\S\S", line):
+            raise FileFault(f"line {number} holds something other than 0 and 1 (nor is it IDX)")
+        rows.append(row)
+        if len(row) != len(rows[0]):
+            raise FileFault(f"line {number} has {len(row)} pixels instead of {len(rows[0])}")
+    if not rows:
         raise FileFault("holds no images")
-    side = math.isqrt(num_pixels)
-    return np.frombuffer(data, np.uint8).reshape(-1, side, side)
+    return np.stack(rows)
 
 
-def parse_idx(path: Path) -> np.ndarray:
-    """Reads images in the IDX format.
-
-    Args:
-        path: the file, perhaps compressed.
-
-    Returns:
-        uint8 [num, height, width], grey values.
-
-    Raises:
-        FileFault: it is not of images, too large, or not as long as it says.
-    """
-    with _readable(path), _open(path) as file:
-        header = file.read(16)
-        if len(header) < 16:
-            raise FileFault("is too short for an IDX file")
-        magic, num, height, width = struct.unpack(">4I", header)
-        if magic != _IDX_MAGIC:
-            raise FileFault(f"begins with {magic:#010x} instead of {_IDX_MAGIC:#010x} (images)")
-        if not num or not (1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE):
-            raise FileFault(
-                f"says it has {num} images of {height} x {width}; accepted: 1 or more, of at most "
-                f"{_MAX_SIDE} x {_MAX_SIDE}"
-            )
-        size = num * height * width
-        # In pieces: what is said to be there need not be.
-        data = bytearray()
-        while len(data) <= size and (piece := file.read(min(_CHUNK_BYTES, size + 1 - len(data)))):
-            data += piece
-            if len(data) > MAX_FILE_BYTES:
-                raise FileFault(f"has more than {MAX_FILE_BYTES} pixels")
-    if len(data) != size:
-        have = f"{len(data)} bytes" if len(data) < size else "more bytes"
-        raise FileFault(f"has {have} of pixels instead of {size} ({num} of {height} x {width})")
-    return np.frombuffer(data, np.uint8).reshape(num, height, width)
+def _parse_idx(data: bytes) -> np.ndarray:
+    magic, *shape = struct.unpack(">4I", data[:16].ljust(16, b"\0"))
+    if magic != _IDX_MAGIC:
+        raise FileFault(f"begins with {magic:#010x} instead of {_IDX_MAGIC:#010x} (images)")
+    if (size := math.prod(shape)) != len(data) - 16:
+        said = "{} of {} x {}".format(*shape)
+        raise FileFault(f"has {len(data) - 16} bytes of pixels instead of {size} ({said})")
+    return np.frombuffer(data, np.uint8, offset=16).reshape(shape)
 
 
-def _parse(path: Path) -> raw_files.ParsedFile:
-    parse = parse_amat if ".amat" in path.name else parse_idx
+def _parse_hdf5(data: bytes) -> dict[str, np.ndarray]:
+    # In a process of its own, which what is damaged can end, with a limit to what can be unpacked.
+    context, limit = multiprocessing.get_context("spawn"), (8 * MAX_FILE_BYTES,)
     try:
-        with _readable(path), open(path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return raw_files.ParsedFile(parse(path), sha256, "")
-    except FileFault as fault:
-        return raw_files.ParsedFile(None, "", str(fault))
+        with ProcessPoolExecutor(1, context, _limit_memory, limit) as executor:
+            return executor.submit(_read_hdf5, data).result()
+    except BrokenProcessPool as error:
+        raise FileFault("not a readable HDF5 file (the HDF5 library crashes)") from error
+
+
+def _limit_memory(num_bytes: int) -> None:
+    with contextlib.suppress(ImportError, ValueError):  # where there is no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
+
+
+def _read_hdf5(data: bytes) -> dict[str, np.ndarray]:
+    try:
+        with h5py.File(io.BytesIO(data)) as file:
+            names = [name for name in file if not _NO_IMAGES.search(name.lower())]
+            arrays = {name: read_numbers("HDF5", file, name) for name in names}
+            if "features" not in arrays or "split" not in file.attrs:
+                return arrays
+            # As Fuel has it: one array, and a table of which rows are which split's.
+            return {
+                row["split"].decode(): arrays["features"][row["start"] : row["stop"]]
+                for row in file.attrs["split"]
+                if row["source"] == b"features"
+            }
+    except Exception as error:  # whatever h5py and NumPy make of a damaged file
+        reason = str(error).encode("unicode_escape").decode()[:200]
+        raise FileFault(f"not a readable HDF5 file ({reason})") from error
+
+
+def _as_pixels(array: np.ndarray) -> np.ndarray:
+    """Images of any of the usual shapes and types as uint8 [num, height, width]."""
+    num, *sizes = array.shape
+    if len(sizes) == 3:  # with an axis of channels
+        sizes = [*sizes[:2]] if sizes[2] == 1 else sizes[sizes[0] == 1 :]
+    if len(sizes) == 1 and math.isqrt(sizes[0]) ** 2 == sizes[0]:
+        sizes = 2 * [math.isqrt(sizes[0])]
+    good = len(sizes) == 2 and num and 1 <= min(sizes) <= max(sizes) <= _MAX_SIDE
+    if not good or array.dtype.kind not in "fiub":
+        raise FileFault(
+            f"holds {array.dtype} of shape {list(array.shape)}; accepted: one or more images of "
+            f"height x width or side * side pixels, at most {_MAX_SIDE} x {_MAX_SIDE}"
+        )
+    if array.dtype.kind == "f" and np.modf(array)[0].any():
+        array = np.round(array * float(_GREY_LEVELS), 2)
+    with np.errstate(invalid="ignore"):
+        pixels = array.astype(np.uint8)
+    if (pixels != array).any():
+        raise FileFault("holds pixels that are neither 0, ..., 255 nor these divided by 255")
+    return pixels.reshape(num, *sizes)
 
 
 # ---------------------------------------------------------------------------------- sources
 
 
-def find_sources(source: Path, grey: bool) -> tuple[str, dict[str, Path]]:
-    """Finds the files.
+def _split_in(name: str) -> str:
+    """The split that the name of a file or array tells; else an empty text."""
+    found = _SPLIT.search(name.lower())
+    return SPLITS[found.lastindex - 1] if found else ""
+
+
+def _dataset_in(path: Path) -> str:
+    """The data set that the names of a file and the folders around it tell, nearest first."""
+    for name in reversed(path.parts):
+        if found := _DATASET.search(name.lower()):
+            emnist, part, fashion, other = found.groups()
+            return "fashion-mnist" if fashion else other or "-".join(filter(None, (emnist, part)))
+    return "mnist"
+
+
+def find_sources(source: Path, dataset: str | None, grey: bool) -> tuple[str, str, list[Path]]:
+    """Finds the files of one data set, all of one kind.
 
     Args:
         source: as `--source`.
-        grey: whether it must be IDX files, though there may be the others besides.
+        dataset: as `--dataset`.
+        grey: whether it must be a kind of grey values, though there may be others besides.
 
     Returns:
-        "larochelle" or "idx", and the file of each split.
+        The name of the data set, the kind, and the files, those of train first.
 
     Raises:
-        UserError: neither is complete.
+        UserError: there are none, or several data sets.
     """
-    if not source.is_dir():
-        what = "is a file; accepted: a folder" if source.exists() else "does not exist"
-        raise UserError(f"--source: {source} {what}")
-    missing = []
-    for kind, names in ((LAROCHELLE, LAROCHELLE_FILES), ("idx", IDX_FILES)):
-        found = {
-            split: next(filter(Path.is_file, (source / (name + e) for e in _ENDINGS)), None)
-            for split, name in names.items()
-        }
-        if all(found.values()) and not (grey and kind == LAROCHELLE):
-            return kind, found
-        missing.append(" and ".join(names[split] for split, path in found.items() if not path))
-    if grey:
-        raise UserError(
-            f"--source: {source} lacks {missing[1]} (IDX), whose grey values --binarization is "
-            "for; images in .amat files are binarized already"
-        )
-    raise UserError(
-        f"--source: {source} lacks {missing[0]} (text), and {missing[1]} (IDX); accepted: a folder "
-        "with all of one kind, each perhaps with .gz or .xz"
-    )
+    root = source.parent if source.is_file() else source
+    names = [source.name] if source.is_file() else raw_files.find_files(source, _ENDINGS)
+    found: dict[tuple[str, str], list[Path]] = {}
+    for path in map(PurePath, names):
+        lower = path.name.lower()
+        kind = next(kind for kind, regex in _KINDS.items() if re.search(regex, lower))
+        # Outside of the folder, at most two names of folders tell something.
+        around = PurePath(*root.resolve().parts[-2:], path)
+        if not _NO_IMAGES.search(lower) and not (grey and kind not in _GREY):
+            found.setdefault((_dataset_in(around), kind), []).append(root / path)
+    there = sorted({name for name, _ in found})
+    if not there or dataset not in (None, *there):
+        wanted = f" of {dataset}" if dataset else ""
+        wanted += " of grey values, which --binarization is for" if grey else ""
+        accepted = "IDX files, text (.amat), .npz, .hdf5"
+        raise UserError(f"--source: {source} has no images{wanted}; accepted: {accepted}")
+    if not dataset and len(there) > 1:
+        raise UserError(f"--source: {source} holds {', '.join(there)}; accepted: one, as --dataset")
+    name = dataset or there[0]
+    kind = next(kind for kind in _KINDS if (name, kind) in found)
+    order = (*SPLITS, "")
+    paths = sorted(found[name, kind], key=lambda path: order.index(_split_in(path.name)))
+    return name, kind, paths
 
 
-def read(source: Path, grey: bool, workers: int) -> tuple[str, dict[str, Images]]:
-    """Reads the files in `source`.
-
-    Args:
-        source: as `--source`.
-        grey: see `find_sources`.
-        workers: number of processes.
+def read(
+    source: Path, dataset: str | None, grey: bool, workers: int
+) -> tuple[str, dict[str, np.ndarray], str]:
+    """Reads the files that `find_sources` finds.
 
     Returns:
-        "larochelle" or "idx", and the images of each file.
+        The name of the data set; by split, uint8 [num, height, width]; a checksum of the files.
 
     Raises:
-        UserError: a file is missing or bad, or their images differ in size.
+        UserError: a file is missing or bad, files disagree, or images differ in size.
     """
-    kind, paths = find_sources(source, grey)
-    results = raw_files.map_in_order(_parse, list(paths.values()), workers)
-    images: dict[str, Images] = {}
-    with contextlib.closing(results):
+    name, kind, paths = find_sources(source, dataset, grey)
+    digest, images = raw_files.Digest(), {}
+    with contextlib.closing(raw_files.parse_files(paths, parse, workers)) as results:
         shown = raw_files.with_progress(results, len(paths))
-        for (split, path), result in zip(paths.items(), shown, strict=True):
+        for path, result in zip(paths, shown, strict=True):
             if result.fault:
                 raise UserError(f"{path}: {result.fault}")
-            images[split] = Images(result.content, result.sha256)
-    sizes = {split: part.pixels.shape[1:] for split, part in images.items()}
+            digest.add(_split_in(path.name) or "images", result.sha256)
+            for array, pixels in result.content.items():
+                split = _split_in(array) or _split_in(path.name)
+                # The same file may lie there twice, packed and not.
+                if split and not np.array_equal(images.setdefault(split, pixels), pixels):
+                    raise UserError(f"{path}: its images of {split} differ from others of {name}")
+    needed = SPLITS if kind == "text" else ("train", "test")
+    if lacks := " and ".join(split for split in needed if split not in images):
+        raise UserError(f"--source: {source}: {name} ({kind}) has no images for {lacks}")
+    images = {split: images[split] for split in SPLITS if split in images}
+    sizes = {split: "{} x {}".format(*part.shape[1:]) for split, part in images.items()}
     if len(set(sizes.values())) > 1:
-        shown = ", ".join(f"{split} {h} x {w}" for split, (h, w) in sizes.items())
+        shown = ", ".join(f"{split} {size}" for split, size in sizes.items())
         raise UserError(f"--source: {source}: images differ in size: {shown}")
-    return kind, images
+    if name.startswith("emnist") and _lie(images["train"]):
+        print(f"{name}: images lie on their sides, and are turned upright")
+        images = {split: part.swapaxes(1, 2) for split, part in images.items()}
+    if name == "mnist" and len(images["train"]) == COMPLETE[name][0]:
+        mean = images["train"].mean() / _GREY_LEVELS
+        name = next((other for other, x in _MEANS.items() if abs(mean - x) < 1e-4), name)
+    return name, images, digest.hexdigest()
 
 
-def download() -> dict[str, Images]:
+def _lie(images: np.ndarray) -> bool:
+    """Whether characters lie on their sides, as in EMNIST's files: they are wider than high."""
+    ink = images.mean(axis=0) + 1e-9  # [height, width]
+    high, wide = (np.cov(np.arange(len(x)), aweights=x) for x in (ink.sum(axis=1), ink.sum(axis=0)))
+    return high < 0.9 * wide
+
+
+def download() -> tuple[str, dict[str, np.ndarray], str]:
     """Downloads MNIST as `keras.datasets` has it (checked by its checksum there).
+
+    Returns:
+        As `read`.
 
     Raises:
         UserError: it cannot be downloaded.
@@ -272,44 +354,34 @@ def download() -> dict[str, Images]:
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
-    parts = {"train": train, "test": test}
-    return {
-        split: Images(pixels, hashlib.sha256(pixels.tobytes()).hexdigest())
-        for split, pixels in parts.items()
-    }
+    digest, images = raw_files.Digest(), {"train": train, "test": test}
+    for split, pixels in images.items():
+        digest.add(split, hashlib.sha256(pixels.tobytes()).hexdigest())
+    return "mnist", images, digest.hexdigest()
 
 
 # ------------------------------------------------------------------------------ binarization
 
 
 def binarize(grey: np.ndarray, binarization: str, seed: int, split: str) -> np.ndarray:
-    """Makes grey values what the records hold.
-
-    Args:
-        grey: uint8 [num, height, width].
-        binarization: one of `BINARIZATIONS`.
-        seed: of the draws.
-        split: "train", "valid" or "test", each of which has draws of its own.
+    """Makes grey values [num, height, width] what the records hold.
 
     Returns:
-        float32 [num, height, width]: 0 and 1; of train with "dynamic" the probabilities of 1.
+        0 and 1, by draws of `seed` and `split`; of train with "dynamic" the probabilities of 1.
     """
     if binarization == "threshold":
-        return (grey > _GREY_LEVELS // 2).astype(np.float32)
+        return grey > _GREY_LEVELS // 2
     if binarization == "dynamic" and split == "train":
         return grey.astype(np.float32) / _GREY_LEVELS
-    rng = np.random.default_rng([seed, _SPLIT_NUMBERS[split]])
+    rng = np.random.default_rng([seed, SPLITS.index(split)])
     # 1 with the probability grey / 255, exactly: of 0, ..., 254 as many are below as it says.
-    return (rng.integers(0, _GREY_LEVELS, grey.shape, dtype=np.uint8) < grey).astype(np.float32)
+    return rng.integers(0, _GREY_LEVELS, grey.shape, dtype=np.uint8) < grey
 
 
 def _ignored(arguments: Mapping[str, Any]) -> dict[str, str]:
-    source, binarization = arguments["source"], arguments["binarization"]
-    if source and not binarization and find_sources(source, grey=False)[0] == LAROCHELLE:
-        return dict.fromkeys(("num_valid", "seed"), "with .amat files: they are ready")
-    if binarization == "threshold":
+    if arguments["binarization"] == "threshold":
         return {"seed": "with --binarization=threshold, which draws nothing"}
-    return {}
+    return {} if arguments["source"] else {"dataset": "without --source: MNIST is downloaded"}
 
 
 @command.preparation(_ignored)
@@ -317,9 +389,10 @@ def prepare(
     source: Path | None,
     out: Path,
     *,
+    dataset: str | None = None,
     binarization: str | None = None,
-    num_valid: int = 10_000,
-    seed: int = 0,
+    num_valid: int | None = None,
+    seed: int | None = None,
     workers: int = 1,
     command: str,
 ) -> None:
@@ -330,30 +403,28 @@ def prepare(
     Raises:
         UserError: files are missing or bad, flags do not fit them, or as `write_dataset`.
     """
-    if source is None:
-        kind, files = "idx", download()
+    is_grey = binarization is not None
+    name, parts, sha256 = read(source, dataset, is_grey, workers) if source else download()
+    train, valid = parts["train"], parts.get("valid")
+    if valid is None:
+        num_valid = NUM_VALID if num_valid is None else num_valid
+        if not 1 <= num_valid < len(train):
+            raise UserError(f"--num_valid={num_valid}: accepted: 1 to {len(train) - 1}")
+        parts = {"train": train[:-num_valid], "valid": train[-num_valid:], "test": parts["test"]}
+    elif num_valid in (None, len(valid)):
+        num_valid = NUM_VALID  # of the complete files
     else:
-        kind, files = read(source, binarization is not None, workers)
-    if kind == LAROCHELLE:
-        binarization = LAROCHELLE
-        parts = {split: images.pixels.astype(np.float32) for split, images in files.items()}
-    else:
+        raise UserError(f"--num_valid={num_valid}: {source} has {len(valid)} valid images")
+    if max(part.max() for part in parts.values()) > 1:
         binarization = binarization or "fixed"
-        grey, test = files["train"].pixels, files["test"].pixels
-        if not 1 <= num_valid < len(grey):
-            raise UserError(f"--num_valid={num_valid}: accepted: 1 to {len(grey) - 1}")
-        parts = {
-            split: binarize(pixels, binarization, seed, split)
-            for split, pixels in (
-                ("train", grey[:-num_valid]),
-                ("valid", grey[-num_valid:]),
-                ("test", test),
-            )
-        }
-    digest = raw_files.Digest()
-    for split, images in files.items():
-        digest.add(split, images.sha256)
-    height, width = parts["train"].shape[1:]
+        parts = {split: binarize(x, binarization, seed or 0, split) for split, x in parts.items()}
+    else:
+        for flag, value in (("binarization", binarization), ("seed", seed)):
+            if value is not None:
+                raise UserError(f"--{flag} means nothing with {source}: it is binarized already")
+        test = hashlib.sha256(np.packbits(parts["test"])).hexdigest()
+        binarization = "larochelle" if test == _LAROCHELLES_TEST else "given"
+    height, width = train.shape[1:]
     records = import_records()
 
     def sequences(split: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -364,11 +435,11 @@ def prepare(
 
     card = records.write_dataset(
         out,
-        name="mnist",
+        name=name,
         features=(Feature("pixel", "binary", "none", "1 where there is ink"),),
         splits={split: sequences(split) for split in parts},
         normalization=Normalization("none", (0.0,), (1.0,)),
-        source_sha256=digest.hexdigest(),
+        source_sha256=sha256,
         command=command,
         extra={
             "binarization": binarization,
@@ -384,33 +455,36 @@ def prepare(
             f"mean pixel {card.extra['mean_pixel'][split]:.5f}"
             + (" (probabilities, drawn anew in training)" if content.holds_probabilities else "")
         )
-    counts = LAROCHELLE_COUNTS
-    if kind == "idx":
-        counts = counts | {"train": NUM_TRAIN_IDX - num_valid, "valid": num_valid}
-    sizes = {split: (count, count * _MNIST_PIXELS) for split, count in counts.items()}
-    raw_files.print_sizes_check(card.splits, sizes)
-    print(f"wrote {out} (binarization: {binarization})")
+    if name in COMPLETE:
+        num_train, num_test = COMPLETE[name]
+        counts = (num_train - num_valid, num_valid, num_test)
+        sizes = {split: (n, n * 28 * 28) for split, n in zip(SPLITS, counts, strict=True)}
+        raw_files.print_sizes_check(card.splits, sizes)
+    print(f"wrote {out} ({name}, binarization: {binarization})")
 
 
 def define_flags() -> None:
     """Defines this command's flags."""
     command.define_flags(
-        "Folder with binarized_mnist_{train,valid,test}.amat, or with MNIST's IDX files; without "
-        "it MNIST is downloaded (keras.datasets).",
+        "Folder (or file of arrays) with MNIST, Fashion-MNIST, KMNIST, QMNIST, EMNIST or binarized "
+        "MNIST; without it MNIST is downloaded (keras.datasets).",
         required=False,
         can_skip=False,
     )
+    flags.DEFINE_enum("dataset", None, list(COMPLETE), "Of several in --source, the one to read.")
     flags.DEFINE_enum(
         "binarization",
         None,
         list(BINARIZATIONS),
         "Of grey values: fixed: pixels are drawn once; dynamic: in training anew each time; "
-        "threshold: 1 above 127. Default: fixed; .amat files are binarized already.",
+        "threshold: 1 above 127. Default: fixed; some files are binarized already.",
     )
     flags.DEFINE_integer(
-        "num_valid", 10_000, "Number of the last training images (IDX) that are valid."
+        "num_valid",
+        None,
+        f"How many of the last training images are valid, where no others are; else {NUM_VALID}.",
     )
-    flags.DEFINE_integer("seed", 0, "Seed of the draws.", lower_bound=0)
+    flags.DEFINE_integer("seed", None, "Seed of the draws; else 0.", lower_bound=0)
 
 
 if __name__ == "__main__":

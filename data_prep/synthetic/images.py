@@ -3,13 +3,6 @@
 The digits are strokes of Hershey's vector fonts, bent a little, slanted, stretched, turned and
 moved at random, and drawn with a pen of random thickness. A pixel's grey value says how far the
 pen's edge lies from its centre. The same settings draw the same digits in both formats.
-
-Written are:
-
-* `write_amat`: `binarized_mnist_{train,valid,test}.amat`, Larochelle's text: one image per line,
-  0 and 1 separated by spaces; each pixel is drawn once, with its grey value as probability.
-* `write_idx`: MNIST's four files, gzipped IDX: `train-images-idx3-ubyte.gz` ...; its second split
-  is `t10k`.
 """
 
 import dataclasses
@@ -35,13 +28,7 @@ _IDX_UINT8 = 0x08  # type code of the IDX format
 
 @dataclasses.dataclass(frozen=True)
 class ImageSettings(Settings):
-    """How many images are to be drawn, and how large.
-
-    Attributes:
-        num_images: of the train split; every other split has a fifth of that, at least 1.
-        image_size: height and width in pixels.
-        seed: everything follows from it.
-    """
+    """How many images are to be drawn, and how large; everything follows from `seed`."""
 
     num_images: int = integer(200, 1, 60_000, "Images of train; other splits have a fifth.")
     image_size: int = integer(28, 4, 256, "Height and width of the images in pixels.")
@@ -49,16 +36,7 @@ class ImageSettings(Settings):
 
 
 def draw_digit(digit: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws a digit in white on black.
-
-    Args:
-        digit: 0 to 9.
-        size: height and width of the image.
-        rng: the source of variation.
-
-    Returns:
-        uint8 [size, size].
-    """
+    """Draws a digit, 0 to 9, in white on black: uint8 [size, size]."""
     strokes = load_glyphs(PRINTED_FACES[rng.integers(len(PRINTED_FACES))])[str(digit)].strokes
     ends = np.cumsum([len(stroke) for stroke in strokes])[:-1]
     points = np.concatenate(strokes)
@@ -99,10 +77,6 @@ def digits(
 ) -> Iterator[tuple[int, np.ndarray, np.random.Generator]]:
     """Draws the digits of a split, with a progress bar on a terminal.
 
-    Args:
-        split: train, valid or test.
-        settings: how many, and how large.
-
     Yields:
         The digit, its image (uint8 [size, size]), and the source of what else is random about it.
     """
@@ -113,14 +87,11 @@ def digits(
         yield digit, draw_digit(digit, settings.image_size, rng), rng
 
 
-# ------------------------------------------------------------------------------------ formats
-
-
 def write_amat(folder: Path, settings: ImageSettings) -> str:
-    """Writes binarised images as text into an empty folder.
+    """Writes Larochelle's text into an empty folder: each pixel is drawn once by its grey value.
 
     Returns:
-        What was written, in words (as all functions of this section).
+        What was written, in words.
     """
     count = 0
     for split, name in AMAT_NAMES.items():
@@ -133,18 +104,14 @@ def write_amat(folder: Path, settings: ImageSettings) -> str:
 
 
 def write_idx(folder: Path, settings: ImageSettings) -> str:
-    """Writes grey images and their labels as IDX into an empty folder."""
+    """Writes grey images and their labels, as `write_amat`, as gzipped IDX."""
     count = 0
     for split, names in IDX_NAMES.items():
         labels, images, _ = zip(*digits(split, settings), strict=True)
         for name, values in zip(names, (np.stack(images), np.array(labels)), strict=True):
-            _write_idx_file(folder / name, values)
+            header = struct.pack(f">HBB{values.ndim}I", 0, _IDX_UINT8, values.ndim, *values.shape)
+            # No time in gzip's header: equal images, equal bytes.
+            data = gzip.compress(header + values.astype(np.uint8).tobytes(), mtime=0)
+            (folder / name).write_bytes(data)
         count += len(labels)
     return f"{count} images"
-
-
-def _write_idx_file(path: Path, values: np.ndarray) -> None:
-    header = struct.pack(f">HBB{values.ndim}I", 0, _IDX_UINT8, values.ndim, *values.shape)
-    data = header + values.astype(np.uint8).tobytes()
-    # No time in gzip's header: equal images, equal bytes.
-    path.write_bytes(gzip.compress(data, mtime=0))

@@ -95,8 +95,8 @@ def read_sequences(path: str | os.PathLike, card: DatasetCard, name: str) -> lis
     try:
         with h5py.File(path, "r") as file:
             _check_attributes(path, file, card)
-            padded = _numbers(path, file, name)
-            lengths = _numbers(path, file, "lengths") if "lengths" in file else None
+            padded = read_numbers(path, file, name)
+            lengths = read_numbers(path, file, "lengths") if "lengths" in file else None
     except UserError:
         raise
     # What h5py raises on damaged files, some of which are of types that numpy has not.
@@ -151,7 +151,17 @@ def _brief(values: Sequence[Any]) -> str:
     return ", ".join(texts if len(texts) <= 6 else [*texts[:3], "...", texts[-1]])
 
 
-def _numbers(path: Path, file: h5py.File, name: str) -> np.ndarray:
+def read_numbers(path: str | Path, file: h5py.File, name: str) -> np.ndarray:
+    """Reads a dataset of an HDF5 file that is not trusted.
+
+    Args:
+        path: what messages call the file.
+        file: the file.
+        name: of the dataset.
+
+    Raises:
+        UserError: it is none of numbers, lies elsewhere, or is too large; or as h5py raises.
+    """
     # Links to other files are not followed: who gives a file means that one.
     link = file.get(name, getlink=True)
     if isinstance(link, h5py.ExternalLink):

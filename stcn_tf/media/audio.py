@@ -18,6 +18,7 @@ from stcn_tf.media.figures import (
     LABEL_SIZE,
     PREFIX_INK,
     RECONSTRUCTION_INK,
+    legible,
     require_one_per_row,
 )
 from stcn_tf.media.medium import Medium
@@ -42,7 +43,7 @@ class Audio(Medium):
     """Sounds: a step is a frame of consecutive samples."""
 
     array = "frames"
-    num_in_training = 4
+    num_shown = num_in_training = 4
     most_pictured = 40  # a PNG has a largest height
 
     _SECONDS = 3.0
@@ -65,12 +66,20 @@ class Audio(Medium):
             raise UserError(f"{path}: {len(waveform)} samples; accepted: {frame} (a frame) or more")
         return [waveform[: len(waveform) // frame * frame].reshape(-1, frame)]
 
-    def draw_samples(self, sequences: Sequence[np.ndarray], given: Sequence[int]) -> Figure:
+    def draw_samples(
+        self,
+        sequences: Sequence[np.ndarray],
+        given: Sequence[int] | None = None,
+        labels: Sequence[str] | None = None,
+        width_inches: float = 10.0,
+    ) -> Figure:
         """See `Medium.draw_samples`: waveforms and spectrograms."""
         return draw_audio(
             self.sounds(sequences),
             self._sample_rate_hz,
-            given_samples=[steps * self.card.num_features for steps in given],
+            labels,
+            width_inches,
+            [steps * self.card.num_features for steps in given] if given is not None else None,
         )
 
     def draw_reconstructions(self, rebuilt: Reconstructions) -> Figure:
@@ -161,8 +170,9 @@ def draw_audio(
         for axes in (left, right):
             axes.set_xlim(0, seconds)
         if labels is not None:
-            style = {"fontsize": LABEL_SIZE, "color": LABEL_COLOR, "parse_math": False}
-            left.set_title(labels[row], loc="left", pad=2, **style)
+            label, fonts = legible(labels[row])
+            style = fonts | {"fontsize": LABEL_SIZE, "color": LABEL_COLOR}
+            left.set_title(label, loc="left", pad=2, **style)
     return figure
 
 

@@ -1,12 +1,17 @@
-"""What all pictures share: colours, and figures to PNG, SVG and arrays."""
+"""What all pictures share: colours, texts in any script, and figures to PNG, SVG and arrays."""
 
+import functools
 import os
+import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager
+from matplotlib.ft2font import FT2Font
 
 from stcn_tf.support.files import replacing_file
 
@@ -36,6 +41,51 @@ def figure_to_rgb(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def legible(text: str, family: str = "sans-serif") -> tuple[str, dict[str, Any]]:
+    """How a text in any script, no formula, is drawn without warnings.
+
+    What the usual font lacks is drawn with others that are installed; what none has is escaped as
+    in Python, so that names can still be told apart.
+
+    Args:
+        text: to be drawn; what joins or directs its characters is left out.
+        family: of the usual font.
+
+    Returns:
+        The text, and the keywords that matplotlib needs with it.
+    """
+    usual = _characters(findfont(FontProperties(family=[family])))
+    drawn, families = [], [family]
+    for character in text:
+        if unicodedata.category(character) == "Cf":
+            continue
+        if ord(character) in usual:
+            drawn.append(character)
+        elif other := _family_with(character):
+            drawn.append(character)
+            families.append(other)
+        else:
+            drawn.append(character.encode("unicode_escape").decode())
+    return "".join(drawn), {"family": list(dict.fromkeys(families)), "parse_math": False}
+
+
+@functools.cache
+def _characters(path: str) -> frozenset[int]:
+    try:
+        return frozenset(FT2Font(path).get_charmap())
+    except (OSError, RuntimeError):  # gone, or of a kind that cannot be drawn
+        return frozenset()
+
+
+@functools.cache
+def _family_with(character: str) -> str | None:
+    for font in fontManager.ttflist:
+        # A last resort has a box for everything.
+        if "last" not in font.name.lower() and ord(character) in _characters(font.fname):
+            return font.name
+    return None
 
 
 def require_one_per_row(name: str, values: Sequence, rows: Sequence) -> None:

@@ -20,6 +20,7 @@ from stcn_tf.media.figures import (
     LABEL_SIZE,
     PREFIX_INK,
     RECONSTRUCTION_INK,
+    legible,
     require_one_per_row,
 )
 from stcn_tf.media.medium import Medium
@@ -35,11 +36,18 @@ class Handwriting(Medium):
     """Lines of handwriting: a step is dx, dy, pen."""
 
     array = "strokes"
+    num_shown = 8
     most_pictured = 40  # a PNG has a largest height
 
-    def draw_samples(self, sequences: Sequence[np.ndarray], given: Sequence[int]) -> Figure:
+    def draw_samples(
+        self,
+        sequences: Sequence[np.ndarray],
+        given: Sequence[int] | None = None,
+        labels: Sequence[str] | None = None,
+        width_inches: float = 10.0,
+    ) -> Figure:
         """See `Medium.draw_samples`: one line below the other."""
-        return draw_handwriting(sequences, prefix_lengths=given)
+        return draw_handwriting(sequences, labels, width_inches, given)
 
     def draw_reconstructions(self, rebuilt: Reconstructions) -> Figure:
         """See `Medium.draw_reconstructions`: each line below its original."""
@@ -57,7 +65,7 @@ def draw_handwriting(
     """Draws one line of handwriting per row, all to one scale.
 
     A row whose strokes run far away, as those of an untrained model do, is cut off, so that the
-    others stay legible.
+    others stay legible; its label says so.
 
     Args:
         sequences: `[time, 3]` arrays of dx, dy, pen in raw units.
@@ -153,15 +161,10 @@ def _draw_rows(
     top = 0.0
     for i, (points, ends) in enumerate(rows):
         if labels is not None:
-            axes.text(
-                _MARGIN,
-                top - _MARGIN,
-                labels[i],
-                fontsize=LABEL_SIZE,
-                color=LABEL_COLOR,
-                verticalalignment="top",
-                parse_math=False,
-            )
+            is_cut = (points < lows[i]).any() or (points > highs[i]).any()
+            label, fonts = legible(f"{labels[i]}, cut off" if is_cut else labels[i])
+            style = fonts | {"fontsize": LABEL_SIZE, "color": LABEL_COLOR, "va": "top"}
+            axes.text(_MARGIN, top - _MARGIN, label, **style)
         bottom = top - above - sizes[i, 1] * scale
         placed = (points - lows[i]) * scale + [_MARGIN, bottom]
         # Ink far outside of the figure would only strain the renderer.

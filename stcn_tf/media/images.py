@@ -32,6 +32,7 @@ class Images(Medium):
 
     array = "pixels"
     num_samples = 100
+    num_shown = 64
     num_in_training = 16
     most_pictured = 400
 
@@ -55,9 +56,16 @@ class Images(Medium):
             raise UserError(f"--length={length}: accepted: {rest}, to make images of {size} pixels")
         return rest
 
-    def draw_samples(self, sequences: Sequence[np.ndarray], given: Sequence[int]) -> Figure:
+    def draw_samples(
+        self,
+        sequences: Sequence[np.ndarray],
+        given: Sequence[int] | None = None,
+        labels: Sequence[str] | None = None,
+        width_inches: float = 10.0,
+    ) -> Figure:
         """See `Medium.draw_samples`: a grid, as Figure 6 of the paper."""
-        return draw_images(self._images(sequences), given_pixels=given)
+        images = self._images(sequences)
+        return draw_images(images, None, labels, width_inches, given)
 
     def draw_reconstructions(self, rebuilt: Reconstructions) -> Figure:
         """See `Medium.draw_reconstructions`: as Figure 4 of the paper."""

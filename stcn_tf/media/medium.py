@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stcn_tf.data.units import likelihood_unit
+from stcn_tf.media.lines import draw_lines
 from stcn_tf.media.reconstructions import Reconstructions
 
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ class Medium:
         card: as given.
         array: name of the sequences in HDF5 files.
         num_samples: how many sequences to generate, unless someone says.
+        num_shown: how many examples `data_prep.show` draws, unless someone says.
         num_in_training: how many TensorBoard shows.
-        most_pictured: how many fit on one page; 0: there is no picture of such sequences.
+        most_pictured: how many samples fit on one page; 0: no page of them is made.
     """
 
     array = "sequences"
     num_samples = 8
+    num_shown = 4
     num_in_training = 6
     most_pictured = 0
 
@@ -65,14 +68,23 @@ class Medium:
 
         return read_sequences(path, self.card, self.array)
 
-    def draw_samples(self, sequences: Sequence[np.ndarray], given: Sequence[int]) -> Figure:
-        """A page of generated sequences.
+    def draw_samples(
+        self,
+        sequences: Sequence[np.ndarray],
+        given: Sequence[int] | None = None,
+        labels: Sequence[str] | None = None,
+        width_inches: float = 10.0,
+    ) -> Figure:
+        """A page of sequences.
 
         Args:
             sequences: [time, features] each.
-            given: for each, how many of its first steps were not generated.
+            given: for each, how many of its first steps were given to a model.
+            labels: a text for each; images may go without.
+            width_inches: width of the page.
         """
-        raise NotImplementedError
+        del given
+        return draw_lines(sequences, self.card.features, labels, width_inches)
 
     def draw_reconstructions(self, rebuilt: Reconstructions) -> Figure:
         """A page of sequences, their reconstructions and log-likelihoods."""

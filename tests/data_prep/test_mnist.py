@@ -1,4 +1,4 @@
-"""MNIST's files to records: exact pixels of every format, the three binarizations, faults."""
+"""MNIST's files to records: exact pixels of every distribution, the binarizations, faults."""
 
 import gzip
 import hashlib
@@ -6,21 +6,27 @@ import json
 import lzma
 import os
 import struct
+import zlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from data_prep import mnist
 from data_prep.common import command
 from data_prep.common.raw_files import FileFault
+from data_prep.synthetic import images as synthetic
 from stcn_tf.support.errors import UserError
 
 RNG = np.random.default_rng(0)
 # Squares of 3 x 3; rectangles of 5 rows of 3 pixels.
-BINARY = {s: RNG.integers(0, 2, (n, 3, 3)) for s, n in (("train", 7), ("valid", 2), ("test", 4))}
+BINARY = {s: RNG.integers(0, 2, (n, 3, 3)) for s, n in (("train", 7), ("valid", 3), ("test", 4))}
 GREY = {s: RNG.integers(0, 256, (n, 5, 3)) for s, n in (("train", 11), ("test", 4))}
-COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
+AMAT = "binarized_mnist_{}.amat"
+IDX = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+PACKINGS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
+CASE = Path(__file__).parent / "cases" / "mnist" / "mnist.npz"
 
 
 def idx_of(pixels):
@@ -29,32 +35,35 @@ def idx_of(pixels):
 
 def amat_of(pixels):
     """Text as Larochelle has it: a space after each pixel, one image a line."""
-    rows = pixels.reshape(len(pixels), -1)
-    return "".join("".join(f"{pixel} " for pixel in row) + "\n" for row in rows).encode()
+    return "".join("".join(f"{pixel} " for pixel in row) + "\n" for row in flat(pixels)).encode()
 
 
-def write(folder, files, ending=""):
-    folder.mkdir(exist_ok=True)
+def flat(pixels):
+    return pixels.reshape(len(pixels), -1)
+
+
+def write(folder, files):
     for name, data in files.items():
-        (folder / f"{name}{ending}").write_bytes(COMPRESSIONS[ending](data))
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
     return folder
 
 
 def write_amat(folder, ending="", **changes):
     parts = BINARY | changes
-    files = {mnist.LAROCHELLE_FILES[split]: amat_of(pixels) for split, pixels in parts.items()}
-    return write(folder, files, ending)
+    return write(
+        folder,
+        {AMAT.format(s) + ending: PACKINGS[ending](amat_of(x)) for s, x in parts.items()},
+    )
 
 
 def write_idx(folder, ending="", **changes):
     parts = GREY | changes
-    files = {mnist.IDX_FILES[split]: idx_of(pixels) for split, pixels in parts.items()}
-    return write(folder, files, ending)
+    return write(folder, {IDX[s] + ending: PACKINGS[ending](idx_of(x)) for s, x in parts.items()})
 
 
 def prepare(source, out, **options):
-    options = {"binarization": None, "num_valid": 3, "seed": 0, "workers": 1} | options
-    mnist.prepare(source, out, **options)
+    mnist.prepare(source, out, **{"num_valid": 3} | options)
     return out
 
 
@@ -70,81 +79,295 @@ def pixels_of(read_back):
     return read
 
 
-def flat(pixels):
-    return pixels.reshape(len(pixels), -1)
+# ------------------------------------------------------------------------- distributions
+
+
+def idx_files(folder, parts, train, test, pack=bytes):
+    write(folder, {train: pack(idx_of(parts["train"])), test: pack(idx_of(parts["test"]))})
+
+
+def torchvision(folder, parts):
+    raw = folder / "MNIST" / "raw"
+    idx_files(raw, parts, *IDX.values())
+    idx_files(raw, parts, *(f"{name}.gz" for name in IDX.values()), gzip.compress)
+    write(raw, {"train-labels-idx1-ubyte": b"labels"})
+
+
+def kaggle(folder, parts):
+    idx_files(folder, parts, "train-images.idx3-ubyte", "t10k-images.idx3-ubyte")
+    idx_files(folder, parts, *(f"{name}/{name}" for name in IDX.values()))
+
+
+def keras(folder, parts, change=lambda pixels: pixels, save=np.savez):
+    save(folder / "mnist.npz", **{f"x_{s}": change(x) for s, x in parts.items()}, y_test=np.ones(3))
+
+
+def kmnist(folder, parts):
+    for split, pixels in parts.items():
+        np.savez_compressed(folder / f"kmnist-{split}-imgs.npz", pixels)
+        np.savez(folder / f"kmnist-{split}-labels.npz", np.ones(3))
+
+
+def hdf5(folder, parts, name="mnist.h5", key="{}", change=lambda pixels: pixels, **options):
+    with h5py.File(folder / name, "w") as file:
+        for split, pixels in parts.items():
+            file.create_dataset(key.format(split), data=change(pixels), **options)
+            file[f"{key.format(split)}_labels"] = np.ones((len(pixels), 1))
+
+
+def hdf5_each(folder, parts):
+    for split, pixels in parts.items():
+        hdf5(folder, {"data": flat(pixels).astype(float)}, f"binarized_mnist-{split}.h5")
+
+
+def fuel(folder, parts):
+    """As `fuel.datasets.hdf5.H5PYDataset` has it."""
+    with h5py.File(folder / "binarized_mnist.hdf5", "w") as file:
+        file["features"] = np.concatenate(list(parts.values()))[:, np.newaxis]
+        kind = [("split", "S5"), ("source", "S8"), ("start", "i8"), ("stop", "i8")]
+        kind += [("indices", h5py.ref_dtype), ("available", "?"), ("comment", "S1")]
+        table, start = np.zeros(2 * len(parts), kind), 0
+        for row, (split, pixels) in enumerate(parts.items()):
+            for index, source in ((row, "features"), (len(parts) + row, "targets")):
+                given = split, source, start, start + len(pixels), h5py.Reference(), True, "."
+                table[index] = given
+            start += len(pixels)
+        file.attrs["split"] = table
+
+
+def savetxt(folder, parts, name="mnist_{}.amat", format="%.18e"):
+    for split, pixels in parts.items():
+        np.savetxt(folder / name.format(split), flat(pixels), format)
+
+
+GREY_FILES = {
+    "its authors'": ("mnist", lambda *a: idx_files(*a, *IDX.values())),
+    "7-Zip's": (
+        "mnist",
+        lambda *a: idx_files(*a, "train-images.idx3-ubyte", "t10k-images.idx3-ubyte"),
+    ),
+    "torchvision's": ("mnist", torchvision),
+    "Kaggle's": ("mnist", kaggle),
+    "gzip without its ending": ("mnist", lambda *a: idx_files(*a, *IDX.values(), gzip.compress)),
+    "xz with the ending of gzip": (
+        "mnist",
+        lambda *a: idx_files(*a, *(f"{n}.gz" for n in IDX.values()), lzma.compress),
+    ),
+    "plain with the ending of gzip": (
+        "mnist",
+        lambda *a: idx_files(*a, *(f"{n}.gz" for n in IDX.values())),
+    ),
+    "Fashion-MNIST": (
+        "fashion-mnist",
+        lambda *a: idx_files(*a, *(f"FashionMNIST/raw/{n}" for n in IDX.values())),
+    ),
+    "QMNIST": (
+        "qmnist",
+        lambda *a: idx_files(*a, *(f"qmnist-{s}-images-idx3-ubyte.gz" for s in IDX), gzip.compress),
+    ),
+    "KMNIST": ("kmnist", kmnist),
+    "Kuzushiji-49": (
+        "k49",
+        lambda folder, parts: [np.savez(folder / f"k49-{s}-imgs.npz", x) for s, x in parts.items()],
+    ),
+    "EMNIST, upright": (
+        "emnist-digits",
+        lambda *a: idx_files(*a, *(f"emnist-digits-{s}-images-idx3-ubyte" for s in IDX)),
+    ),
+    "Keras'": ("mnist", keras),
+    "Keras', compressed, of 0 to 1": (
+        "mnist",
+        lambda *a: keras(*a, lambda x: np.float32(x) / 255, np.savez_compressed),
+    ),
+    "HDF5": ("mnist", lambda *a: hdf5(*a, key="{}_images", compression="gzip")),
+    "HDF5 with channels": ("mnist", lambda *a: hdf5(*a, change=lambda x: x[..., np.newaxis])),
+    "HDF5 of 0 to 1": ("mnist", lambda *a: hdf5(*a, change=lambda x: flat(x) / 255)),
+    "Fuel's": ("mnist", fuel),
+}
+BINARY_FILES = {
+    "Larochelle's": lambda folder, parts: write_amat(folder, **parts),
+    "short names": lambda *a: savetxt(*a, "{}.amat", "%d"),
+    "savetxt": savetxt,
+    "savetxt in short": lambda *a: savetxt(*a, AMAT, "%.1f"),
+    "npz": lambda folder, parts: np.savez(folder / "mnist.npz", **parts),
+    "npz of floats": lambda folder, parts: np.savez_compressed(
+        folder / "binarized_mnist.npz", **{f"{s}_data": flat(x) / 1.0 for s, x in parts.items()}
+    ),
+    "HDF5": lambda *a: hdf5(*a, "binarized_mnist.hdf5"),
+    "HDF5 of booleans": lambda *a: hdf5(*a, change=lambda x: flat(x) == 1, chunks=(2, 9)),
+    "HDF5, a file each": hdf5_each,
+    "Fuel's": fuel,
+}
+
+
+@pytest.fixture(scope="module")
+def case():
+    with np.load(CASE) as file:
+        return {split: file[f"x_{split}"] for split in IDX}
+
+
+@pytest.mark.parametrize("kind", GREY_FILES)
+def test_every_distribution_of_grey_images_has_the_same_pixels(tmp_path, kind, case, capsys):
+    name, make = GREY_FILES[kind]
+    make(tmp_path, case)
+    found, images, _ = mnist.read(tmp_path, None, False, 1)
+    assert found == name and list(images) == list(case)
+    for split, pixels in case.items():
+        assert images[split].dtype == np.uint8
+        np.testing.assert_array_equal(images[split], pixels)
+    assert "turned" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", BINARY_FILES)
+def test_every_distribution_of_binary_images_has_the_same_pixels(tmp_path, kind):
+    BINARY_FILES[kind](tmp_path, BINARY)
+    name, images, _ = mnist.read(tmp_path, None, False, 1)
+    assert name == "mnist" and list(images) == list(BINARY)
+    for split, pixels in BINARY.items():
+        np.testing.assert_array_equal(images[split], pixels)
+
+
+def test_the_given_case(tmp_path, case, pixels_of):
+    from stcn_tf.data.card import read_card
+
+    for source in (CASE, CASE.parent):  # a file of arrays is a source, too
+        out = prepare(source, tmp_path / "out", binarization="threshold", num_valid=10)
+        grey = {"train": case["train"][:40], "valid": case["train"][40:], "test": case["test"]}
+        for split, pixels in grey.items():
+            np.testing.assert_array_equal(pixels_of(out, split), flat(pixels) > 127)
+        assert read_card(out).name == "mnist"
+
+
+def test_emnist_is_turned_upright(tmp_path, capsys):
+    settings = synthetic.ImageSettings(num_images=20)
+    parts = {s: np.stack([x for _, x, _ in synthetic.digits(s, settings)]) for s in IDX}
+    names = [f"emnist-letters-{s}-images-idx3-ubyte.gz" for s in IDX]
+    for turn in (lambda x: x, lambda x: x.swapaxes(1, 2)):
+        idx_files(tmp_path, {s: turn(x) for s, x in parts.items()}, *names, gzip.compress)
+        name, images, _ = mnist.read(tmp_path, None, False, 1)
+        assert name == "emnist-letters"
+        for split, pixels in parts.items():
+            np.testing.assert_array_equal(images[split], pixels)
+    printed = capsys.readouterr().out
+    assert printed.count("emnist-letters: images lie on their sides, and are turned upright") == 1
+
+
+def test_means_tell_what_has_the_names_of_mnist(tmp_path, monkeypatch):
+    monkeypatch.setitem(mnist.COMPLETE, "mnist", (11, 4))
+    for mean, name in ((73, "fashion-mnist"), (49, "mnist"), (48.9, "kmnist")):
+        train = np.full((11, 10, 10), int(mean))
+        train[:, 0, 0] += round((mean - int(mean)) * 100)
+        monkeypatch.setitem(mnist._MEANS, "fashion-mnist", 73 / 255)
+        write_idx(tmp_path, train=train, test=train[:4])
+        assert mnist.read(tmp_path, None, False, 1)[0] == name
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("train-images-idx3-ubyte", "mnist"),
+        ("MNIST/raw/emnist-byclass-train-images-idx3-ubyte", "emnist-byclass"),
+        ("EMNIST Letters/raw/train-images-idx3-ubyte", "emnist-letters"),
+        ("emnist/train.npz", "emnist"),
+        ("emnist-mnist-train-images-idx3-ubyte.gz", "emnist-mnist"),
+        ("mnist/fashion/train-images-idx3-ubyte", "fashion-mnist"),
+        ("notMNIST/train-images-idx3-ubyte", "notmnist"),
+        ("KMNIST/raw/t10k-images-idx3-ubyte", "kmnist"),
+    ],
+)
+def test_names_tell_the_data_set(path, name):
+    assert mnist._dataset_in(Path(path)) == name
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        ("train", "train.amat x_train X_train trainX xtrain training_images train_x data-train"),
+        ("valid", "valid.amat x_valid validation val_images mnist-val.h5 dev"),
+        ("test", "test.amat t10k-images-idx3-ubyte x_test testing emnist-test-images"),
+        ("", "value latest arr_0 features ytest development images"),
+    ],
+)
+def test_names_tell_the_split(split, names):
+    assert {mnist._split_in(name) for name in names.split()} == {split}
+
+
+def test_of_several_data_sets_one_is_chosen(tmp_path):
+    idx_files(tmp_path, GREY, *(f"emnist-digits-{s}-images-idx3-ubyte" for s in IDX))
+    other = {split: 255 - pixels for split, pixels in GREY.items()}
+    idx_files(tmp_path, other, *(f"qmnist-{s}-images-idx3-ubyte" for s in IDX))
+    with pytest.raises(UserError) as error:
+        mnist.read(tmp_path, None, False, 1)
+    assert str(error.value) == (
+        f"--source: {tmp_path} holds emnist-digits, qmnist; accepted: one, as --dataset"
+    )
+    name, images, _ = mnist.read(tmp_path, "qmnist", False, 1)
+    assert name == "qmnist"
+    np.testing.assert_array_equal(images["train"], other["train"])
+    with pytest.raises(UserError, match="has no images of kmnist; accepted: IDX files, text"):
+        mnist.read(tmp_path, "kmnist", False, 1)
+
+
+def test_files_that_contradict_each_other_are_refused(tmp_path):
+    torchvision(tmp_path, GREY)
+    path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(idx_of(255 - GREY["train"]))
+    with pytest.raises(UserError) as error:
+        mnist.read(tmp_path, None, False, 1)
+    assert str(error.value) == f"{path}: its images of train differ from others of mnist"
 
 
 # ------------------------------------------------------------------------------- parsing
 
 
-@pytest.mark.parametrize("ending", COMPRESSIONS)
-def test_text_is_parsed(tmp_path, ending):
-    write(tmp_path, {"a.amat": amat_of(BINARY["train"])}, ending)
-    pixels = mnist.parse_amat(tmp_path / f"a.amat{ending}")
-    assert pixels.dtype == np.uint8
-    np.testing.assert_array_equal(pixels, BINARY["train"])
-
-
+@pytest.mark.parametrize("ending", PACKINGS)
 @pytest.mark.parametrize(
-    "text", [b"0 1 1 0\n1 1 0 0", b"\n 0\t1 1  0 \r\n\r\n1 1 0 0 \n\n", b"0 1 1 0 \n1 1 0 0 \n"]
+    "text",
+    [
+        b"0 1 1 0\n1 1 0 0",
+        b"\n 0\t1 1  0 \r\n\r\n1 1 0 0 \n\n",
+        b"0.0 1. 1.00 0.\n1.e+00 1.0e00 0.0e+00 0.0e-00\n",
+    ],
 )
-def test_white_space_of_text_does_not_matter(tmp_path, text):
-    (tmp_path / "a.amat").write_bytes(text)
-    pixels = mnist.parse_amat(tmp_path / "a.amat")
+def test_text_is_parsed(text, ending):
+    (pixels,) = mnist.parse(PACKINGS[ending](text)).values()
     np.testing.assert_array_equal(pixels, [[[0, 1], [1, 0]], [[1, 1], [0, 0]]])
 
 
-@pytest.mark.parametrize("ending", COMPRESSIONS)
-def test_idx_is_parsed(tmp_path, ending):
-    write(tmp_path, {"a": idx_of(GREY["train"])}, ending)
-    pixels = mnist.parse_idx(tmp_path / f"a{ending}")
-    assert pixels.dtype == np.uint8 and pixels.shape == (11, 5, 3)
-    np.testing.assert_array_equal(pixels, GREY["train"])
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"", "holds no images"),
-        (b" \n\n", "holds no images"),
-        (b"0 1 1 0\n0 1 2 0\n", "line 2 holds something other than 0 and 1"),
-        (b"0 1 1 0\n\n0 1 -1 0\n", "line 3 holds something other than 0 and 1"),
-        (b"01 1 0\n", "line 1 holds something other than 0 and 1"),
-        (b"0110\n", "line 1 holds something other than 0 and 1"),
-        (b"0 1 1 0\n0.0 1.0 1.0 0.0\n", "line 2 holds something other than 0 and 1"),
-        (b"0 1 1 0\n0 1 1\n", "line 2 has 3 pixels instead of 4"),
-        (b"0 1 1 0\n0 1 1 0 1\n", "line 2 has 5 pixels instead of 4"),
-        (b"0 1 1\n", "line 1 has 3 pixels, which make no square"),
-    ],
-)
-def test_faults_of_text(tmp_path, text, message):
-    (tmp_path / "a.amat").write_bytes(text)
-    with pytest.raises(FileFault) as error:
-        mnist.parse_amat(tmp_path / "a.amat")
-    assert str(error.value) == message
-
-
 GOOD_IDX = idx_of(GREY["test"])
+SHAPE = (
+    "; accepted: one or more images of height x width or side * side pixels, at most 1024 x 1024"
+)
+VALUES = "holds pixels that are neither 0, ..., 255 nor these divided by 255"
+OTHER = "holds something other than 0 and 1 (nor is it IDX)"
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "is too short for an IDX file"),
-        (GOOD_IDX[:15], "is too short for an IDX file"),
+        (b"", "holds no images"),
+        (b" \n\n", "holds no images"),
+        (b"0 1 1 0\n0 1 2 0\n", f"line 2 {OTHER}"),
+        (b"0 1 1 0\n\n0 1 -1 0\n", f"line 3 {OTHER}"),
+        (b"01 1 0\n", f"line 1 {OTHER}"),
+        (b"0 1 1 0\n0.0 1.0 1.5 0.0\n", f"line 2 {OTHER}"),
+        (b"0.0 1.0 1.0 1.0e+01\n", f"line 1 {OTHER}"),
+        (b"<!DOCTYPE html>", f"line 1 {OTHER}"),
+        (b"0 1 1 0\n0 1 1\n", "line 2 has 3 pixels instead of 4"),
+        (b"0 1 1 0\n0 1 1 0 1\n", "line 2 has 5 pixels instead of 4"),
+        (b"0 1 1\n", f"holds uint8 of shape [1, 3]{SHAPE}"),
+        (GOOD_IDX[:3], "begins with 0x00000800 instead of 0x00000803 (images)"),
+        (GOOD_IDX[:15], "has -1 bytes of pixels instead of 0 (4 of 5 x 0)"),
         (
             b"\0\0\x08\x01" + GOOD_IDX[4:],
             "begins with 0x00000801 instead of 0x00000803 (images)",
         ),
         (GOOD_IDX[:-1], "has 59 bytes of pixels instead of 60 (4 of 5 x 3)"),
-        (GOOD_IDX + b"\0", "has more bytes of pixels instead of 60 (4 of 5 x 3)"),
+        (GOOD_IDX + b"\0", "has 61 bytes of pixels instead of 60 (4 of 5 x 3)"),
+        (struct.pack(">4I", 0x803, 0, 5, 3), f"holds uint8 of shape [0, 5, 3]{SHAPE}"),
         (
-            struct.pack(">4I", 0x803, 0, 5, 3),
-            "says it has 0 images of 5 x 3; accepted: 1 or more, of at most 1024 x 1024",
-        ),
-        (
-            struct.pack(">4I", 0x803, 2, 1025, 3),
-            "says it has 2 images of 1025 x 3; accepted: 1 or more, of at most 1024 x 1024",
+            struct.pack(">4I", 0x803, 2, 1025, 3) + bytes(6150),
+            f"holds uint8 of shape [2, 1025, 3]{SHAPE}",
         ),
         (
             struct.pack(">4I", 0x803, 2**32 - 1, 1024, 1024) + bytes(100),
@@ -152,23 +375,101 @@ GOOD_IDX = idx_of(GREY["test"])
         ),
     ],
 )
-def test_faults_of_idx(tmp_path, data, message):
-    (tmp_path / "a").write_bytes(data)
+@pytest.mark.parametrize("ending", PACKINGS)
+def test_faults_of_content(data, ending, message):
     with pytest.raises(FileFault) as error:
-        mnist.parse_idx(tmp_path / "a")
+        mnist.parse(PACKINGS[ending](data))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((2, 2, 2), 256), VALUES),
+        (np.full((2, 2, 2), -1.0), VALUES),
+        (np.full((2, 2, 2), np.nan), VALUES),
+        (np.full((2, 2, 2), 1e300), VALUES),
+        (np.full((2, 2, 2), 0.3), VALUES),
+        (np.full((2, 2, 2), "a"), f"holds <U1 of shape [2, 2, 2]{SHAPE}"),
+        (np.zeros((2, 3)), f"holds float64 of shape [2, 3]{SHAPE}"),
+        (np.zeros((2, 3, 3, 3)), f"holds float64 of shape [2, 3, 3, 3]{SHAPE}"),
+        (np.zeros((0, 3, 3)), f"holds float64 of shape [0, 3, 3]{SHAPE}"),
+        (np.zeros((3, 0)), f"holds float64 of shape [3, 0]{SHAPE}"),
+    ],
+)
+def test_faults_of_arrays(tmp_path, array, message):
+    np.savez(tmp_path / "a.npz", x_train=array)
+    with pytest.raises(FileFault) as error:
+        mnist.parse((tmp_path / "a.npz").read_bytes())
     assert str(error.value) == message
 
 
 @pytest.mark.parametrize("ending", [".gz", ".xz"])
-def test_damaged_compression_is_a_fault(tmp_path, ending):
-    data = COMPRESSIONS[ending](idx_of(RNG.integers(0, 256, (4, 50, 50))))
-    path = tmp_path / f"a{ending}"
-    for bad in (data[: len(data) // 2], b"plain text", data[:-8] + bytes(8)):
-        path.write_bytes(bad)
-        with pytest.raises(FileFault, match="^cannot be read: "):
-            mnist.parse_idx(path)
-    with pytest.raises(FileFault, match="^cannot be read: No such file or directory$"):
-        mnist.parse_idx(tmp_path / f"none{ending}")
+def test_damaged_compression_is_a_fault(ending):
+    data = PACKINGS[ending](idx_of(RNG.integers(0, 256, (4, 50, 50))))
+    for bad in (data[: len(data) // 2], data[:-8] + bytes(8), data[:10] + data[20:]):
+        with pytest.raises(FileFault, match="^cannot be unpacked: "):
+            mnist.parse(bad)
+
+
+@pytest.fixture
+def hdf5_of(tmp_path):
+    """Function (fill) -> the bytes of a file that `fill` made."""
+
+    def make(fill):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            fill(file)
+        return (tmp_path / "a.h5").read_bytes()
+
+    return make
+
+
+def put_chunk(file, chunk, **options):
+    dataset = file.create_dataset("train", (9, 28, 28), "u1", chunks=(9, 28, 28), **options)
+    dataset.id.write_direct_chunk((0, 0, 0), chunk)
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((2, 3, 3), "u1")
+    layout[:] = h5py.VirtualSource("other.h5", "train", (2, 3, 3))
+    file.create_virtual_dataset("train", layout)
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (
+            lambda file: file.update(train=h5py.ExternalLink("other.h5", "train")),
+            "HDF5: train is a link to another file, which is not followed",
+        ),
+        (virtual, "HDF5: train lies in other files, which are not read"),
+        (
+            lambda file: file.create_dataset("train", (2**20, 2**20), "u1", chunks=(1, 9)),
+            "HDF5: train has the shape 1048576, 1048576; accepted: 268,435,456 values at most",
+        ),
+        (lambda file: file.update({"a\x1b\n": [1]}) or file.create_group("x\x08"), "only a"),
+        (lambda file: put_chunk(file, b"a", fletcher32=True), "the HDF5 library crashes"),
+    ],
+    ids=["link", "virtual", "large", "names", "crash"],
+)
+def test_hostile_hdf5_is_refused(hdf5_of, fill, message):
+    data = hdf5_of(fill)
+    with pytest.raises(FileFault, match="^not a readable HDF5 file ") as error:
+        mnist.parse(data)
+    assert message in str(error.value) and str(error.value).isprintable()
+
+
+def test_hdf5_that_unpacks_to_more_than_memory_is_a_fault(hdf5_of, monkeypatch):
+    monkeypatch.setattr(mnist, "MAX_FILE_BYTES", 2**26)  # eight times this much memory
+    bomb = zlib.compress(bytes(2**29), 1)
+    with pytest.raises(FileFault, match="^not a readable HDF5 file "):
+        mnist.parse(hdf5_of(lambda file: put_chunk(file, bomb, compression="gzip")))
+
+
+def test_damaged_hdf5_is_a_fault(hdf5_of):
+    data = hdf5_of(lambda file: file.update(train=BINARY["train"]))
+    with pytest.raises(FileFault, match="^not a readable HDF5 file "):
+        mnist.parse(data[:-100])
 
 
 # --------------------------------------------------------------------------- binarization
@@ -178,7 +479,6 @@ def test_threshold_is_above_127():
     grey = np.array([[[0, 1, 127], [128, 129, 255]]], np.uint8)
     for split in ("train", "valid", "test"):
         pixels = mnist.binarize(grey, "threshold", 0, split)
-        assert pixels.dtype == np.float32
         np.testing.assert_array_equal(pixels, [[[0, 0, 0], [1, 1, 1]]])
 
 
@@ -186,7 +486,7 @@ def test_draws_have_the_probability_of_the_grey_value():
     num_draws = 4000
     grey = np.tile(np.arange(256, dtype=np.uint8).reshape(1, 16, 16), (num_draws, 1, 1))
     pixels = mnist.binarize(grey, "fixed", 5, "train")
-    assert pixels.dtype == np.float32 and set(np.unique(pixels)) == {0, 1}
+    assert set(np.unique(pixels)) == {0, 1}
     counts = pixels.sum(axis=0).reshape(-1)
     assert counts[0] == 0 and counts[255] == num_draws  # always, not just nearly
     p = np.arange(256) / 255
@@ -220,8 +520,8 @@ def test_dynamic_training_images_are_probabilities():
 # ----------------------------------------------------------------------- the whole command
 
 
-@pytest.mark.parametrize("ending", COMPRESSIONS)
-def test_larochelle_records_hold_the_pixels(tmp_path, ending, pixels_of, capsys):
+@pytest.mark.parametrize("ending", PACKINGS)
+def test_binary_records_hold_the_pixels(tmp_path, ending, pixels_of, capsys):
     from stcn_tf.data.card import Modality, Normalization, read_card
 
     out = prepare(write_amat(tmp_path / "raw", ending), tmp_path / "out")
@@ -233,14 +533,12 @@ def test_larochelle_records_hold_the_pixels(tmp_path, ending, pixels_of, capsys)
     assert [(f.name, f.kind) for f in card.features] == [("pixel", "binary")]
     assert card.normalization == Normalization("none", (0,), (1,))
     assert card.extra == {
-        "binarization": "larochelle",
+        "binarization": "given",
         "mean_pixel": {split: pixels.mean() for split, pixels in BINARY.items()},
     }
-    assert card.command == "python -m data_prep.mnist --source=DIR --out=DIR"
+    assert card.command == "python -m data_prep.mnist --source=DIR --out=DIR --num_valid=3"
     assert not any(split.holds_probabilities for split in card.splits.values())
-    files = {
-        split: tmp_path / "raw" / f"{mnist.LAROCHELLE_FILES[split]}{ending}" for split in BINARY
-    }
+    files = {split: tmp_path / "raw" / f"{AMAT.format(split)}{ending}" for split in BINARY}
     text = "".join(
         f"{split} {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
         for split, path in files.items()
@@ -256,11 +554,11 @@ def test_larochelle_records_hold_the_pixels(tmp_path, ending, pixels_of, capsys)
             "complete data set"
             for split, count in (("train", 50_000), ("valid", 10_000), ("test", 10_000))
         ),
-        f"wrote {out} (binarization: larochelle)",
+        f"wrote {out} (mnist, binarization: given)",
     ]
 
 
-@pytest.mark.parametrize("ending", COMPRESSIONS)
+@pytest.mark.parametrize("ending", PACKINGS)
 def test_the_last_training_images_are_valid(tmp_path, ending, pixels_of):
     from stcn_tf.data.card import Modality, read_card
 
@@ -340,61 +638,68 @@ def test_same_bytes_again_elsewhere_and_with_any_number_of_workers(tmp_path, fil
 
 def test_text_goes_before_idx_unless_grey_values_are_wanted(tmp_path):
     write_idx(tmp_path, ".gz")
-    idx = (
-        "idx",
-        {split: tmp_path / f"{name}.gz" for split, name in mnist.IDX_FILES.items()},
-    )
-    assert mnist.find_sources(tmp_path, grey=False) == idx
+    idx = "mnist", "IDX", [tmp_path / f"{name}.gz" for name in IDX.values()]
+    assert mnist.find_sources(tmp_path, None, grey=False) == idx
+    hdf5(tmp_path, BINARY, "binarized_mnist.h5")
+    binarized = "mnist", "binarized", [tmp_path / "binarized_mnist.h5"]
+    assert mnist.find_sources(tmp_path, "mnist", grey=False) == binarized
     write_amat(tmp_path, ".xz")
-    assert mnist.find_sources(tmp_path, grey=False) == (
-        "larochelle",
-        {split: tmp_path / f"{name}.xz" for split, name in mnist.LAROCHELLE_FILES.items()},
-    )
-    assert mnist.find_sources(tmp_path, grey=True) == idx
+    text = "mnist", "text", [tmp_path / f"{AMAT.format(split)}.xz" for split in BINARY]
+    assert mnist.find_sources(tmp_path, None, grey=False) == text
+    assert mnist.find_sources(tmp_path, None, grey=True) == idx
 
 
 def test_missing_files_are_named(tmp_path):
-    write_amat(tmp_path / "raw", ".gz")
-    (tmp_path / "raw" / "binarized_mnist_valid.amat.gz").unlink()
-    (tmp_path / "raw" / "train-images-idx3-ubyte").write_bytes(b"")
+    source = write_amat(tmp_path / "raw", ".gz")
+    (source / "binarized_mnist_valid.amat.gz").unlink()
     with pytest.raises(UserError) as error:
-        prepare(tmp_path / "raw", tmp_path / "out")
-    assert str(error.value) == (
-        f"--source: {tmp_path}/raw lacks binarized_mnist_valid.amat (text), and "
-        "t10k-images-idx3-ubyte (IDX); accepted: a folder with all of one kind, each perhaps with "
-        ".gz or .xz"
-    )
+        prepare(source, tmp_path / "out")
+    assert str(error.value) == f"--source: {source}: mnist (text) has no images for valid"
+    path = source / "binarized_mnist_test.amat.gz"
+    with pytest.raises(UserError) as error:
+        prepare(path, tmp_path / "out")
+    assert str(error.value) == f"--source: {path}: mnist (text) has no images for train and valid"
     with pytest.raises(UserError, match=f"^--source: {tmp_path}/none does not exist$"):
         prepare(tmp_path / "none", tmp_path / "out")
-    path = tmp_path / "raw" / "binarized_mnist_test.amat.gz"
-    with pytest.raises(UserError, match=f"^--source: {path} is a file; accepted: a folder$"):
-        prepare(path, tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    accepted = "accepted: IDX files, text (.amat), .npz, .hdf5"
+    with pytest.raises(UserError) as error:
+        prepare(tmp_path / "empty", tmp_path / "out")
+    assert str(error.value) == (f"--source: {tmp_path}/empty has no images; {accepted}")
+    with pytest.raises(UserError) as error:
+        prepare(source, tmp_path / "out", binarization="fixed")
+    assert str(error.value) == (
+        f"--source: {source} has no images of grey values, which --binarization is for; {accepted}"
+    )
+    assert sorted(os.listdir(tmp_path)) == ["empty", "raw"]
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("make", "options", "message"),
     [
-        ({"num_valid": 0}, "--num_valid=0: accepted: 1 to 10"),
-        ({"num_valid": 11}, "--num_valid=11: accepted: 1 to 10"),
-        ({"num_valid": -1}, "--num_valid=-1: accepted: 1 to 10"),
+        (write_idx, {"num_valid": 0}, "--num_valid=0: accepted: 1 to 10"),
+        (write_idx, {"num_valid": 11}, "--num_valid=11: accepted: 1 to 10"),
+        (write_idx, {"num_valid": None}, "--num_valid=10000: accepted: 1 to 10"),
+        (write_amat, {"num_valid": 2}, "--num_valid=2: {} has 3 valid images"),
+        (write_amat, {"seed": 3}, "--seed means nothing with {}: it is binarized already"),
     ],
 )
-def test_train_and_valid_must_keep_an_image(tmp_path, options, message):
+def test_what_does_not_fit_the_files_is_refused(tmp_path, make, options, message):
+    source = make(tmp_path / "raw")
     with pytest.raises(UserError) as error:
-        prepare(write_idx(tmp_path / "raw"), tmp_path / "out", **options)
-    assert str(error.value) == message
+        prepare(source, tmp_path / "out", **options)
+    assert str(error.value) == message.format(source)
     assert os.listdir(tmp_path) == ["raw"]
 
 
 def test_binarized_files_are_not_binarized_again(tmp_path):
-    source = write_amat(tmp_path / "raw")
+    np.savez(tmp_path / "mnist.npz", **BINARY)
     with pytest.raises(UserError) as error:
-        prepare(source, tmp_path / "out", binarization="fixed")
+        prepare(tmp_path, tmp_path / "out", binarization="dynamic")
     assert str(error.value) == (
-        f"--source: {source} lacks train-images-idx3-ubyte and t10k-images-idx3-ubyte (IDX), whose "
-        "grey values --binarization is for; images in .amat files are binarized already"
+        f"--binarization means nothing with {tmp_path}: it is binarized already"
     )
-    assert os.listdir(tmp_path) == ["raw"]
+    assert os.listdir(tmp_path) == ["mnist.npz"]
 
 
 def test_bad_files_are_named(tmp_path):
@@ -459,24 +764,23 @@ def test_a_failing_download_says_what_to_do(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("make", "words", "message"),
+    ("words", "message"),
     [
-        ("amat", ["--seed=3"], "--seed means nothing with .amat files: they are ready"),
-        ("amat", ["--num_valid=3"], "--num_valid means nothing with .amat files: they are ready"),
         (
-            "idx",
-            ["--binarization=threshold", "--seed=3"],
+            ["--source=a", "--binarization=threshold", "--seed=3"],
             "--seed means nothing with --binarization=threshold, which draws nothing",
+        ),
+        (
+            ["--dataset=mnist"],
+            "--dataset means nothing without --source: MNIST is downloaded",
         ),
     ],
 )
-def test_flags_that_would_be_ignored_are_refused(parse_flags, tmp_path, make, words, message):
-    source = (write_amat if make == "amat" else write_idx)(tmp_path / "raw")
-    parse_flags(mnist.define_flags, f"--source={source}", f"--out={tmp_path / 'out'}", *words)
+def test_flags_that_would_be_ignored_are_refused(parse_flags, tmp_path, words, message):
+    parse_flags(mnist.define_flags, f"--out={tmp_path / 'out'}", *words)
     with pytest.raises(UserError) as error:
         command.call(mnist.prepare)
     assert str(error.value) == message
-    assert os.listdir(tmp_path) == ["raw"]
 
 
 # --------------------------------------------------------------------------------- real data
@@ -493,21 +797,21 @@ def real_files():
 def test_check_values_of_larochelles_files(real_files, tmp_path, capsys):
     from stcn_tf.data.card import Modality, read_card
 
-    card = read_card(prepare(real_files, tmp_path / "out"))
+    card = read_card(prepare(real_files, tmp_path / "out", num_valid=None))
     counts = {}
-    for split, name in mnist.LAROCHELLE_FILES.items():
+    for split in mnist.SPLITS:
         # Another reading: the file's characters, counted.
-        text = lzma.decompress((real_files / f"{name}.xz").read_bytes())
+        text = lzma.decompress((real_files / f"{AMAT.format(split)}.xz").read_bytes())
         zeros, ones = text.count(b"0"), text.count(b"1")
         counts[split] = (zeros + ones) / 784
         assert card.extra["mean_pixel"][split] == pytest.approx(ones / (zeros + ones), rel=1e-12)
         assert card.splits[split].num_sequences == text.count(b"\n") == counts[split]
         assert set(card.splits[split].length_quantiles.values()) == {784}
-    assert counts == mnist.LAROCHELLE_COUNTS == {"train": 50_000, "valid": 10_000, "test": 10_000}
+    assert counts == {"train": 50_000, "valid": 10_000, "test": 10_000}
     checks = [line for line in capsys.readouterr().out.splitlines() if line.startswith("check: ")]
     assert checks == [
         f"check: {split} has the {count} sequences and {784 * count} steps of the complete data set"
-        for split, count in mnist.LAROCHELLE_COUNTS.items()
+        for split, count in (("train", 50_000), ("valid", 10_000), ("test", 10_000))
     ]
     assert card.extra["mean_pixel"]["train"] == pytest.approx(0.13056, abs=5e-6)
     assert card.extra["binarization"] == "larochelle"
@@ -517,8 +821,8 @@ def test_check_values_of_larochelles_files(real_files, tmp_path, capsys):
 @pytest.mark.data
 def test_check_values_of_idx_files(real_files):
     for split, count, mean in (("train", 60_000, 33.3184), ("test", 10_000, 33.7912)):
-        path = real_files / f"{mnist.IDX_FILES[split]}.gz"
-        pixels = mnist.parse_idx(path)
+        path = real_files / f"{IDX[split]}.gz"
+        (pixels,) = mnist.parse(path.read_bytes()).values()
         assert pixels.shape == (count, 28, 28)
         assert pixels.mean() == pytest.approx(mean, abs=5e-5)
         data = gzip.decompress(path.read_bytes())[16:]

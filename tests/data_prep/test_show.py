@@ -110,8 +110,9 @@ def weather(tmp_path):
 def page_of(folder, split="train", num=3, seed=0):
     card = read_card(folder)
     found = {name: show.read_some(folder, card, name) for name in card.splits}
-    lengths = {name: excerpt.lengths for name, excerpt in found.items()}
-    return show.draw_page(card, split, found[split], lengths, num, seed), found[split]
+    lengths = {name: [len(x) for x in excerpt.values()] for name, excerpt in found.items()}
+    page = show.draw_page(card, split, found[split], lengths, num, seed)
+    return page, list(found[split].values())
 
 
 def panels_of(page):
@@ -128,9 +129,9 @@ def texts_of(page):
 
 def test_all_of_a_small_split_is_read_in_raw_units(handwriting):
     excerpt = show.read_some(handwriting, read_card(handwriting), "train")
-    assert excerpt.ids == [f"line-{i}" for i in range(7)]
-    assert excerpt.lengths.tolist() == list(LENGTHS)
-    for i, raw in enumerate(excerpt.raw):
+    assert list(excerpt) == [f"line-{i}" for i in range(7)]
+    assert [len(raw) for raw in excerpt.values()] == list(LENGTHS)
+    for i, raw in enumerate(excerpt.values()):
         expected = strokes(LENGTHS[i], i) * (40, 20, 1) + (3, -1, 0)
         np.testing.assert_allclose(raw, expected, rtol=1e-6, atol=1e-5)
 
@@ -138,22 +139,15 @@ def test_all_of_a_small_split_is_read_in_raw_units(handwriting):
 def test_of_a_large_split_an_equal_share_of_files_spread_over_it_is_read(handwriting, monkeypatch):
     card = read_card(handwriting)
     monkeypatch.setattr(show, "_MOST_SEQUENCES", 4)  # one of each of four files
-    assert show.read_some(handwriting, card, "train").ids == [
-        "line-0",
-        "line-2",
-        "line-4",
-        "line-6",
-    ]
+    read = [f"line-{i}" for i in (0, 2, 4, 6)]
+    assert list(show.read_some(handwriting, card, "train")) == read
     monkeypatch.setattr(show, "_MOST_SHARDS", 2)  # two of each of two files
-    assert show.read_some(handwriting, card, "train").ids == [
-        "line-0",
-        "line-1",
-        "line-4",
-        "line-5",
-    ]
+    read = [f"line-{i}" for i in (0, 1, 4, 5)]
+    assert list(show.read_some(handwriting, card, "train")) == read
     # Half of 20 values each: line-0 has 12 of them, line-4 and line-5 have 6 and 15.
     monkeypatch.setattr(show, "_MOST_VALUES", 20)
-    assert show.read_some(handwriting, card, "train").ids == ["line-0", "line-4", "line-5"]
+    read = [f"line-{i}" for i in (0, 4, 5)]
+    assert list(show.read_some(handwriting, card, "train")) == read
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
@@ -243,7 +237,7 @@ def test_facts_of_audio():
         "source sha256  0123456789abcdef...",
         "command        python -m data_prep.some --source=DIR",
         "skipped        none",
-        "speakers       train 12, valid 3",
+        "speakers       train: 12, valid: 3",
     ]
 
 
@@ -266,9 +260,9 @@ def test_facts_of_images_and_long_extras():
     assert "train          holds probabilities, from which training draws 0 or 1" in lines
     assert "features       pixel: binary" in lines
     assert "names          1,234 entries" in lines
-    assert "is whole       yes" in lines
+    assert "is whole       true" in lines
     assert "threshold      0.1235" in lines
-    assert "by class       a (count 1,000, mean 0.5), b (2, none)" in lines
+    assert "by class       a: {count: 1000, mean: 0.5}, b: [2, null]" in lines
     (note,) = (line for line in lines if line.startswith("note"))
     assert note.endswith("word...") and len(note) < 200
 
@@ -298,7 +292,7 @@ def test_histograms_are_of_raw_values(handwriting):
     page, excerpt = page_of(handwriting)
     panels = panels_of(page)
     assert list(panels) == ["length", "dx", "dy", "pen"]
-    raw = np.concatenate(excerpt.raw)
+    raw = np.concatenate(excerpt)
     media.figure_to_rgb(page)  # which sets the limits of the second axes
     for index, name in enumerate(("dx", "dy")):
         axes = panels[name]
@@ -315,7 +309,7 @@ def test_histograms_are_of_raw_values(handwriting):
         mean, std = SCALE.mean[index], SCALE.std[index]
         assert normalised.get_xlim() == pytest.approx(((low - mean) / std, (high - mean) / std))
         assert normalised.get_xlabel() == "channel-normalised"
-    rates = [x[:, 2].mean() for x in excerpt.raw]
+    rates = [x[:, 2].mean() for x in excerpt]
     corners = panels["pen"].patches[0].get_xy()
     assert (corners[:, 0].min(), corners[:, 0].max()) == pytest.approx((min(rates), max(rates)))
     assert panels["pen"].texts[0].get_text() == f"mean over all steps {raw[:, 2].mean():.4g}"
@@ -354,30 +348,28 @@ def test_the_page_shows_the_facts(handwriting):
 
 def test_examples_follow_from_the_seed_and_keep_their_order(handwriting):
     excerpt = show.read_some(handwriting, read_card(handwriting), "train")
-    chosen = [show.choose(excerpt, 4, seed).ids for seed in (0, 0, 1, 2)]
+    chosen = [list(show.choose(excerpt, 4, seed)) for seed in (0, 0, 1, 2)]
     assert chosen[0] == chosen[1]
     assert len(set(map(tuple, chosen))) == 3
-    for ids in chosen:
-        assert len(set(ids)) == 4
-        assert ids == sorted(ids)
-    some = show.choose(excerpt, 4, 0)
-    for name, raw in zip(some.ids, some.raw, strict=True):
-        assert raw is excerpt.raw[excerpt.ids.index(name)]
-    assert show.choose(excerpt, 50, 0) == excerpt
+    for names in chosen:
+        assert len(set(names)) == 4
+        assert names == sorted(names)
+    assert all(raw is excerpt[name] for name, raw in show.choose(excerpt, 4, 0).items())
+    assert list(show.choose(excerpt, 50, 0)) == list(excerpt)
 
 
 def test_lines_of_handwriting_are_drawn_with_their_names(handwriting, monkeypatch):
     drawn = {}
     original = media.draw_handwriting
 
-    def draw(sequences, labels, width_inches):
+    def draw(sequences, labels, *more):
         drawn.update(zip(labels, sequences, strict=True))
-        return original(sequences, labels, width_inches)
+        return original(sequences, labels, *more)
 
-    monkeypatch.setattr(media, "draw_handwriting", draw)
+    monkeypatch.setattr(media.handwriting, "draw_handwriting", draw)
     _, excerpt = page_of(handwriting, num=50)
     assert list(drawn) == [f"line-{i}   {length} steps" for i, length in enumerate(LENGTHS)]
-    for strokes_drawn, raw in zip(drawn.values(), excerpt.raw, strict=True):
+    for strokes_drawn, raw in zip(drawn.values(), excerpt, strict=True):
         np.testing.assert_array_equal(strokes_drawn, raw)
 
 
@@ -385,18 +377,16 @@ def test_images_are_drawn_grey_where_they_are_probabilities(images, monkeypatch)
     drawn = []
     original = media.draw_images
     monkeypatch.setattr(
-        media,
+        media.images,
         "draw_images",
-        lambda images, **options: drawn.append(images) or original(images, **options),
+        lambda images, *options: drawn.append(images) or original(images, *options),
     )
     page, excerpt = page_of(images, num=5)
-    np.testing.assert_array_equal(drawn[0], [x.reshape(2, 3) for x in excerpt.raw])
+    np.testing.assert_array_equal(drawn[0], [x.reshape(2, 3) for x in excerpt])
     panels = panels_of(page)
     assert list(panels) == ["mean image", "pixel"]  # lengths are all the same
     (shown,) = panels["mean image"].images
-    np.testing.assert_allclose(
-        shown.get_array(), np.mean(excerpt.raw, axis=0).reshape(2, 3), rtol=1e-6
-    )
+    np.testing.assert_allclose(shown.get_array(), np.mean(excerpt, axis=0).reshape(2, 3), rtol=1e-6)
     assert "Examples: probabilities of 5 of 5 sequences of train (--seed=0)" in texts_of(page)
     page, _ = page_of(images, split="valid")
     assert "Examples: 1 of 1 sequences of valid (--seed=0)" in texts_of(page)
@@ -406,21 +396,21 @@ def test_samples_of_audio_are_pooled_and_lengths_are_seconds(audio, monkeypatch)
     drawn = {}
     original = media.draw_audio
 
-    def draw(waveforms, rate, labels, width_inches):
+    def draw(waveforms, rate, labels, *more):
         drawn.update(zip(labels, waveforms, strict=True))
-        return original(waveforms, rate, labels, width_inches)
+        return original(waveforms, rate, labels, *more)
 
-    monkeypatch.setattr(media, "draw_audio", draw)
+    monkeypatch.setattr(media.audio, "draw_audio", draw)
     page, excerpt = page_of(audio)
     # 11, 30 and 20 frames of 5 samples, 500 a second.
     assert list(drawn) == ["sound-0   0.11 s", "sound-1   0.30 s", "sound-2   0.20 s"]
-    np.testing.assert_array_equal(drawn["sound-2   0.20 s"], np.concatenate(excerpt.raw[2]))
+    np.testing.assert_array_equal(drawn["sound-2   0.20 s"], np.concatenate(excerpt[2]))
     panels = panels_of(page)
     assert list(panels) == ["length", "samples"]
     assert panels["length"].get_xlabel() == "seconds"
     edges = panels["length"].patches[0].get_xy()[:, 0]
     assert edges.min() == pytest.approx(10.5 * 5 / 500)
-    samples = np.concatenate([x.ravel() for x in excerpt.raw])
+    samples = np.concatenate([x.ravel() for x in excerpt])
     corners = panels["samples"].patches[0].get_xy()
     assert corners[:, 1].max() == np.histogram(samples.astype(float), bins=100)[0].max()
     (normalised,) = panels["samples"].child_axes
@@ -435,9 +425,9 @@ def test_of_other_data_the_first_features_are_drawn(weather):
     assert "Histograms: all 3 sequences of train; 6 of 8 features" in texts_of(page)
     card = read_card(weather)
     excerpt = show.read_some(weather, card, "train")
-    figure = show._draw_examples(card, excerpt)
+    figure = show.draw_examples(card, excerpt)
     assert len(figure.axes) == 3 * 6
-    for sequence, row in zip(excerpt.raw, np.reshape(figure.axes, [3, 6]), strict=True):
+    for sequence, row in zip(excerpt.values(), np.reshape(figure.axes, [3, 6]), strict=True):
         for index, axes in enumerate(row):
             np.testing.assert_array_equal(axes.lines[0].get_ydata(), sequence[:, index])
     titles = [text.get_text() for axes in figure.axes[:6] for text in axes.texts]
@@ -519,8 +509,14 @@ def test_the_same_flags_give_the_same_file(run, folder):
         (["{folder}", "--num=101"], "flag --num=101: "),
         (["{folder}", "--out=page.pdf"], "accepted: a file name that ends in .png or .svg"),
         (["{folder}", "--out={folder}/a.png"], "a dataset folder may hold nothing else"),
-        (["{folder}", "--out={parent}/no/a.png"], "there is no folder {parent}/no"),
-        (["{folder}", "--out={parent}/taken.svg"], "{parent}/taken.svg: is a folder"),
+        (
+            ["{folder}", "--out={folder}/dataset.json/a.png"],
+            "{folder}/dataset.json/a.png: cannot be written (File exists)",
+        ),
+        (
+            ["{folder}", "--out={parent}/taken.svg"],
+            "{parent}/taken.svg: cannot be written (Is a directory)",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line(run, folder, arguments, message):
@@ -534,9 +530,71 @@ def test_a_mistake_is_told_in_one_line(run, folder, arguments, message):
 
 
 def test_a_folder_that_may_not_be_written_to_is_told(run, folder, monkeypatch):
-    monkeypatch.setattr(show.os, "access", lambda path, mode: False)  # root may write anywhere
-    code, _, error = run(folder)
-    assert code == cli.USAGE_ERROR
-    assert error == (
-        f"error: --out={folder}.png: the folder {folder.parent} cannot be written to\n"
-    )
+    def refuse(path):
+        raise UserError(f"{path}: cannot be written (Permission denied)")  # root may write anywhere
+
+    monkeypatch.setattr(show, "check_writable", refuse)
+    code, out, error = run(folder)
+    assert (code, out) == (cli.USAGE_ERROR, "")
+    assert error == f"error: {folder}.png: cannot be written (Permission denied)\n"
+
+
+# ------------------------------------------------------------------- what is long, or in any script
+
+NAMES = ["手書き/一.json", "خط عربي", "हिन्दी", "🙂 ✍️.wav", "👩‍💻", "כתב", "почерк", "a\tb"]
+KINDS = {
+    "handwriting": ({}, lambda i: strokes(5, i)),
+    "audio": (
+        {
+            "features": [Feature(f"s{i}", "real", "音", "a sample") for i in range(4)],
+            "normalization": Normalization("全", (0.0,) * 4, (0.5,) * 4),
+            "modality": Modality("audio", sample_rate_hz=500),
+        },
+        lambda i: np.random.default_rng(i).normal(size=(9, 4)),
+    ),
+    "other": (
+        {
+            "features": [Feature("温度", "real", "度", ""), Feature("雨", "binary", "none", "")],
+            "normalization": Normalization("渠道", (0.0, 0.0), (3.0, 1.0)),
+        },
+        lambda i: np.random.default_rng(i).integers(0, 2, (9, 2)),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_names_in_any_script_are_drawn_without_warnings(run, tmp_path, kind, ending):
+    options, make = KINDS[kind]
+    folder = tmp_path / "手書き"
+    sequences = [(name, make(i)) for i, name in enumerate(NAMES)]
+    extra = {"speakers": {"李": 1, "नमस्ते": 2}}
+    write(folder, {"train": sequences}, name="手書き 🙂", extra=extra, **options)
+    code, out, error = run(folder, "--num=8", f"--out={tmp_path}/page.{ending}")
+    assert (code, error) == (None, "")  # and no warning, which would be an error
+    assert "नमस्ते: 2, 李: 1" in out
+    card = read_card(folder)
+    figure = show.draw_examples(card, show.read_some(folder, card, "train"))
+    texts = [t.get_text() for axes in figure.axes for t in (*axes.texts, axes._left_title)]
+    shown = [text.partition("   ")[0] for text in texts if "   " in text]
+    assert len(set(shown)) == 8 and "почерк" in shown and "a\\tb" in shown
+
+
+def test_what_is_cut_is_told(tmp_path):
+    far = np.tile([[40.0, 10, 0], [40, -10, 1]], (30, 1)) * ([2000, 2000, 1])
+    near = [(f"line-{i}", strokes(60, i)) for i in range(5)]
+    write(tmp_path / "units", {"train": [*near, ("far", far), ("n" * 500, strokes(60, 9))]})
+    card = read_card(tmp_path / "units")
+    figure = show.draw_examples(card, show.read_some(tmp_path / "units", card, "train"))
+    labels = [text.get_text() for text in figure.axes[0].texts]
+    assert labels == [
+        *(f"line-{i}   60 steps" for i in range(5)),
+        "far   60 steps, cut off",
+        f"{'n' * 40}...{'n' * 40}   60 steps",
+    ]
+
+
+def test_features_that_are_left_out_are_told(weather):
+    page, _ = page_of(weather, num=2)
+    texts = texts_of(page)
+    assert "Examples: 2 of 3 sequences of train (--seed=0); 6 of 8 features" in texts
