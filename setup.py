@@ -47,6 +47,7 @@ setuptools.setup(
             "pytest>=8.3,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.17,<0.18",
+            "soundfile>=0.13,<0.15",
         ],
     },
 )

@@ -61,14 +61,7 @@ def define_flags() -> None:
 
 
 def parse_shares(split: str) -> tuple[float, ...] | None:
-    """Reads --split.
-
-    Returns:
-        The shares of `SPLITS`; None: released.
-
-    Raises:
-        UserError: it is neither.
-    """
+    """Reads --split: the shares of `SPLITS`; None: released."""
     if split == "released":
         return None
     try:
@@ -89,13 +82,6 @@ class Segments:
     def __init__(
         self, files: Mapping[str, audio.DecodedFile], files_per_group: int, num_streams: int
     ):
-        """Arranges files.
-
-        Args:
-            files: in order.
-            files_per_group: number of files of a group (fewer in the last).
-            num_streams: number of streams of a group.
-        """
         names = list(files)
         self._num_streams = num_streams
         self._groups = [
@@ -128,16 +114,8 @@ def plan_splits(
 ) -> dict[str, audio.SplitPlan]:
     """Splits segments by their numbers.
 
-    Args:
-        segments: all there are.
-        shares: as `parse_shares` returns them.
-        source: as --source, for messages.
-
-    Returns:
-        The sequences of each split.
-
     Raises:
-        UserError: there are too few segments.
+        UserError: there are too few of them.
     """
     count = len(segments)
     if shares is None:
@@ -194,7 +172,7 @@ def prepare(
     )
     with audio.cache_beside(out) as cache:
         decoded = audio.decode_files(
-            {name: source / name for name in found},
+            {name: [name] for name in found},
             cache,
             decoding,
             source=source,
@@ -206,7 +184,7 @@ def prepare(
         audio.write_records(
             out,
             plans,
-            audio.moments_of_pieces(plans["train"]),
+            lambda: audio.sums_of_pieces(plans["train"]),
             decoded,
             name="blizzard",
             frame_size=FRAME_SIZE,

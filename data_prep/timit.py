@@ -19,7 +19,9 @@ Normalisation: the mean and standard deviation of all samples of the training ut
 they are cut. Numbers compare with FIVO's check values (Maddison et al., 2017; mean 0.006060, std
 548.136 in 16-bit units) only roughly, since its split is another one.
 
-Files are 16 kHz, mono. How they are decoded: `data_prep.common.audio`.
+Files are 16 kHz, mono, SPHERE (also compressed by shorten) or others. Where a file lies there twice
+(SX187.WAV and SX187.wav or SX187.WAV.wav beside it, as converters leave them), both must have the
+same samples. How they are decoded: `data_prep.common.audio`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,9 +72,6 @@ def define_flags() -> None:
 def read_splits(split: str | Path) -> dict[str, list[str]]:
     """Reads the files of each split, in the order of the lists.
 
-    Args:
-        split: as --split.
-
     Raises:
         UserError: there is no such split, or as `splitting.read_lists`.
     """
@@ -86,51 +85,29 @@ def read_splits(split: str | Path) -> dict[str, list[str]]:
     return splitting.read_lists({name: [folder / f"{name}.txt"] for name in SPLITS}, key=str.lower)
 
 
-def find_listed(
-    found: Sequence[str], names: Sequence[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Finds listed files in a folder tree.
+def find_listed(found: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
+    """Finds listed files in a folder tree, and their copies.
 
-    A file's path may differ from the list's in case and have more folders in front. Where there is
-    no such file, a converted copy (SX187.WAV.wav) stands for it.
-
-    Args:
-        found: the files there are.
-        names: as listed.
+    A file's path may differ from the list's in case, have more folders in front, and .wav behind
+    (SX187.WAV.wav).
 
     Returns:
-        The file of each name, and what is wrong with those that have none or several.
+        The files of each name.
     """
     depths = {name.count("/") + 1 for name in names}
     by_end: dict[str, list[str]] = {}
     for path in found:
         parts = path.lower().split("/")
         for depth in depths:
-            if depth <= len(parts):
-                by_end.setdefault("/".join(parts[-depth:]), []).append(path)
-    files, faults = {}, {}
-    for name in names:
-        end = name.lower()
-        candidates = by_end.get(end) or by_end.get(f"{end}.wav") or []
-        if len(candidates) == 1:
-            files[name] = candidates[0]
-        elif candidates:
-            faults[name] = f"may be {' or '.join(candidates[:2])}"
-        else:
-            faults[name] = "is listed but does not exist"
-    return files, faults
+            by_end.setdefault("/".join(parts[-depth:]), []).append(path)
+    ends = {name: name.lower() for name in names}
+    return {name: by_end.get(end, []) + by_end.get(f"{end}.wav", []) for name, end in ends.items()}
 
 
 def plan_stream(
     split: str, files: Mapping[str, audio.DecodedFile], multiple: int, frame_size: int
 ) -> tuple[audio.SplitPlan, int]:
     """Cuts files, one after the other, into sequences of `SEQUENCE_SAMPLES`.
-
-    Args:
-        split: name of the split, for messages.
-        files: in order.
-        multiple: as --sequences_multiple.
-        frame_size: as --frame_size.
 
     Returns:
         The sequences, named after the place where they begin, and how many were rounded off.
@@ -182,8 +159,9 @@ def prepare(
         )
     names = read_splits(split)
     listed = [name for part in SPLITS for name in names[part]]
-    paths, missing = find_listed(raw_files.find_files(source, _ENDINGS), listed)
-    if not paths:
+    found = find_listed(raw_files.find_files(source, _ENDINGS), listed)
+    missing = {name: "is listed but does not exist" for name, paths in found.items() if not paths}
+    if len(missing) == len(found):
         raise UserError(
             f"--source: {source} holds none of the {len(listed)} listed files, such as {listed[0]}"
         )
@@ -192,7 +170,7 @@ def prepare(
     decoding = audio.Decoding(sample_rate_hz=SAMPLE_RATE_HZ, min_samples=frame_size)
     with audio.cache_beside(out) as cache:
         decoded = audio.decode_files(
-            {name: source / path for name, path in paths.items()},
+            {name: paths for name, paths in found.items() if paths},
             cache,
             decoding,
             source=source,
@@ -208,12 +186,13 @@ def prepare(
             plans[part], count = plan_stream(part, files[part], sequences_multiple, frame_size)
             rounded_off[part] = count
             print(f"{part}: {count} sequences rounded off to a multiple of {sequences_multiple}")
+        audio.print_shared(files)
         plans["test"] = audio.plan_files(files["test"], frame_size)
         is_bundled = split == BUNDLED_SPLIT
         audio.write_records(
             out,
             plans,
-            audio.moments_of_files(list(files["train"].values())),
+            lambda: audio.sums_of_files(files["train"].values()),
             decoded._replace(faults=missing | decoded.faults),
             name="timit" if is_bundled else "speech",
             frame_size=frame_size,

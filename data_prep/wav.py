@@ -1,14 +1,15 @@
-"""One's own speech or music: a folder of WAV, FLAC, MP3 or OGG files -> records of frames.
+"""One's own speech or music: a folder of sound files -> records of frames.
 
     python -m data_prep.wav --source=FOLDER --out=RECORDS
 
 A step is a frame of --frame_size samples. By default a file is one sequence. With
 --sequence_frames=N it is cut into sequences of N frames; what remains at its end is left out,
 unless the file is shorter than that: then it is one shorter sequence. Left out, too, is what fills
-no frame. A file of less than one frame is a fault.
+no frame. A file of less than one frame is a fault. That two splits share a file of equal samples is
+said.
 
 Normalisation: the mean and standard deviation of all samples of the files in train, before they
-are cut. How files are decoded: `data_prep.common.audio`.
+are cut. How files are decoded, and which: `data_prep.common.audio`, `stcn_tf.data.decoding`.
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from absl import flags
 
 from data_prep.common import audio, command, raw_files, splitting
+from stcn_tf.data.decoding import ENDINGS
 from stcn_tf.support.errors import UserError
 
 _MAX_FRAME_SIZE = 10_000
@@ -23,7 +25,7 @@ _MAX_FRAME_SIZE = 10_000
 
 def define_flags() -> None:
     """Defines this command's flags."""
-    command.define_flags("Folder of WAV, FLAC, MP3 or OGG files, however deep.")
+    command.define_flags("Folder of WAV, FLAC, MP3, OGG and other sound files, however deep.")
     splitting.define_split_flags()
     flags.DEFINE_integer(
         "sample_rate_hz",
@@ -76,9 +78,9 @@ def prepare(
             f"--sample_rate_hz={sample_rate_hz}: accepted: 0, or {audio.MIN_RATE_HZ} to "
             f"{audio.MAX_RATE_HZ}"
         )
-    found = raw_files.find_files(source, audio.ENDINGS)
+    found = raw_files.find_files(source, ENDINGS)
     if not found:
-        raise UserError(f"--source: {source} holds no {', '.join(audio.ENDINGS)} files")
+        raise UserError(f"--source: {source} holds no {', '.join(ENDINGS)} files")
     parts = splitting.split_names(found, split, valid_share, test_share)
     decoding = audio.Decoding(
         sample_rate_hz=sample_rate_hz,
@@ -88,7 +90,7 @@ def prepare(
         min_samples=frame_size,
     )
     with audio.cache_beside(out) as cache:
-        paths = {name: source / name for names in parts.values() for name in names}
+        paths = {name: [name] for names in parts.values() for name in names}
         decoded = audio.decode_files(
             paths, cache, decoding, source=source, skip_bad=skip_bad, workers=workers
         )
@@ -96,10 +98,11 @@ def prepare(
             part: {name: decoded.files[name] for name in names if name in decoded.files}
             for part, names in parts.items()
         }
+        audio.print_shared(files)
         audio.write_records(
             out,
             {part: audio.plan_files(files[part], frame_size, sequence_frames) for part in files},
-            audio.moments_of_files(list(files["train"].values())),
+            lambda: audio.sums_of_files(files["train"].values()),
             decoded,
             name="wav",
             frame_size=frame_size,

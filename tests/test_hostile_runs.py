@@ -458,7 +458,7 @@ def test_hours_of_silence(tmp_path):
     content[21] |= 0x0F  # of the 36 bits of the number of samples
     content[22:26] = b"\xff" * 4
     path.write_bytes(content)
-    with resident(2**27), pytest.raises(UserError, match=r"68,719,476,735 samples; accepted: 268"):
+    with resident(2**27), pytest.raises(UserError, match="declares 68719476735 samples, it has"):
         read_sound(path, 8000)
 
 

@@ -2,16 +2,17 @@
 
 import io
 import os
+import wave
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
+from stcn_tf.data.decoding import Sound, SoundFault
 from stcn_tf.data.sequences import MOST_VALUES
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import expand_home, replacing_file
 
-_ACCEPTED = "a sound file (WAV, FLAC, MP3, OGG), or HDF5 as stcn_tf.sample writes it"
+_ACCEPTED = "a sound file (WAV, FLAC, MP3, OGG, ...), or HDF5 as stcn_tf.sample writes it"
 _FULL_SCALE = 2**15  # of 16-bit PCM
 
 
@@ -32,8 +33,10 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate_hz: int
     values = np.round(np.asarray(waveform, np.float64) * _FULL_SCALE)
     largest = _FULL_SCALE - 1
     pcm = np.nan_to_num(np.clip(values, -_FULL_SCALE, largest)).astype(np.int16)
-    content = io.BytesIO()  # on a full disk soundfile says nothing of use
-    soundfile.write(content, pcm, sample_rate_hz, format="WAV", subtype="PCM_16")
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setparams((1, 2, sample_rate_hz, 0, "NONE", ""))
+        file.writeframes(pcm.astype("<i2").tobytes())
     with replacing_file(path) as partial:
         partial.write_bytes(content.getbuffer())
     # 1 itself is not cut by an audible amount: 16 bits have no value for it.
@@ -41,10 +44,10 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate_hz: int
 
 
 def read_sound(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
-    """Reads a WAV, FLAC, MP3 or OGG file of one channel.
+    """Reads a sound file of one channel.
 
     Args:
-        path: the file.
+        path: the file, of any format of `stcn_tf.data.decoding`.
         sample_rate_hz: what its sample rate must be.
 
     Returns:
@@ -56,26 +59,22 @@ def read_sound(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:
     path = Path(expand_home(path))
     if not path.is_file():
         raise UserError(f"{path}: no such file; accepted: {_ACCEPTED}")
+    blocks, count = [np.empty(0, np.float32)], 0
     try:
-        # By number: of a name soundfile would believe the ending.
-        with path.open("rb") as opened, soundfile.SoundFile(opened.fileno(), closefd=False) as file:
-            _check_header(path, file, sample_rate_hz)
-            waveform = file.read(dtype="float32")
-    except soundfile.LibsndfileError as error:
+        with path.open("rb", buffering=0) as file, Sound(file) as sound:
+            if (sound.sample_rate_hz, sound.num_channels) != (sample_rate_hz, 1):
+                raise UserError(
+                    f"{path}: {sound.sample_rate_hz} Hz, channels: {sound.num_channels}; accepted: "
+                    f"{sample_rate_hz} Hz, one channel"
+                )
+            for block in sound.mono():
+                blocks.append(block)
+                count += len(block)
+                # Silence compresses well.
+                if count > MOST_VALUES:
+                    raise UserError(f"{path}: more than {MOST_VALUES:,} samples are not accepted")
+    except SoundFault as fault:
         raise UserError(
-            f"{path}: not a readable sound file ({error.error_string}); accepted: {_ACCEPTED}"
-        ) from error
-    if not np.isfinite(waveform).all():
-        raise UserError(f"{path}: holds a value that is not finite")
-    return waveform
-
-
-def _check_header(path: Path, file: soundfile.SoundFile, sample_rate_hz: int) -> None:
-    """Before anything is read: a header can claim what it likes, and silence compresses well."""
-    if (file.samplerate, file.channels) != (sample_rate_hz, 1):
-        raise UserError(
-            f"{path}: {file.samplerate} Hz, channels: {file.channels}; accepted: "
-            f"{sample_rate_hz} Hz, one channel"
-        )
-    if file.frames > MOST_VALUES:
-        raise UserError(f"{path}: {file.frames:,} samples; accepted: {MOST_VALUES:,} at most")
+            f"{path}: not a readable sound file ({fault}); accepted: {_ACCEPTED}"
+        ) from fault
+    return np.concatenate(blocks)

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -17,6 +16,7 @@ import soxr
 from data_prep import wav
 from data_prep.common import audio
 from data_prep.common.raw_files import FileFault
+from stcn_tf.data import decoding
 from stcn_tf.support.errors import UserError
 
 ROOT = Path(audio.__file__).parents[1]
@@ -57,17 +57,6 @@ def cached(path, cache, **options):
 
 
 # --------------------------------------------------------------------------------- decoding
-
-
-@pytest.mark.parametrize("form", ["WAV", "WAVEX", "FLAC", "NIST"])
-def test_16_bit_samples_are_as_they_were_written(tmp_path, form):
-    samples = noise(LONG)
-    samples[:2] = -32768, 32767
-    # The name tells nothing.
-    path = put(tmp_path / "x.bin", samples, 11_025, format=form, subtype="PCM_16")
-    read, sound = decoded(path)
-    assert sound == (11_025, "int16", LONG)
-    np.testing.assert_array_equal(read, samples)
 
 
 def test_wider_samples_stay_fractions_of_full_scale(tmp_path):
@@ -111,76 +100,13 @@ def test_resampling_in_blocks_is_resampling(tmp_path, rates):
     )
 
 
-@pytest.mark.parametrize("form", ["MP3", "OGG"])
-def test_lossy_files_do_not_depend_on_blocks(tmp_path, monkeypatch, form):
-    path = put(tmp_path / "x", noise(LONG) / 32768, format=form)
+def test_blocks_do_not_matter(tmp_path, monkeypatch):
+    path = put(tmp_path / "x", noise(LONG) / 32768, format="OGG")
     read, sound = decoded(path)
     assert sound == (16_000, "int16", LONG)
-    whole = soundfile.read(path, dtype="float32")[0]
-    assert np.abs(read / 32768 - whole).max() < 0.51 / 32768
     for block_values in (999, 2**20):
-        monkeypatch.setattr(audio, "_BLOCK_VALUES", block_values)
+        monkeypatch.setattr(decoding, "_BLOCK_VALUES", block_values)
         np.testing.assert_array_equal(decoded(path)[0], read)
-
-
-@pytest.mark.parametrize("bitrate_mode", ["CONSTANT", "VARIABLE"])
-@pytest.mark.parametrize("loud_first", [True, False])
-def test_mp3_without_a_declared_length(tmp_path, bitrate_mode, loud_first):
-    samples = noise(LONG) / 32768
-    # A guess from the size of the file and its first frame would be far off.
-    samples[slice(LONG // 2, None) if loud_first else slice(LONG // 2)] *= 1e-3
-    path = put(tmp_path / "x.mp3", samples, format="MP3", bitrate_mode=bitrate_mode)
-    declared, _ = decoded(path)
-    data = path.read_bytes()
-    assert b"Xing" in data[:64] or b"Info" in data[:64]
-    # The header lies in a frame of its own.
-    second = data.index(data[:3], 4)
-    titles = b"ID3\3\0\0\0\2\1\0" + b"\0" * (2 * 128**2 + 128)
-    path.write_bytes(titles + data)
-    np.testing.assert_array_equal(decoded(path)[0], declared)
-    for prefix in (b"", titles):
-        path.write_bytes(prefix + data[second:] + b"TAG".ljust(128))
-        guessed, _ = decoded(path)
-        # Without that header what the encoder put before and after the sound is not left out.
-        (delay,) = (
-            start
-            for start in range(len(guessed) - LONG + 1)
-            if np.array_equal(guessed[start : start + 500], declared[:500])
-        )
-        np.testing.assert_array_equal(guessed[delay : delay + LONG], declared)
-
-
-def test_flac_without_a_declared_length(tmp_path):
-    samples = noise(LONG)
-    data = bytearray(put(tmp_path / "x.flac", samples).read_bytes())
-    # Of 36 bits: what an encoder that writes to a pipe leaves 0.
-    data[21] &= 0xF0
-    data[22:26] = bytes(4)
-    (tmp_path / "x.flac").write_bytes(data)
-    read, sound = decoded(tmp_path / "x.flac")
-    assert sound.num_samples == LONG
-    np.testing.assert_array_equal(read, samples)
-
-
-def test_decoders_are_quiet(tmp_path, capfd):
-    data = put(tmp_path / "x.mp3", noise(LONG) / 32768, format="MP3").read_bytes()
-    path = tmp_path / "y.mp3"
-    path.write_bytes(data[: len(data) // 2])
-    assert fault(path).startswith(f"is damaged: its header declares {LONG} samples, it has ")
-    print("still heard", file=sys.stderr)
-    assert capfd.readouterr().err == "still heard\n"
-
-
-@pytest.mark.parametrize("form", ["WAV", "FLAC", "MP3", "OGG", "NIST"])
-def test_truncated_files(tmp_path, form):
-    subtype = "VORBIS" if form == "OGG" else None if form == "MP3" else "PCM_16"
-    data = put(tmp_path / "x", noise(LONG) / 32768, format=form, subtype=subtype).read_bytes()
-    path = tmp_path / "y"
-    for size in (len(data) // 2, 1200, 600, 50, 20, 9, 1):
-        path.write_bytes(data[:size])
-        assert fault(path).split()[0] in ("is", "has")
-    path.write_bytes(b"")
-    assert fault(path) == "is empty"
 
 
 def test_faults_of_files(tmp_path):
@@ -191,53 +117,15 @@ def test_faults_of_files(tmp_path):
     os.mkfifo(path)
     assert fault(path) == "is no regular file"
     path.unlink()
-    data = put(path, noise(1000), format="WAV").read_bytes()
-
-    def changed(offset, content):
-        path.write_bytes(data[:offset] + content + data[offset + len(content) :])
-        return fault(path)
-
-    assert changed(0, b"hello") == "is neither WAV, FLAC, MP3, OGG nor NIST SPHERE"
-    assert changed(40, struct.pack("<I", 2**32 - 1)) == (
-        "is truncated: its header declares 4294967295 bytes of samples, but 2000 are there"
-    )
-    unopened = "is damaged: it cannot be opened as WAV"
-    assert changed(22, struct.pack("<H", 0)) == unopened  # channels
-    assert changed(22, struct.pack("<H", 65_535)) == unopened
-    assert changed(24, struct.pack("<I", 0)) == unopened  # sample rate
-    assert changed(24, struct.pack("<I", 2**31 - 1)) == (
-        "has a sample rate of 2147483647 Hz; accepted: 1000 to 384000"
-    )
-    path.write_bytes(data[:12] + b"JUNK\0\0\0\0" * 5000)
-    assert fault(path) == "has no samples in its first 1000 chunks"
-    path.write_bytes(b"\xff\xfb" + b"text" * 1000)
-    assert fault(path) == "is damaged: it cannot be opened as MP3"
-    for value in (np.nan, np.inf, 1e30):
-        put(path, np.array([0.1, value, 0.2]), format="WAV", subtype="DOUBLE")
-        assert fault(path) == "has samples that are no numbers, or far beyond full scale"
     put(path, np.zeros(0), format="WAV")
-    assert fault(path) == "has 0 samples, at least 1 are needed"
+    assert fault(path) == "has 0 samples"
+    for rate in (999, 384_001, 2**31 - 1):
+        put(path, noise(199), rate, format="WAV")
+        assert fault(path) == f"has a sample rate of {rate} Hz; accepted: 1000 to 384000"
     put(path, noise(199), format="WAV")
     assert fault(path, min_samples=200) == "has 199 samples, at least 200 are needed"
-
-
-def test_faults_of_sphere_headers(tmp_path):
-    data = put(tmp_path / "x", noise(999), format="NIST", subtype="PCM_16").read_bytes()
-
-    def changed(old, new):
-        header = data[:1024].replace(old, new)[:1024]
-        (tmp_path / "y").write_bytes(header.ljust(1024) + data[1024:])
-        return fault(tmp_path / "y")
-
-    assert changed(b"-s3 pcm", b"-s26 pcm,embedded-shorten-v2.00") == (
-        "is compressed (pcm,embedded-shorten-v2.00): unpack it first, with sph2pipe, say"
-    )
-    assert changed(b"sample_count -i 999", b"sample_count -i -9") == (
-        "has no usable sample_count in its NIST header, but '-9'"
-    )
-    assert changed(b"sample_count -i 999", b"sample_count -i 1234567890") == (
-        "is damaged: its header declares 1234567890 samples, it has 999"
-    )
+    path.write_bytes(path.read_bytes()[:-9])
+    assert fault(path).startswith("is truncated: its header declares 398 bytes of samples, but 389")
 
 
 # ------------------------------------------------------------------------------------ cache
@@ -289,7 +177,7 @@ def test_damaged_entries_are_decoded_anew(tmp_path, suffix, damage):
         content = {"flipped": flipped, "truncated": data[:-7], "emptied": b""}[damage]
         entry.write_bytes(content)
     if (suffix, damage) == ("json", "flipped"):
-        entry.write_text(entry.read_text(encoding="latin-1").replace("int", "INT"))
+        entry.write_text(entry.read_text(encoding="latin-1").replace("16000", "12000"))
     assert cached(path, cache) == first
     assert {file.name: file.read_bytes() for file in cache.iterdir()} == good
 
@@ -299,7 +187,7 @@ def test_a_fault_leaves_no_entry(tmp_path):
     (tmp_path / "x.flac").write_bytes(data[:-1000])
     result = cached(tmp_path / "x.flac", tmp_path / "cache")
     assert result.content is None
-    assert result.fault.startswith("is damaged after ")
+    assert result.fault.startswith("is damaged")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -389,18 +277,15 @@ def test_files_are_cut_into_whole_frames_and_sequences(tmp_path):
     np.testing.assert_array_equal(cut["f2@0"], samples[2][:9])
 
 
-def test_moments_of_files_and_pieces(tmp_path):
+def test_sums_of_files_and_pieces(tmp_path):
     files, samples = files_of_lengths(tmp_path, 700, 210, 170)
     everything = np.concatenate(samples).astype(np.float64)
-    moments = audio.moments_of_files(list(files.values()))
-    assert moments.count == 1080
-    assert moments.sums == [everything.sum()]  # of few bits: nothing is rounded
-    assert moments.square_sums == [np.square(everything).sum()]
-    by_piece = audio.moments_of_pieces(audio.plan_files(files, 10, sequence_frames=7))
+    sums = audio.sums_of_files(files.values())
+    assert sums == (1080, everything.sum(), np.square(everything).sum())  # of few bits: exact
+    assert audio.sums_of_files(reversed(files.values())) == sums
+    by_piece = audio.sums_of_pieces(audio.plan_files(files, 10, sequence_frames=7))
     cut = np.concatenate([samples[0], samples[1], samples[2][:140]]).astype(np.float64)
-    assert by_piece.count == len(cut) == 1050
-    assert by_piece.sums == [cut.sum()]
-    assert by_piece.square_sums == [np.square(cut).sum()]
+    assert by_piece == (1050, cut.sum(), np.square(cut).sum())
 
 
 # ----------------------------------------------------------------------- restarts and memory
@@ -435,8 +320,8 @@ def test_an_interrupted_run_goes_on(tmp_path, source, monkeypatch, capsys, momen
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         if moment == "decoding":
-            # Each file is one block of samples and an empty one: the third is half written.
-            interrupt_after(patch, audio, "_to_int16", 5)
+            # Each file is one block of samples: the third is half written.
+            interrupt_after(patch, audio, "_to_int16", 2)
         else:
             interrupt_after(patch, Normalization, "normalize", 2)
         with pytest.raises(KeyboardInterrupt):
@@ -459,7 +344,7 @@ def test_a_killed_run_goes_on(tmp_path, source, capsys, files_of):
         "original, calls = audio._to_int16, []\n"
         "def die(block):\n"
         "    calls.append(block)\n"
-        "    if len(calls) == 6:\n"
+        "    if len(calls) == 3:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return original(block)\n"
         "audio._to_int16 = die\n"
@@ -485,11 +370,11 @@ from data_prep import blizzard
 source, out = map(Path, sys.argv[1:])
 decoding = audio.Decoding(sample_rate_hz=16_000, resamples=True, always_int16=True)
 with audio.cache_beside(out) as cache:
-    paths = {path.name: path for path in sorted(source.iterdir())}
-    decoded = audio.decode_files(paths, cache, decoding, source=source, skip_bad=False, workers=1)
+    names = {path.name: [path.name] for path in sorted(source.iterdir())}
+    decoded = audio.decode_files(names, cache, decoding, source=source, skip_bad=False, workers=1)
     segments = blizzard.Segments(decoded.files, files_per_group=3, num_streams=5)
     plans = blizzard.plan_splits(segments, (0.8, 0.1, 0.1), source)
-    assert audio.moments_of_pieces(plans["train"]).count > 0.7 * len(segments) * 8000
+    assert audio.sums_of_pieces(plans["train"]).count > 0.7 * len(segments) * 8000
 """
 WHOLE_COMMAND = """
 import sys

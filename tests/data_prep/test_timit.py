@@ -185,11 +185,25 @@ def test_discs_differ(source, kind, files_of):
     assert files_of(source / "out") == expected
 
 
-def test_originals_come_before_converted_copies(source, files_of):
+@pytest.mark.parametrize("ending", ["WAV.wav", "wav"])
+def test_converted_copies_beside_originals(source, files_of, ending):
+    """As sox or sph2pipe leave them."""
     expected = files_of(prepare(source))
-    for path in list((source / "raw").rglob("*.WAV")):
-        put(path.with_name(f"{path.name}.wav"), np.zeros(300, np.int16), form="WAV")
+    names = [name for names in LISTS.values() for name in names]
+    copies = {name: source / "raw" / f"{name.removesuffix('WAV')}{ending}" for name in names}
+    for name, path in copies.items():
+        put(path, utterance(name), form="WAV")
     assert files_of(prepare(source)) == expected
+    name = LISTS["valid"][0]
+    put(copies[name], utterance(name)[::-1], form="WAV")
+    copy = copies[name].relative_to(source / "raw")
+    with pytest.raises(UserError) as error:
+        prepare(source)
+    assert f"1 bad entry in {source / 'raw'}: {name}: may be " in str(error.value)
+    assert f"{copy}" in str(error.value) and ", whose samples differ (" in str(error.value)
+    copies[name].write_bytes(b"")
+    with pytest.raises(UserError, match=f"{name}: (has a copy, {copy}, that )?is empty"):
+        prepare(source)
 
 
 def test_same_bytes_with_any_number_of_workers(source, files_of):
@@ -247,7 +261,7 @@ def test_skip_bad_leaves_out_and_counts(source, capsys):
 
 def test_one_file_for_each_name(source):
     put(source / "raw" / "copy" / LISTS["valid"][0], np.zeros(300, np.int16))
-    with pytest.raises(UserError, match="SA2.WAV: may be TRAIN/.*SA2.WAV or copy/TRAIN/.*SA2.WAV"):
+    with pytest.raises(UserError, match="SA2.WAV: may be TRAIN/.*SA2.WAV or copy/.*, whose sam"):
         prepare(source)
 
 

@@ -1,6 +1,7 @@
 """One's own recordings: splits, rates, channels, sequences, and the command itself."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,6 +16,7 @@ from data_prep import wav
 from data_prep.common import raw_files, splitting
 from stcn_tf.support.errors import UserError
 
+CASES = Path(__file__).parent / "cases" / "audio"
 FRAME = 30
 
 
@@ -161,6 +163,69 @@ def test_skip_bad_does_not_move_others_between_splits(source, capsys, samples_of
     assert f"skipped {bad}: has 29 samples" in capsys.readouterr().out
 
 
+def test_sounds_of_every_format_lie_side_by_side(tmp_path, capsys, samples_of):
+    raw = tmp_path / "raw"
+    samples = noise("good", 16_000)
+    for name, form, subtype in (
+        ("a.wav", "WAV", "PCM_16"),
+        ("b.aiff", "AIFF", "PCM_16"),
+        ("c.sph", "NIST", "PCM_16"),
+        ("e.au", "AU", "PCM_16"),
+        ("f.FLAC", "FLAC", "PCM_16"),
+        ("g.aif", "RF64", "PCM_16"),  # content tells the format
+    ):
+        put(raw / name, samples, 16_000, format=form, subtype=subtype)
+    for path in CASES.iterdir():
+        shutil.copy(path, raw / path.name)
+    (raw / "readme.md").touch()
+    wav.prepare(raw, tmp_path / "out", frame_size=200, valid_share=0.2)
+    printed = capsys.readouterr().out
+    assert printed.startswith("not read: 1 .md (read are .wav, ")
+    sequences = samples_of(tmp_path / "out", "train") | samples_of(tmp_path / "out", "valid")
+    assert len(sequences) == 6 + len(list(CASES.iterdir())) == 13
+    lengths = {name: len(x) for name, x in sequences.items() if len(x) != 80}
+    assert lengths == {"two.mp3": 167, "cut.mp3": 86}  # "cat a.mp3 a.mp3"; no declared length
+    for name in ("a.wav", "b.aiff", "c.sph", "e.au", "f.FLAC", "g.aif"):
+        np.testing.assert_array_equal(sequences[name].ravel(), samples)
+    for name in ("id3v2.flac", "x.ogg"):
+        np.testing.assert_array_equal(sequences[name], sequences["good1.wav"])
+    assert "skipped 0 entries" in printed
+
+
+def test_equal_samples_are_told(source, capsys):
+    prepare(source)
+    assert "warning" not in capsys.readouterr().out
+    put(source / "raw" / "valid" / "copy.aiff", noise("train/b.flac", 250))
+    put(source / "raw" / "train" / "again.wav", noise("train/a/1.wav", 100))
+    prepare(source)
+    warnings = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning")]
+    assert warnings == [
+        "warning: train has the samples of 1 file twice, such as train/a/1.wav and train/again.wav",
+        "warning: train and valid share the samples of 1 file, such as train/b.flac and "
+        "valid/copy.aiff",
+    ]
+
+
+def test_linked_folders_are_read(source, capsys, samples_of):
+    (source / "linked").mkdir()
+    for split in ("train", "valid"):
+        (source / "linked" / split).symlink_to(source / "raw" / "train")
+    wav.prepare(source / "linked", source / "out", split="folders", frame_size=FRAME)
+    assert list(samples_of(source / "out", "valid")) == ["valid/a/1.wav", "valid/b.flac"]
+    assert "train and valid share the samples of 2 files" in capsys.readouterr().out
+
+
+def test_floats_that_were_never_divided(source):
+    """What the example of scipy.io.wavfile.write used to make."""
+    values = np.iinfo(np.int16).max * np.sin(np.arange(100.0))
+    put(source / "raw" / "train" / "scipy.wav", values, subtype="DOUBLE")
+    with pytest.raises(UserError) as error:
+        prepare(source)
+    assert "1 bad entry" in str(error.value)
+    assert ": train/scipy.wav: reaches 327" in str(error.value)
+    assert "times full scale; accepted: up to 16" in str(error.value)
+
+
 def test_nothing_left(source):
     put(source / "raw" / "valid" / "c.WAV", np.zeros(3, np.int16))
     with pytest.raises(UserError, match="no file is left for the split 'valid'"):
@@ -198,7 +263,10 @@ def run(folder, *arguments):
         (["--out=o"], "--source"),
         (["--source=.", "--out=o", "--frame_size=0"], "frame_size"),
         (["--source=.", "--out=o", "--sequence_frames=-1"], "sequence_frames"),
-        (["--source=.", "--out=o"], "holds no .wav, .flac, .mp3, .ogg files"),
+        (
+            ["--source=.", "--out=o"],
+            "holds no .wav, .flac, .mp3, .ogg, .oga, .opus, ",
+        ),
         (["--source=none", "--out=o"], "--source: none does not exist"),
     ],
 )
