@@ -194,6 +194,7 @@ def prepare(
                 "num_files": len(decoded.files),
                 "num_segments": len(segments),
             },
+            group_of=lambda name: name.rpartition("@")[0],  # the file that it begins in
         )
 
 

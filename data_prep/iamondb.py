@@ -318,6 +318,7 @@ def prepare(
             "num_files_in_no_list": len(raw.unlisted),
             "files_in_no_list": raw.unlisted[:_NAMES_IN_CARD],
         },
+        group_of=lambda line_id: line_id.rpartition("-")[0],  # the form, a page of one hand
         complete=SIZES[split] if bundled else {},
     )
 

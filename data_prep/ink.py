@@ -199,6 +199,7 @@ def prepare(
     layout: str | None = None,
     offsets: bool = True,
     scale: str | None = None,
+    group: str = "",
     skip_bad: bool = False,
     workers: int = 1,
     command: str,
@@ -214,6 +215,7 @@ def prepare(
     lines: dict[str, Line] = {}
     faults: dict[str, str] = {}
     options = Options(y_axis, pen, layout, offsets)
+    group_of = splitting.grouping(group)
     for name, line in read(source, workers, options, scale, digest):
         if isinstance(line, str):
             faults[name] = line
@@ -235,6 +237,7 @@ def prepare(
         source_sha256=digest.hexdigest(),
         command=command,
         extra={"skipped": faults},
+        group_of=group_of,
     )
 
 
@@ -266,6 +269,7 @@ def define_flags() -> None:
         ["none", "stroke_height"],
         "stroke_height: divide each file by the median height of its strokes.",
     )
+    splitting.define_group_flag()
 
 
 if __name__ == "__main__":

@@ -202,6 +202,7 @@ def prepare(
                 "files": {part: len(members) for part, members in files.items()},
                 "sequences_rounded_off": rounded_off,
             },
+            group_of=splitting.grouping("([^/]+)/[^/]+$"),  # the speaker's folder
         )
 
 

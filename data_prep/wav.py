@@ -48,6 +48,7 @@ def define_flags() -> None:
         lower_bound=0,
     )
     flags.DEFINE_bool("mix_channels", False, "Average the channels of files that have several.")
+    splitting.define_group_flag()
 
 
 @command.preparation(ignored=splitting.shares_ignored)
@@ -62,6 +63,7 @@ def prepare(
     frame_size: int = 200,
     sequence_frames: int = 0,
     mix_channels: bool = False,
+    group: str = "",
     skip_bad: bool = False,
     workers: int = 1,
     command: str,
@@ -78,6 +80,8 @@ def prepare(
             f"--sample_rate_hz={sample_rate_hz}: accepted: 0, or {audio.MIN_RATE_HZ} to "
             f"{audio.MAX_RATE_HZ}"
         )
+    # Pieces of one file belong together.
+    group_of = splitting.grouping(group or ("(.*)@" if sequence_frames else ""))
     found = raw_files.find_files(source, ENDINGS)
     if not found:
         raise UserError(f"--source: {source} holds no {', '.join(ENDINGS)} files")
@@ -111,6 +115,7 @@ def prepare(
                 "split": split if split in ("random", "folders") else "folder",
                 "files": {name: len(members) for name, members in files.items()},
             },
+            group_of=group_of,
         )
 
 

@@ -439,10 +439,12 @@ def write_records(
     frame_size: int,
     command: str,
     extra: Mapping[str, Any],
+    group_of: Callable[[str], str],
 ) -> None:
     """Normalises sequences, writes records and card to `out`, and prints what they hold.
 
-    `sums` gives those of the training samples; `command` and `extra` are for the card.
+    `sums` gives those of the training samples; `command` and `extra` are for the card; `group_of`
+    gives the group of a sequence of that name (`records.Sequence`).
 
     Raises:
         UserError: a split has no sequence, the training samples do not vary, or as
@@ -460,11 +462,12 @@ def write_records(
     records = import_records()
     normalizer = Normalization("scalar", (mean,) * frame_size, (std,) * frame_size)
 
-    def sequences(split: str) -> Iterator[tuple[str, np.ndarray]]:
+    def sequences(split: str) -> Iterator[tuple[str, np.ndarray, str]]:
         plan, what = splits[split], f"writing {split}"
         pieces = raw_files.with_progress(plan.pieces(), plan.num_sequences, what, "sequences")
         for sequence_id, samples in pieces:
-            yield sequence_id, normalizer.normalize(samples.reshape(-1, frame_size))
+            x = normalizer.normalize(samples.reshape(-1, frame_size))
+            yield sequence_id, x, group_of(sequence_id)
 
     num_sequences = sum(plan.num_sequences for plan in splits.values())
     num_bytes = sum(plan.num_steps for plan in splits.values()) * frame_size * 4

@@ -119,7 +119,7 @@ def _command_line(module: str, arguments: Mapping[str, Any]) -> str:
             words.append(f"--{name}={'FILE' if Path(value).is_file() else 'DIR'}")
         elif isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no{name}")
-        elif value is not None:
+        elif value not in (None, ""):
             words.append(f"--{name}={f'{value:g}' if isinstance(value, float) else value}")
     return " ".join(words)
 

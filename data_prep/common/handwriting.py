@@ -14,7 +14,7 @@ the pen stays 0 or 1. A log-likelihood depends on it, so numbers compare only un
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -259,6 +259,7 @@ def write_records(
     source_sha256: str,
     command: str,
     extra: Mapping[str, Any],
+    group_of: Callable[[str], str] = lambda line_id: "",
     complete: Mapping[str, tuple[int, int]] | None = None,
 ) -> DatasetCard:
     """Normalises lines, writes them with their card, and prints what they hold.
@@ -273,6 +274,7 @@ def write_records(
         command: that makes the records, without the paths, so that the same data prepared elsewhere
             give the same bytes.
         extra: more facts for the card; the pen rates, one-point strokes and statistics are added.
+        group_of: gives the group of a line of that name (`records.Sequence`).
         complete: as for `raw_files.print_sizes_check`.
 
     Returns:
@@ -289,9 +291,9 @@ def write_records(
     records = import_records()
     normalizer = Normalization(kind=normalization, mean=mean, std=std)
 
-    def sequences(raw: RawSplit) -> Iterator[tuple[str, np.ndarray]]:
+    def sequences(raw: RawSplit) -> Iterator[tuple[str, np.ndarray, str]]:
         for line_id, offsets in zip(raw.ids, raw.offsets, strict=True):
-            yield line_id, normalizer.normalize(offsets)
+            yield line_id, normalizer.normalize(offsets), group_of(line_id)
 
     card = records.write_dataset(
         out,

@@ -118,7 +118,8 @@ def _plain_dtype(descr: Any, objects: bool = False) -> np.dtype:
 def _sizes(shape: Any) -> tuple[int, ...]:
     sizes = shape if isinstance(shape, tuple) else (-1,)
     if not all(type(size) is int and 0 <= size < 2**40 for size in sizes) or len(sizes) > 8:
-        raise FileFault(f"has the shape {repr(shape)[:40]}")
+        # Not the shape itself, which may have more digits than Python writes out.
+        raise FileFault("has a shape that is not up to 8 whole numbers below 2^40")
     return sizes
 
 

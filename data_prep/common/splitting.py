@@ -53,6 +53,43 @@ def define_share_flags(where: str) -> None:
     flags.DEFINE_float("test_share", 0.0, f"{what} test, {where}; 0: no test.")
 
 
+def define_group_flag() -> None:
+    """Defines --group."""
+    flags.DEFINE_string(
+        "group",
+        "",
+        "Regular expression that is looked for in the names of sequences: what its first "
+        "parentheses match is the group, such as a writer or a speaker, over which standard errors "
+        "are taken. '_([a-z]+)_' finds theo in 3_theo_0.wav. Default: none.",
+    )
+
+
+def grouping(pattern: str) -> Callable[[str], str]:
+    """Reads --group.
+
+    Args:
+        pattern: as --group.
+
+    Returns:
+        Gives the group of a sequence by its name; empty where the pattern is not found.
+
+    Raises:
+        UserError: it is no regular expression with parentheses.
+    """
+    try:
+        expression = re.compile(pattern or "()")
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UserError(f"--group={pattern}: no regular expression ({error})") from error
+    if not expression.groups:
+        raise UserError(f"--group={pattern}: has no parentheses around the group")
+
+    def group_of(name: str) -> str:
+        found = expression.search(name)
+        return found[1] or "" if found else ""
+
+    return group_of
+
+
 def split_names(
     names: Sequence[str], split: str | Path, valid_share: float, test_share: float
 ) -> dict[str, list[str]]:

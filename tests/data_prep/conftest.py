@@ -33,3 +33,16 @@ def read_back():
 def files_of():
     """Function folder -> the bytes of its files by name."""
     return lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def groups_of():
+    """Function (folder, split) -> the group of each sequence by its name."""
+
+    def read(folder, split: str) -> dict[str, str]:
+        from stcn_tf.data.batches import eval_batches
+
+        (batch,) = eval_batches(folder, split=split, batch_size=1000)
+        return dict(zip(batch.names, batch.group_names, strict=True))
+
+    return read

@@ -221,12 +221,13 @@ def test_source_may_be_any_of_three_folders(tmp_path):
             iamondb.find_line_strokes(folder)
 
 
-def test_records_hold_the_offsets_in_sorted_order(source, capsys, read_back):
+def test_records_hold_the_offsets_in_sorted_order(source, capsys, read_back, groups_of):
     from stcn_tf.data.card import read_card
 
     out = prepare(source)
     train = read_back(out, "train")
     assert list(train) == ["a01-000u-01", "a01-000u-02", "b07-113-01"]
+    assert groups_of(out, "train") == {line: line[:-3] for line in train}
     for line_id, text in TRAIN_LINES.items():
         expected = parse_line(text.encode()).offsets
         np.testing.assert_allclose(train[line_id], expected, atol=2e-6)

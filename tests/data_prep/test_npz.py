@@ -171,8 +171,14 @@ def numbers(text, content=b"\0" * 8):
             "accepted: numbers, texts",
         ),
         (numbers("{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}"), "does not hold the"),
-        (numbers("{'descr': '<f4', 'fortran_order': False, 'shape': (-2,)}"), "has the shape (-2"),
-        (numbers("{'descr': '<f4', 'fortran_order': False, 'shape': 2}"), "has the shape 2"),
+        (
+            numbers("{'descr': '<f4', 'fortran_order': False, 'shape': (-2,)}"),
+            "has a shape that is not",
+        ),
+        (
+            numbers("{'descr': '<f4', 'fortran_order': False, 'shape': 2}"),
+            "has a shape that is not",
+        ),
     ],
 )
 def test_faults_of_an_array(member, message):

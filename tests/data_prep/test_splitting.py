@@ -213,3 +213,31 @@ def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
 def test_lists_keep_their_order(tmp_path):
     (tmp_path / "list.txt").write_text("b 2\n#c\n\t a\r\n")
     assert splitting.read_list(tmp_path / "list.txt") == ["b 2", "a"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "groups"),
+    [
+        ("", ["", "", ""]),
+        (r"_([a-z]+)_", ["theo", "", "lucas"]),
+        (r"^(\d)|x", ["3", "", "7"]),
+        ("(?:a)(b)?", ["", "b", ""]),
+    ],
+)
+def test_groups_are_what_the_first_parentheses_match(pattern, groups):
+    names = ["3_theo_0.wav", "ab/x", "7_lucas_12.wav"]
+    assert [splitting.grouping(pattern)(name) for name in names] == groups
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("a(", "no regular expression (missing ), unterminated subpattern at position 1)"),
+        ("abc", "has no parentheses around the group"),
+        ("(?:abc)", "has no parentheses around the group"),
+    ],
+)
+def test_faults_of_a_group(pattern, message):
+    with pytest.raises(UserError) as error:
+        splitting.grouping(pattern)
+    assert str(error.value) == f"--group={pattern}: {message}"

@@ -82,7 +82,7 @@ def test_bundled_split_is_that_of_srnn():
         assert {name.split("/")[0] for name in names} == {"TEST" if split == "test" else "TRAIN"}
 
 
-def test_records_hold_streams_and_utterances(source, capsys, samples_of):
+def test_records_hold_streams_and_utterances(source, capsys, samples_of, groups_of):
     from stcn_tf.data.card import Modality, read_card
 
     out = prepare(source)
@@ -101,6 +101,8 @@ def test_records_hold_streams_and_utterances(source, capsys, samples_of):
     )
     test = samples_of(out, "test")
     assert list(test) == LISTS["test"]
+    for split, names in (("train", train), ("test", test)):
+        assert groups_of(out, split) == {name: name.split("/")[-2] for name in names}
     assert [len(x) for x in test.values()] == [81, 1]
     for name, x in test.items():
         np.testing.assert_array_equal(x.ravel(), utterance(name)[: x.size])

@@ -89,15 +89,27 @@ def test_a_file_is_a_sequence_of_frames(source, capsys, samples_of):
     )
 
 
-def test_sequences_of_some_frames(source, samples_of):
+def test_sequences_of_some_frames(source, samples_of, groups_of):
     out = prepare(source, sequence_frames=3)
     train = samples_of(out, "train")
     assert list(train) == ["train/a/1.wav@0", "train/b.flac@0", "train/b.flac@90"]
     np.testing.assert_array_equal(
         train["train/b.flac@90"].ravel(), noise("train/b.flac", 250)[90:180]
     )
+    # Pieces of one file are a group.
+    assert groups_of(out, "train") == {name: name.partition("@")[0] for name in train}
     # A shorter file is a shorter sequence.
     assert {name: len(x) for name, x in samples_of(out, "valid").items()} == {"valid/c.WAV@0": 2}
+
+
+def test_groups_are_found_in_names(source, groups_of):
+    assert set(groups_of(prepare(source), "train").values()) == {""}
+    out = prepare(source, group="^([^/]+)/([^/]+)/", sequence_frames=3)
+    assert groups_of(out, "train") == {
+        "train/a/1.wav@0": "train",
+        "train/b.flac@0": "",
+        "train/b.flac@90": "",
+    }
 
 
 def test_random_split_is_by_names(source, samples_of):
