@@ -48,7 +48,7 @@ _FORMATS = (
     (rb"%b|.{,4096}?(%b).{22,2880}\1.{22,2880}\1" % (_MPEG, _MPEG), "mp3", "MP3"),
 )
 _CODEC = re.compile(
-    r"pcm_[suf](8|16|24|32|64).*|pcm_[am].*law|adpcm_(ms|ima_wav|ima_qt|yamaha)|mp[123](float)?|"
+    r"pcm_[suf](8|16|24|32).*|pcm_f64.*|pcm_[am].*law|adpcm_(ms|ima_wav|ima_qt|yamaha)|mp[123](float)?|"
     r"flac|vorbis|opus|speex|aac|alac|shorten|wavpack|gsm(_ms)?"
 )
 _CODECS = ",".join(sorted(filter(_CODEC.fullmatch, av.codec.codecs_available)))

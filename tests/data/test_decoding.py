@@ -382,6 +382,7 @@ def test_faults(fault):
     assert changed(22, struct.pack("<H", 0)).startswith("is ")  # channels
     assert changed(22, struct.pack("<H", 65_535)).startswith("is ")
     assert changed(24, struct.pack("<I", 0)).startswith("is ")  # sample rate
+    assert changed(32, struct.pack("<HH", 8, 64)) == "is WAV of a coding that is not read"
     for form, name in (("WAV", "WAV"), ("NIST", "NIST SPHERE"), ("AU", "AU"), ("RF64", "WAV")):
         joined = encoded(noise(), form, "PCM_16") * 2
         assert fault(joined) == f"is several {name} files, joined; accepted: one"
