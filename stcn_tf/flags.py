@@ -282,7 +282,7 @@ def define_sample() -> None:
         "continue_from",
         None,
         "an HDF5 file, as this command or stcn_tf.reconstruct writes, each sequence of which is "
-        "continued; for audio also a sound file (WAV, FLAC, MP3, OGG) of one channel and the "
+        "continued; for audio also a sound file (WAV, FLAC, MP3, OGG, ...) of one channel and the "
         "sample rate of the records",
     )
     flags.DEFINE_integer(

@@ -6,7 +6,7 @@ Writes samples.h5, the sequences in raw units (stcn_tf/data/sequences.py describ
 them, samples.png and samples.svg (lines of handwriting, a grid of images, waveforms with their
 spectrograms), and of audio sample_00.wav and so on.
 
-An HDF5 file of that layout may be given as --continue_from, and of audio a WAV, FLAC, MP3 or OGG
+An HDF5 file of that layout may be given as --continue_from, and of audio a WAV, FLAC, MP3, OGG, ...
 file; the pictures show what was given in another colour. --beginning=392 completes halves of
 28 x 28 images. Samples that are continued with their own seed go on as they did, to rounding,
 except where latents reach later steps (Wavenet output layers): those of what is given are then
