@@ -68,9 +68,10 @@ def parse(data: bytes, options: Options = _DEFAULT, ending: str = "") -> dict[st
         raise FileFault("is empty")
     if ending in _OFFICE:
         return _parse_office(data, options)
-    if ending == ".npy" or data[:6] == b"\x93NUMPY":
+    is_zip = data[:2] == b"PK"
+    if data[:6] == b"\x93NUMPY" or (ending == ".npy" and not is_zip):
         return parse_arrays({"": read_npy(data)}, options, has_names=False)
-    if ending == ".npz" or data[:2] == b"PK":
+    if is_zip or ending == ".npz":
         return parse_arrays(read_npz(data), options)
     if start == b"<" or ending == ".inkml":
         return {"": parse_inkml(data, options.y_axis)}
@@ -169,16 +170,21 @@ def _warn_of_spread(heights: Mapping[str, float]) -> None:
         )
 
 
-def _own_split(names: Iterable[str], source: Path) -> str:
-    """What --split=own means: the splits of a file that has them, else random."""
-    tops = sorted({name.partition("/")[0] if "/" in name else "" for name in names})
-    if not source.is_file() or "train" not in tops or len(tops) < 2:
-        return "random"
-    if "valid" in tops and "" not in tops:
+def _own_parts(names: Iterable[str], source: Path) -> dict[str, str]:
+    """What --split=own means: by name the splits of sequences of .npz files, if these have any."""
+    top = re.compile(r"([^/]+)/." if source.is_file() else r".*?\.npz/([^/]+)/.", re.I | re.S)
+    found = {name: match[1] if (match := top.match(name)) else "" for name in names}
+    tops = sorted(set(found.values()))
+    folders = sorted({name.partition("/")[0] for name in names})
+    if "train" in tops and "valid" in tops and "" not in tops:
         print(f"splits: {', '.join(tops)}, as {source.name} has them (--split=random mixes them)")
-        return "folders"
-    print(f"splits: random, since {source.name} has no train and valid alone: {', '.join(tops)}")
-    return "random"
+        return found
+    if "train" in tops and len(tops) > 1:
+        tops = ", ".join(filter(None, tops))
+        print(f"splits: random, since {source.name} has no train and valid alone: {tops}")
+    elif {"train", "valid"} <= set(folders):
+        print(f"splits: random (--split=folders keeps {', '.join(folders)})")
+    return {}
 
 
 def _ignored(arguments: Mapping[str, Any]) -> Mapping[str, str]:
@@ -223,10 +229,13 @@ def prepare(
             lines[name] = line
     if faults and not skip_bad:
         raw_files.refuse(faults, source)
-    split = _own_split(lines, source) if split == "own" else split
+    own = _own_parts(lines, source) if split == "own" else {}
+    split = "folders" if own else "random" if split == "own" else split
     # Over all names: what is left out does not move others from one split to another.
     names = [*lines, *(name for name in faults if split != "folders" or "/" in name)]
-    parts = splitting.split_names(names, split, valid_share, test_share)
+    placed = {f"{own[name]}/{name}": name for name in own} or {name: name for name in names}
+    parts = splitting.split_names(list(placed), split, valid_share, test_share)
+    parts = {part: [placed[name] for name in members] for part, members in parts.items()}
     unit = "median stroke height of the file" if scale == "stroke_height" else "unit of the source"
     handwriting.write_records(
         out,
@@ -245,7 +254,7 @@ def define_flags() -> None:
     """Defines this command's flags."""
     command.define_flags(f"Folder with files that end in {', '.join(ENDINGS)}, or such a file.")
     handwriting.define_normalization_flag("channel")
-    splitting.define_split_flags("by the arrays train, valid and what else there is of one .npz")
+    splitting.define_split_flags("by the arrays train, valid and what else there is of .npz files")
     flags.DEFINE_enum(
         "y_axis",
         None,

@@ -128,10 +128,14 @@ def call(prepare: Callable[..., None]) -> None:
     """Calls a decorated function with the values of the flags.
 
     Raises:
-        UserError: a flag is given that means nothing beside the others, or as the function.
+        UserError: a flag is given that means nothing beside the others, --source or --out is empty,
+            or as the function.
     """
     values = flags.FLAGS
     names = list(inspect.signature(prepare).parameters)
+    for name in ("source", "out"):
+        if values[name].value == "":  # as a variable of the shell that is not set makes it
+            raise UserError(f"--{name} is empty; accepted: a path")
     arguments = {name: path_of(values[name]) for name in names} | {"workers": num_workers()}
     for name, reason in prepare.ignored(arguments).items():
         if values[name].present:

@@ -2,10 +2,10 @@
 
 A sequence is [T, 3] of dx, dy and pen (1 on the last point of a stroke), of which the pen may come
 first (Graves), or [T, 5] of dx, dy and three states of the pen (sketch-rnn). An array is one
-sequence, [N, T, ...] numbers, or a row of sequences.
+sequence, [N, T, ...] numbers, of which rows of zeros at the end are padding, or a row of sequences.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,10 @@ from data_prep.common.raw_files import FileFault
 
 PENS = ("first", "last")
 _SKETCH_SPLITS = {"train", "valid", "test"}  # arrays of sketch-rnn's and quickdraw's files
+
+
+_MIN_STEPS = 50  # below which nothing is said of how handwriting looks
+_MAX_LOOKED_AT = 1000  # sequences, for that
 
 
 class Options(NamedTuple):
@@ -52,40 +56,46 @@ def parse_arrays(
             grows or where the pen is.
     """
     sequences: dict[str, np.ndarray] = {}
+    owners: dict[str, str] = {}  # the array that a sequence is of
+    padding = 0
     for name, array in arrays.items():
         named = {name: array}
-        if (array.ndim == 1 and array.dtype.hasobject) or (
-            array.ndim == 3 and array.shape[2] in (3, 5) and len(array)
-        ):
+        is_stack = array.ndim == 3 and _is_table(array)
+        if is_stack or (array.ndim == 1 and (array.dtype.hasobject or not len(array))):
             if len(array) + len(sequences) > handwriting.MAX_SEQUENCES:
                 raise FileFault(f"holds more than {handwriting.MAX_SEQUENCES} sequences")
+            if is_stack:
+                padded, array = array, [_unpadded(steps) for steps in array]
+                padding += padded.shape[1] * len(array) - sum(map(len, array))
             prefix = f"{name}/" if name else ""
             named = {f"{prefix}{index:06d}": steps for index, steps in enumerate(array)}
         both = sequences.keys() & named.keys()
         if both:
             raise FileFault(f"holds two sequences of the name {min(both)!r}")
         sequences |= named
+        owners |= dict.fromkeys(named, name)
     if not sequences:
         raise FileFault("holds no arrays")
-    steps = [
-        x
-        for x in sequences.values()
-        if x.ndim == 2 and x.shape[1] in (3, 5) and x.dtype.kind in "fiub" and len(x)
-    ]
+    proper = {n: x for n, x in sequences.items() if x.ndim == 2 and _is_table(x) and len(x)}
+    steps = list(proper.values())
+    is_split = has_names and "train" in arrays and _SKETCH_SPLITS >= {owners[n] for n in proper}
     # Sketch-rnn's dy grows downwards, and the first row is where the first stroke begins.
     is_sketch = any(x.shape[1] == 5 for x in steps) or (
-        has_names
-        and {"train"} <= arrays.keys() <= _SKETCH_SPLITS
-        and {x.dtype.kind for x in steps} <= {"i"}
+        is_split and all(x.dtype.kind in "iu" for x in steps)
     )
     y_axis = options.y_axis or ("down" if is_sketch else "up" if has_names else None)
     if y_axis is None and steps:
         raise FileFault("does not say which way y grows; tell by --y_axis=up or --y_axis=down")
     pen_first = (options.pen or _find_pen(steps)) == "first"
     lines = Sequences()
+    notes = []
     if is_sketch and steps:
         move = "a move at the beginning" if options.offsets else "coordinates"
-        lines.note = f"read like sketch-rnn's files: y {y_axis}wards, {move}"
+        notes.append(f"read like sketch-rnn's files: y {y_axis}wards, {move}")
+    elif is_split and steps and not options.y_axis:
+        notes.append("read with y upwards; sketch-rnn's grows downwards: --y_axis=down")
+    if padding:
+        notes.append(f"{padding} rows of zeros at the ends of sequences are left out")
     for name, array in sequences.items():
         try:
             array = _stroke_3(array) if array.ndim == 2 and array.shape[1] == 5 else array
@@ -100,7 +110,33 @@ def parse_arrays(
                 lines[name].offsets[0, :2] = 0.0
         except FileFault as fault:
             lines[name] = str(fault)
+    notes.extend(_doubts([line.offsets for line in lines.values() if not isinstance(line, str)]))
+    lines.note = "; ".join(notes)
     return lines
+
+
+def _is_table(array: np.ndarray) -> bool:
+    return array.shape[-1] in (3, 5) and array.dtype.kind in "fiub"
+
+
+def _unpadded(steps: np.ndarray) -> np.ndarray:
+    """Without the rows of zeros at its end."""
+    used = np.flatnonzero((steps != 0).any(axis=1))
+    return steps[: used[-1] + 1 if len(used) else 0]
+
+
+def _doubts(offsets: list[np.ndarray]) -> Iterator[str]:
+    """What is unlike handwriting in offsets [T, 3], of the first of them together."""
+    offsets = offsets[:_MAX_LOOKED_AT]
+    if sum(map(len, offsets)) < _MIN_STEPS:
+        return
+    moves = np.concatenate([x[:, :2] for x in offsets]).astype(np.float64)
+    if np.mean([x[:, 2].mean() for x in offsets]) > 0.5:
+        yield "most steps end a stroke, as if 1 meant that the pen is down"
+    # Coordinates are far larger than the differences of neighbours.
+    changes = np.concatenate([np.diff(x[:, :2].astype(np.float64), axis=0) for x in offsets])
+    if np.median(np.abs(moves).max(axis=1)) > 8 * np.median(np.abs(changes).max(axis=1)):
+        yield "steps are long and alike, as if they were coordinates (--offsets=false)"
 
 
 def _find_pen(sequences: list[np.ndarray]) -> str:

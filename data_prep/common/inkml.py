@@ -35,6 +35,11 @@ _TOKEN = re.compile(
 _WORD = re.compile(r"\s*+(\S{0,20})")
 _PLAIN = re.compile(r"[-+0-9.eE,\s]*+")
 _MAX_PLAIN = 2**20  # characters that are split at once
+_TYPES = ("penDown", "penUp", "indeterminate")
+_CONTINUATIONS = ("begin", "middle", "end")
+# What #DefaultContext and the like refer to.
+_DEFAULTS = {name: Element(name) for name in ("context", "traceFormat", "inkSource", "canvas")}
+_DEFAULTS["canvasTransform"] = Element("canvasTransform")
 _ORDERS = {"!": 0, "'": 1, '"': 2}
 
 
@@ -134,14 +139,15 @@ class _Document:
     def __init__(self, root: Element, y_axis: str | None):
         self._y_axis = y_axis
         self._by_id: dict[tuple[str, str], Element] = {}
-        self._defined: set[Element] = set()  # traces and groups in `definitions`
+        # Traces and groups in `definitions`, each with the group that it is in.
+        self._defined: dict[Element, Element | None] = {}
         self._formats: list[_Context] = []
         self._contexts: dict[Element, _Context] = {}
         self._read_formats: dict[_Context, _Format] = {}
         self._work = 0
         self._strokes: list[list[np.ndarray]] = []
         self._stroke_of: dict[str, list[np.ndarray] | None] = {}  # by id; None: pen up
-        self._index(root, _Context(), False)
+        self._index(root, _Context(), False, None)
         self._walk(root, _Context(), False)
 
     @property
@@ -154,26 +160,29 @@ class _Document:
         if self._work > _MAX_WORK:
             raise FileFault(f"stands for more than {_MAX_WORK} points and elements")
 
-    def _index(self, node: Element, source: _Context, defined: bool) -> None:
+    def _index(self, node: Element, source: _Context, defined: bool, group: Element | None) -> None:
         if _id(node) is not None:
             self._by_id.setdefault((node.tag, _id(node)), node)
         defined = defined or node.tag == "definitions"
         if defined and node.tag in ("trace", "traceGroup"):
-            self._defined.add(node)
+            self._defined[node] = group
+            group = node
         if node.tag == "inkSource":
             source = _Context(inkSource=node)
         if node.tag == "traceFormat":
             self._formats.append(source.with_part(node))
         for child in node:
             if node.tag != "canvas":  # whose format is none of traces
-                self._index(child, source, defined)
+                self._index(child, source, defined, group)
 
     def _find(self, node: Element, attribute: str, name: str) -> Element | None:
-        """What an attribute refers to; None: nothing, or the default."""
+        """What an attribute refers to; None: there is none."""
         reference = node.get(attribute)
-        if reference is None or reference.startswith("#Default"):
+        if reference is None:
             return None
         found = self._by_id.get((name, reference.removeprefix("#")))
+        if found is None and reference == f"#Default{name[0].upper()}{name[1:]}":
+            found = _DEFAULTS.get(name)
         if found is None:
             raise FileFault(f"{attribute} is {reference[:40]!r}, which is no {name} of this file")
         return found
@@ -199,6 +208,8 @@ class _Document:
         named = self._find(node, "contextRef", "context")
         if named is None:
             return None
+        if named is _DEFAULTS["context"]:
+            return _Context(traceFormat=_DEFAULTS["traceFormat"])
         return self._contexts.get(named) or self._context(named, _Context(), depth + 1)
 
     def _context_of(self, node: Element, around: _Context) -> _Context:
@@ -240,7 +251,11 @@ class _Document:
         shown = next((item for item in shown if item in self._defined), None)
         if shown is None:
             return
-        context = self._context_of(shown, context)
+        around = [shown]
+        while around[-1] is not None:
+            around.append(self._defined[around[-1]])
+        for item in around[-2::-1]:
+            context = self._context_of(item, context)
         if shown.tag == "trace":
             self._add(shown, context, node.get("from"), node.get("to"))
         elif node.get("from", node.get("to")) is not None:
@@ -255,8 +270,12 @@ class _Document:
         if trace.find(".//trace") is not None:
             raise FileFault("a trace contains another trace")
         number = len(self._strokes) + 1
+        for name, accepted in (("type", _TYPES), ("continuation", _CONTINUATIONS)):
+            if trace.get(name, accepted[0]) not in accepted:
+                shown = f"{trace.get(name)[:20]!r}; accepted: {', '.join(accepted)}"
+                raise FileFault(f"the {name} of stroke {number} is {shown}")
         stroke = None if trace.get("type") == "penUp" else []
-        continues = trace.get("continuation") in ("middle", "end")
+        continues = trace.get("continuation", "begin") != "begin"
         if continues:
             prior = trace.get("priorRef", "").removeprefix("#")
             if prior not in self._stroke_of:
@@ -268,7 +287,8 @@ class _Document:
             self._stroke_of[_id(trace)] = stroke
         if stroke is None:
             return
-        points = self._points(trace.text, self._format(context), f"stroke {number}")
+        text = trace.text.removesuffix(",")  # which the grammar allows
+        points = self._points(text, self._format(context), f"stroke {number}")
         if first is not None or last is not None:
             ends = first or "1", last or str(len(points))
             begin, end = (int(x) if re.fullmatch("[0-9]{1,9}", x) else 0 for x in ends)
@@ -443,11 +463,14 @@ def _ratio(channels: dict[str, Element], source: Element | None) -> float:
     for node in properties:
         name = node.get("channel", "").upper()
         if name in ("X", "Y") and node.get("name") == "resolution":
+            unit = node.get("units", "").strip()
             try:
                 size = 1.0 / float(node.get("value", ""))
             except (ValueError, ZeroDivisionError) as error:
                 raise FileFault(f"the resolution of {name} is no number but 0") from error
-            sizes[name] = node.get("units", "").rpartition("/")[2].strip(), size
+            # 10 1/mm, or 0.1 mm.
+            size = 1.0 / size if unit in _METRES else size
+            sizes[name] = unit.rpartition("/")[2].strip(), size
     if len(sizes) == 1:
         raise FileFault(f"has a resolution of {', '.join(sizes)} alone; accepted: of X and Y")
     if not sizes:

@@ -103,6 +103,13 @@ def test_flags_that_would_be_ignored_are_refused(parse_flags):
         command.call(prepare)
 
 
+@pytest.mark.parametrize("name", ["source", "out"])
+def test_paths_that_are_empty_are_refused(parse_flags, name):
+    parse_flags(define_flags, "--source=a", "--out=b", f"--{name}=")
+    with pytest.raises(UserError, match=f"^--{name} is empty; accepted: a path$"):
+        command.call(prepare)
+
+
 def test_places_that_hold_something_else_are_refused_early(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("")

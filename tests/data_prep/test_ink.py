@@ -243,7 +243,7 @@ BOMB = '<!DOCTYPE ink [<!ENTITY a "1 1"><!ENTITY b "&a;&a;">]>'
         (inkml_of(TRACES[0], ""), "stroke 2 is empty"),
         (inkml_of(TRACES[0], " \n"), "stroke 2 is empty"),
         (inkml_of(TRACES[0], "1 1, 2"), "stroke 2, point 2 has 1 values, too few for X and Y"),
-        (inkml_of("1 1, 2 2,"), "stroke 1, point 3 has 0 values, too few for X and Y"),
+        (inkml_of("1 1, 2 2,,"), "stroke 1, point 3 has 0 values, too few for X and Y"),
         (inkml_of("1 1, 2 nan"), "stroke 1, point 2 has 'nan', which is no value"),
         (inkml_of("1 1, 2 -2e9"), "stroke 1, point 2 has '-2e9', which is no coordinate"),
         (
@@ -326,6 +326,16 @@ def test_faults_of_npz(tmp_path):
         parse_npz(npz_of(tmp_path / "x.npz", a=np.empty(0, object)).read_bytes())
     with pytest.raises(FileFault, match="not a readable .npz file"):
         parse_npz(json_of(STROKES))
+
+
+def test_arrays_are_told_by_what_they_are(tmp_path):
+    data = npz_of(tmp_path / "x.npz", a=STEPS).read_bytes()
+    for ending in (".npy", ".json", ""):
+        assert_steps(ink.parse(data, ending=ending)["a"].offsets, STEPS)
+    np.save(tmp_path / "y.npy", STEPS)
+    for ending in (".npz", ".json", ""):
+        lines = ink.parse((tmp_path / "y.npy").read_bytes(), Options(y_axis="up"), ending)
+        assert_steps(lines[""].offsets, STEPS)
 
 
 # ----------------------------------------------------------------------- the whole command
@@ -635,6 +645,27 @@ def test_a_file_keeps_its_own_splits(read_back, tmp_path, capsys):
     capsys.readouterr()
     ink.prepare(path, tmp_path / "out")
     assert "splits: random, since x.npz has no train and valid alone: " in capsys.readouterr().out
+
+
+def test_a_folder_of_files_keeps_their_own_splits(source, read_back, tmp_path, capsys):
+    folder = tmp_path / "drawings"
+    (folder / "sub").mkdir(parents=True)
+    steps = [np.array([[n, 0, 0], [n, 2 * n, 1]], np.int16) for n in range(4)]
+    npz_of(folder / "cat.npz", train=row_of(*steps[:2]), valid=row_of(steps[2]))
+    npz_of(folder / "sub" / "dog.npz", train=row_of(steps[3]), test=row_of(steps[0]))
+    out = prepare(folder, split="own")
+    assert "splits: test, train, valid, as drawings has them (--split" in capsys.readouterr().out
+    assert {split: list(read_back(out, split)) for split in ("train", "valid", "test")} == {
+        "train": ["cat.npz/train/000000", "cat.npz/train/000001", "sub/dog.npz/train/000000"],
+        "valid": ["cat.npz/valid/000000"],
+        "test": ["sub/dog.npz/test/000000"],
+    }
+    (folder / "a.json").write_bytes(json_of(STROKES))
+    prepare(folder, split="own")
+    assert "no train and valid alone: test, train, valid\n" in capsys.readouterr().out
+    prepare(source, split="own")
+    said = "splits: random (--split=folders keeps held_out, train, valid)\n"
+    assert said in capsys.readouterr().out
 
 
 def test_files_of_other_units(source, read_back, capsys):

@@ -61,6 +61,23 @@ EACH = [
         {"train/000000": STEPS, "test/000000": STEPS},
     ),
     ({"mine": WHOLE}, {}, {"mine": WHOLE}),
+    # What holds no steps does not change it.
+    (
+        {"train": row_of(WHOLE), "std": np.ones(2)},
+        {},
+        {"train/000000": SKETCH, "std": "has float64 of shape [2]; accepted: numbers, [T, 3]"},
+    ),
+    ({"train": row_of(WHOLE), "valid": np.zeros(0)}, {}, {"train/000000": SKETCH}),
+    ({"train": row_of(WHOLE), "valid": np.zeros((0, 4, 3))}, {}, {"train/000000": SKETCH}),
+    ({"train": row_of(np.abs(WHOLE).astype("u1"))}, {}, {"train/000000": SKETCH}),
+    # Zeros at the end of a sequence, but not at that of one that stands alone.
+    (
+        {"a": np.stack([np.pad(STEPS, ((0, 2), (0, 0))), np.pad(STEPS[:4], ((0, 3), (0, 0)))])},
+        {},
+        {"a/000000": STEPS, "a/000001": STEPS[:4]},
+    ),
+    ({"a": np.zeros((1, 4, 3))}, {}, {"a/000000": "has no steps"}),
+    ({"a": np.pad(STEPS, ((0, 1), (0, 0)))}, {}, {"a": [*STEPS, [0, 0, 0]]}),
     # Coordinates.
     (
         {"a": np.cumsum(STEPS, axis=0) * (1, 1, 0) + STEPS * (0, 0, 1)},
@@ -90,6 +107,48 @@ EACH = [
 @pytest.mark.parametrize(("arrays", "options", "expected"), EACH, ids=range(len(EACH)))
 def test_arrays(arrays, options, expected):
     assert_same(parse(options=options, **arrays), expected)
+
+
+RNG = np.random.default_rng(0)
+WRITING = np.column_stack([RNG.normal(size=(60, 2)), np.arange(60) % 10 == 9])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "note"),
+    [
+        ({"a": WRITING}, {}, ""),
+        ({"a": 1 - WRITING}, {}, "most steps end a stroke, as if 1 meant that the pen is down"),
+        (
+            {"a": np.cumsum(WRITING, axis=0) * (1, 1, 0) + (500, 300, 0)},
+            {},
+            "steps are long and alike, as if they were coordinates (--offsets=false)",
+        ),
+        (
+            {"a": np.cumsum(WRITING, axis=0) * (1, 1, 0) + (500, 300, 0)},
+            {"offsets": False},
+            "",
+        ),
+        (
+            {"train": row_of(WRITING), "test": row_of(WRITING)},
+            {},
+            "read with y upwards; sketch-rnn's grows downwards: --y_axis=down",
+        ),
+        ({"train": row_of(WRITING)}, {"y_axis": "down"}, ""),
+        ({"mine": row_of(WRITING)}, {}, ""),
+        (
+            {"a": np.pad(WRITING, ((0, 7), (0, 0)))[None]},
+            {},
+            "7 rows of zeros at the ends of sequences are left out",
+        ),
+        (
+            {"train": row_of(WHOLE)},
+            {},
+            "read like sketch-rnn's files: y downwards, a move at the beginning",
+        ),
+    ],
+)
+def test_what_is_assumed_or_strange_is_said(arrays, options, note):
+    assert parse_arrays(arrays, Options(**options)).note == note
 
 
 def test_a_file_of_one_array_is_asked_which_way_y_grows():
@@ -122,3 +181,5 @@ def test_faults_of_a_file(monkeypatch):
     monkeypatch.setattr(handwriting, "MAX_SEQUENCES", 2)
     with pytest.raises(FileFault, match="^holds more than 2 sequences$"):
         parse(a=row_of(STEPS, STEPS, STEPS))
+    with pytest.raises(FileFault, match="^holds more than 2 sequences$"):
+        parse(a=np.zeros((2**39, 0, 3)))  # of no bytes

@@ -32,6 +32,10 @@ def of_points(points):
 
 SHAPES = {
     "strokes": ({"strokes": STROKES}, STEPS),
+    "more values of some": (
+        {"strokes": [[STROKES[0][0] + [7], *STROKES[0][1:]], STROKES[1]]},
+        STEPS,
+    ),
     "more values": ({"strokes": [[[*p, 0.5, 3, 1] for p in s] for s in STROKES]}, STEPS),
     "columns": ({"strokes": COLUMNS}, STEPS),
     "columns and times": ({"strokes": TIMED}, STEPS),
@@ -67,6 +71,26 @@ SHAPES = {
     "one list of objects": (OBJECTS[0] + OBJECTS[1], ONE_STEPS),
     "one object of columns": ({"x": [p[0] for p in ONE], "y": [p[1] for p in ONE]}, ONE_STEPS),
     "one in another": ({"id": 7, "ink": {"strokes": STROKES}}, STEPS),
+    "canvas that erases not": (
+        [{"penColor": "#000", "compositeOperation": "source-over", "points": s} for s in OBJECTS],
+        STEPS,
+    ),
+    "events": (
+        [[p | {"type": "up" if p is s[-1] else "move"} for p in s] for s in OBJECTS],
+        STEPS,
+    ),
+    "google without times": ({"ink": [[*columns, []] for columns in COLUMNS]}, STEPS),
+    "groups": (
+        {"type": "Raw", "strokeGroups": [{"strokes": [{"x": x, "y": y}]} for x, y in COLUMNS]},
+        STEPS,
+    ),
+    "nowhere else": (
+        {"strokes": [{"points": s, "transform": [1, 0, 0, 1, 0, 0], "left": 0} for s in STROKES]},
+        STEPS,
+    ),
+    "one stroke elsewhere": ({"type": "freedraw", "x": 5, "y": 7, "points": ONE}, ONE_STEPS),
+    "a negative point": ({"strokes": [[[x - 10, y - 40] for x, y in s] for s in STROKES]}, STEPS),
+    "columns by name with a pen": ({"x": [0, 9], "y": [0, 5], "pen": [1, 1]}, [[9, -5, 1]]),
     "same pen": ({"points": [{"x": x, "y": y, "pen": 1} for x, y in ONE]}, ONE_STEPS),
 }
 
@@ -87,6 +111,7 @@ OPEN = [
     [[[0, 0], [10, 40]], [[5, 5], [6, 6]]],
     [[[0, 10, 20], [0, 40, 0]]],
     [[[0, 0, 1], [10, 40, 2], [20, 0, 3]]],
+    [[[n, n * n, n, 0.5, 0.1, 0.2, 0.3] for n in range(5)]],
 ]
 
 
@@ -103,16 +128,69 @@ def test_what_may_be_points_or_columns_is_asked_for(strokes):
         np.testing.assert_array_equal(parse({"strokes": strokes}, layout=layout), expected)
 
 
+PEN = [0, 0, 1, 0, 1, 1]
+
+
+@pytest.mark.parametrize("column", [0, 2, 3, 4])
+def test_what_may_be_a_pen_is_asked_for(column):
+    points = [[7 + n, 5 + n * n, 3, 4] for n in range(len(PEN))]
+    points = [[*p[:column], pen, *p[column:]] for p, pen in zip(points, PEN, strict=True)]
+    with pytest.raises(
+        FileFault, match=f"^value {column + 1} of its points is 0 or 1, a pen perhaps; if not, pass"
+    ):
+        parse(points)
+    np.testing.assert_array_equal(
+        parse(points, layout="points"), of_points([point[:2] for point in points])
+    )
+
+
+@pytest.mark.parametrize("name", ["isDown", "type", "color"])
+@pytest.mark.parametrize("values", [(True, False), ("a", "b")])
+def test_points_that_marks_divide_are_refused(name, values):
+    points = [p | {name: values[n in (2, 5)]} for n, p in enumerate(OBJECTS[0] + OBJECTS[1])]
+    with pytest.raises(FileFault, match=f"stroke 1 has points with other values of '{name}'; "):
+        parse(points)
+    np.testing.assert_array_equal(parse(points, layout="points"), ONE_STEPS)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        *({"tool": "eraser"}, {"pointerType": "ERASER"}, {"isEraser": True}, {"type": "erase"}),
+        *({"compositeOperation": "destination-out"}, {"drawMode": False}),
+    ],
+    ids=str,
+)
+def test_erasers_are_refused(mark):
+    with pytest.raises(FileFault, match="^stroke 2 is one of an eraser$"):
+        parse([{"points": OBJECTS[0]}, {"points": OBJECTS[1]} | mark])
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *({"x": 5}, {"Y": 0.5}, {"left": 9}, {"point": [1, 2]}, {"offset": {"x": 1, "y": 2}}),
+        *({"transform": [2, 0, 0, 2, 0, 0]}, {"translate": "(1, 2)"}),
+    ],
+    ids=str,
+)
+def test_points_relative_to_something_are_refused(place):
+    with pytest.raises(FileFault) as error:
+        parse([{"points": OBJECTS[0]}, {"points": OBJECTS[1]} | place])
+    (name,) = place
+    assert str(error.value).startswith(f"stroke 2 is an object with points and '{name}', to which")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (
             {"strokes": [[[0, 0, 0], [1, 2, 0], [3, 4, 1], [1, 1, 0], [0, 1, 1]]]},
-            "the third value of",
+            "value 3 of its",
         ),
         (
             [[0, 0, 0], [1, 2, 0], [3, 4, 1], [1, 1, 0], [0, 1, 1]],
-            "the third value of its points is 0 or",
+            "value 3 of its points is 0 or",
         ),
         (
             {"points": [{"x": 0, "y": 0, "penDown": 1}, {"x": 1, "y": 0, "penDown": 0}]},
@@ -124,7 +202,7 @@ def test_what_may_be_points_or_columns_is_asked_for(strokes):
         ),
         (
             [{"type": "freedraw", "x": 5, "y": 7, "points": ONE}],
-            "stroke 1 is an object with points, x and y",
+            "stroke 1 is an object with points and 'x', to which they may be relative; accepted: ",
         ),
         ([{"drawMode": False, "paths": OBJECTS[0]}], "stroke 1 is one of an eraser"),
         ({"strokes": [{"x": [1, 2], "y": [1]}]}, "stroke 1 has 2 values of x and 1 of y"),
@@ -135,6 +213,28 @@ def test_what_may_be_points_or_columns_is_asked_for(strokes):
         ({"lines": [{"points": [1, 2, 3, 4]}]}, "stroke 1, point 1 is not [x, y]"),
         ({"strokes": [OBJECTS[0], {"a": 1}]}, "stroke 2 is an object with no points"),
         ([[{"x": 1, "y": 1}, [2, 2]], 7], "stroke 2 is no list of points"),
+        ({"drawing": [[[0, 0], [10, 40], [20, 0]]]}, "each stroke is 3 lists of 2 numbers, which"),
+        ({"drawing": [[[1, 2, 3], [4, 5]]]}, "a stroke has lists of 2 and of 3 numbers; accepted"),
+        ({"ink": [[[1, 2, 3], [4, 5, 6], [0, 1]]]}, "a stroke has lists of 2 and of 3 numbers; a"),
+        (
+            {"points": [{"x": 0, "y": 0, "strokeNumber": 1}, {"x": 1, "y": 0, "strokeNumber": 2}]},
+            "stroke 1 has points with other values of 'strokeNumber'",
+        ),
+        (
+            [list(range(2 * n)) for n in range(2, 12)],
+            "a stroke has lists of 4 and of 22 numbers; a",
+        ),
+        (
+            {"x": [1, 2, 3], "y": [1, 2, 3], "pen": [0, 1, 0]},
+            "stroke 1 has points with other values of 'pen'",
+        ),
+        (
+            {"strokes": [{"X": [1, 2, 3], "Y": [1, 2, 3], "isDown": [True, False, True]}]},
+            "stroke 1 has points with other values of 'isdown'",
+        ),
+        ([*ONE, [-1, -1], *ONE], "the point [-1, -1] ends a stroke, perhaps; accepted: a list of"),
+        ({"points": [*ONE, [-1, 0], *ONE]}, "the point [-1, 0] ends a stroke, perhaps; accepted: "),
+        ({"strokeGroups": [{"strokes": 7}]}, "has no list of strokes; accepted: "),
         ({"strokes": [[[1, 2, 3], [4, 5]]]}, "stroke 1 is not columns of as many numbers each"),
     ],
 )

@@ -48,6 +48,7 @@ XYF = form("X", "Y", "F")
 
 VALUES = {
     "explicit": ("", "1 2, !11 42, 21 !2", POINTS),
+    "comma at the end": ("", "1 2,11 42,21 2, ", POINTS),
     "white space": ("", " \n1\t2 ,11 42,\r\n21 2 ", POINTS),
     "signs": ("", "1-2,11-42,21-2", [[0, 0], [10, -40], [20, 0]]),
     "plus": ("", "+1+2,+11+42,21+2", POINTS),
@@ -144,6 +145,12 @@ CONTEXTS = {
     + definitions(P, context("b", '<brush xml:id="r"/>'))
     + trace(YX, 'contextRef="#b"'),
     "default": definitions(P, M) + trace(PLAIN),
+    "default in place of another": definitions(P)
+    + M
+    + trace(PLAIN, 'contextRef="#DefaultContext"'),
+    "default format": M
+    + '<context traceFormatRef="#DefaultTraceFormat" inkSourceRef="#DefaultInkSource"/>'
+    + trace(PLAIN),
     "named default": P + trace(PLAIN, 'contextRef="#DefaultContext"'),
     "without an id": form("Y", "X") + trace(YX),
     "of a canvas": '<canvas><traceFormat><channel name="Y"/></traceFormat></canvas>' + trace(PLAIN),
@@ -210,6 +217,10 @@ AXES = {
             'value="100" units="1/mm"', 'value="1000" units="1/cm"', xy("units='mm'", "units='cm'")
         ),
         POINTS,
+    ),
+    "resolution as a length": (
+        scaled('value="0.1" units="mm"', 'value="0.02" units="cm"'),
+        [[0, 0], [10, 80], [20, 0]],
     ),
     "same resolution": (scaled('value="7" units="1/in"', 'value="7" units="1/in"'), POINTS),
     "transform": (transform("2 0 5, 0 3 7"), [[0, 0], [20, 120], [40, 0]]),
@@ -316,6 +327,17 @@ STROKES = {
         + '<traceView traceDataRef="#g"/>',
         [POINTS, [[30, 0]]],
     ),
+    "in the context of a group": (
+        definitions(
+            P,
+            M,
+            '<traceGroup contextRef="#m"><traceGroup>',
+            trace(YX, 'id="a"'),
+            "</traceGroup></traceGroup>",
+        )
+        + '<traceView contextRef="#p" traceDataRef="#a"/>',
+        [POINTS],
+    ),
     "in the view's context": (
         definitions(P, M, trace(YX, 'xml:id="a"'))
         + '<traceView contextRef="#m" traceDataRef="#a"/>',
@@ -330,9 +352,11 @@ def test_strokes(name):
     assert strokes_of(body) == expected
 
 
+# As programs declare it that change the encoding afterwards.
+@pytest.mark.parametrize("declared", [None, "UTF-8", "utf-16"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
-def test_encodings(encoding):
-    head = '<?xml version="1.0" encoding="UTF-16"?>' if "16" in encoding else ""
+def test_encodings(encoding, declared):
+    head = f'<?xml version="1.0" encoding="{declared}" standalone="yes"?>\r\n' if declared else ""
     data = f"{head}{HEAD}<annotation>größe</annotation>{trace(PLAIN)}</ink>".encode(encoding)
     assert len(parse_inkml(data).offsets) == 2
 
@@ -432,6 +456,9 @@ def test_faults_of_values(text):
             XYF + transform("1 0 2 0, 0 1 0 0") + trace(PXYF),
             "its canvasTransform makes X and Y of other",
         ),
+        (trace(PLAIN, 'type="PenUp"'), "the type of stroke 1 is 'PenUp'; accepted: penDown, penUp"),
+        (trace(PLAIN, 'continuation="mid"'), "the continuation of stroke 1 is 'mid'; accepted: b"),
+        (trace(PLAIN, 'contextRef="#DefaultBrush"'), "contextRef is '#DefaultBrush', which is no"),
         (
             trace("1 1", 'continuation="end" priorRef="#t1"'),
             "stroke 1 continues 't1', no trace before",
