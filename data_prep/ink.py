@@ -221,7 +221,7 @@ def prepare(
     lines: dict[str, Line] = {}
     faults: dict[str, str] = {}
     options = Options(y_axis, pen, layout, offsets)
-    group_of = splitting.grouping(group)
+    splitting.grouping(group)  # a mistake in it should not cost a parse
     for name, line in read(source, workers, options, scale, digest):
         if isinstance(line, str):
             faults[name] = line
@@ -246,7 +246,7 @@ def prepare(
         source_sha256=digest.hexdigest(),
         command=command,
         extra={"skipped": faults},
-        group_of=group_of,
+        group_of=splitting.grouping(group, names),
     )
 
 

@@ -3,13 +3,13 @@
     python -m data_prep.mnist --source=FOLDER --out=RECORDS [--binarization=fixed]
     python -m data_prep.mnist --out=RECORDS --binarization=dynamic     # downloads MNIST
 
-Read are, wherever they lie in FOLDER and however (.gz, .xz) they are packed:
+Read are, wherever they lie in FOLDER and however (.gz, .xz, .bz2) they are packed:
 
-* text (.amat) of train, valid and test: one image a line, a 0 or 1 for each pixel;
+* text (.amat, .txt) of train, valid and test: one image a line, a 0 or 1 for each pixel;
 * IDX files of MNIST, Fashion-MNIST, KMNIST, QMNIST and EMNIST (whose characters lie on their sides,
-  and are turned upright), as their authors, torchvision, Kaggle and 7-Zip name them;
-* arrays (.npz, .hdf5, .h5): Keras' mnist.npz, KMNIST's own, binarized MNIST as Fuel or anyone else
-  has it. Names of arrays, or of files, tell the splits.
+  and are turned upright), as their authors, torchvision, Kaggle, 7-Zip and browsers name them;
+* arrays (.npz, .npy, .hdf5, .h5): Keras' mnist.npz, KMNIST's own, binarized MNIST as Fuel or anyone
+  else has it. Names of arrays, or of files, tell the splits.
 
 Names of files and folders tell the data set; of several, --dataset chooses. Where there is no valid
 split, the last --num_valid training images are it. Images may have any size.
@@ -24,6 +24,8 @@ Likelihoods under different binarizations are those of different tasks; the card
 * `threshold`: a pixel is 1 where its grey value exceeds 127.
 """
 
+import bz2
+import codecs
 import contextlib
 import gzip
 import hashlib
@@ -47,7 +49,7 @@ from absl import flags
 
 from data_prep.common import command, raw_files
 from data_prep.common.command import import_records
-from data_prep.common.npz import read_npz
+from data_prep.common.npz import read_npy, read_npz
 from data_prep.common.raw_files import MAX_FILE_BYTES, FileFault
 from stcn_tf.data.card import Feature, Modality, Normalization
 from stcn_tf.data.sequences import read_numbers
@@ -77,18 +79,32 @@ _DATASET = re.compile(
     r"|(fashion)|(kmnist|k49|qmnist|notmnist|mnist)"
 )
 _SPLIT = re.compile(r"(?<![a-wyz])(?:(train)|(valid|val(?![a-z])|dev(?![a-z]))|(test|t10k))")
-_NO_IMAGES = re.compile(r"label|target|(?<![a-z])y(?![a-z])")
+_NO_IMAGES = re.compile(r"label|target|class(?!ic)|(?<![a-z])y(?![a-z])")
+_ARRAYS = r"\.(npz|npy|hdf5|h5)$"
 # Kinds of files, by their names; the first goes first.
-_KINDS = {"text": r"\.amat", "binarized": r"binar.*\.(npz|hdf5|h5)$", "IDX": "idx3", "arrays": ""}
+_KINDS = {
+    "text": r"\.amat",
+    "binarized": f"binar.*{_ARRAYS}",
+    "plain text": r"^(?!.*idx).*\.(txt|dat)$",
+    "IDX": f"^(?!.*{_ARRAYS})",
+    "arrays": "",
+}
 _GREY = ("IDX", "arrays")
-_PACKED = ("", ".gz", ".xz")
-_ENDINGS = [f"{e}{p}" for e in (".amat", "idx3-ubyte") for p in _PACKED] + [".npz", ".hdf5", ".h5"]
-_UNPACK = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open}
+# Files of labels are known, but not read.
+_COPY = r"( ?\(\d+\))?"  # as browsers add
+_FILES = re.compile(
+    rf"(\.amat|idx\d?([-_.]?(ubyte|int))?|ubyte|images?|labels?)(\.(bin|txt|dat))?{_COPY}"
+    rf"(\.(gz|xz|bz2))*{_COPY}$|((mnist|binar).*|^(train|valid|test))\.(txt|dat)$|{_ARRAYS}"
+)
+_SHOWN = ("IDX files", ".amat", ".npz", ".npy", ".hdf5", ".h5")
+_UNPACK = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
 
 _IDX_MAGIC = 0x00000803  # unsigned bytes, three dimensions
 _MAX_SIDE = 1024  # pixels
 _MAX_IMAGES = 2**20
 _GREY_LEVELS = 255
+_MAX_PACKINGS = 2  # one around the other
+_ROUNDING = 0.1  # grey levels, of fractions of 16 bits
 _DOWNLOAD_SECONDS = 60.0  # without a byte
 _CHUNK_BYTES = 2**20
 _ZEROS = re.compile(rb"\.0*(?:e[+-]?0+)?(?=\s|$)")  # as in 1.000e+00
@@ -101,26 +117,31 @@ def parse(data: bytes) -> dict[str, np.ndarray]:
     """Reads the images of a file, whose content tells what it is.
 
     Args:
-        data: the file's bytes: IDX or text (perhaps packed), .npz or HDF5.
+        data: the file's bytes: IDX or text (perhaps packed), .npz, .npy or HDF5.
 
     Returns:
-        By name (of IDX and text ""), uint8 [num, height, width]: grey values, or 0 and 1.
+        By name (of single arrays ""), uint8 [num, height, width]: grey values, or 0 and 1.
 
     Raises:
         FileFault: it is neither, damaged, or too large.
     """
-    data = _unpacked(data)
+    for _ in range(_MAX_PACKINGS):
+        data = _unpacked(data)
     if data.startswith(b"PK"):
         arrays = read_npz(data)
+    elif data.startswith(b"\x93NUMPY"):
+        arrays = {"": read_npy(data)}
     elif data.startswith(b"\x89HDF"):
         arrays = _parse_hdf5(data)
     else:
         return {"": _as_pixels(_parse_idx(data) if data[:2] == bytes(2) else _parse_text(data))}
-    return {
-        name: _as_pixels(array)
+    images = {
+        name: array
         for name, array in arrays.items()
         if array.ndim > 1 and not _NO_IMAGES.search(name.lower())
     }
+    named = {name: array for name, array in images.items() if _split_in(name)}
+    return {name: _as_pixels(array) for name, array in (named or images).items()}
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -141,10 +162,11 @@ def _unpacked(data: bytes) -> bytes:
 
 def _parse_text(data: bytes) -> np.ndarray:
     rows = []
+    data = data.removeprefix(codecs.BOM_UTF8)
     for number, line in enumerate(io.BytesIO(data), start=1):
         if number > _MAX_IMAGES:
             raise FileFault(f"has more than {_MAX_IMAGES} lines")
-        line = _ZEROS.sub(b"", line) if b"." in line else line
+        line = _ZEROS.sub(b"", line.replace(b",", b" "))
         digits = line.translate(None, b" \t\r\n")
         if not digits:
             continue
@@ -189,7 +211,7 @@ def _limit_memory(num_bytes: int) -> None:
 def _read_hdf5(data: bytes) -> dict[str, np.ndarray]:
     try:
         with h5py.File(io.BytesIO(data)) as file:
-            names = [name for name in file if not _NO_IMAGES.search(name.lower())]
+            names = [name for name in _datasets(file) if not _NO_IMAGES.search(name.lower())]
             arrays = {name: read_numbers("HDF5", file, name) for name in names}
             if "features" not in arrays or "split" not in file.attrs:
                 return arrays
@@ -202,6 +224,15 @@ def _read_hdf5(data: bytes) -> dict[str, np.ndarray]:
     except Exception as error:  # whatever h5py and NumPy make of a damaged file
         reason = str(error).encode("unicode_escape").decode()[:200]
         raise FileFault(f"not a readable HDF5 file ({reason})") from error
+
+
+def _datasets(file: h5py.File) -> Iterator[str]:
+    """Names of datasets, perhaps in a group for each split."""
+    for name in file:
+        is_here = isinstance(file.get(name, getlink=True), h5py.HardLink)
+        group = file.get(name) if is_here else None
+        inside = list(group) if isinstance(group, h5py.Group) else []
+        yield from [f"{name}/{each}" for each in inside] or [name]
 
 
 def _as_pixels(array: np.ndarray) -> np.ndarray:
@@ -218,7 +249,9 @@ def _as_pixels(array: np.ndarray) -> np.ndarray:
             f"height x width or side * side pixels, at most {_MAX_SIDE} x {_MAX_SIDE}"
         )
     if array.dtype.kind == "f" and np.modf(array)[0].any():
-        array = np.round(array * float(_GREY_LEVELS), 2)
+        grey = array * float(_GREY_LEVELS)
+        array = np.rint(grey)
+        array[~(np.abs(grey - array) < _ROUNDING)] = -1
     with np.errstate(invalid="ignore"):
         pixels = array.astype(np.uint8)
     if (pixels != array).any():
@@ -259,20 +292,21 @@ def find_sources(source: Path, dataset: str | None, grey: bool) -> tuple[str, st
         UserError: there are none, or several data sets.
     """
     root = source.parent if source.is_file() else source
-    names = [source.name] if source.is_file() else raw_files.find_files(source, _ENDINGS)
+    names = [source.name] if source.is_file() else raw_files.find_files(source, _SHOWN, _FILES)
     found: dict[tuple[str, str], list[Path]] = {}
     for path in map(PurePath, names):
         lower = path.name.lower()
         kind = next(kind for kind, regex in _KINDS.items() if re.search(regex, lower))
         # Outside of the folder, at most two names of folders tell something.
         around = PurePath(*root.resolve().parts[-2:], path)
-        if not _NO_IMAGES.search(lower) and not (grey and kind not in _GREY):
+        is_split = kind != "IDX" or _split_in(lower)
+        if is_split and not _NO_IMAGES.search(lower) and not (grey and kind not in _GREY):
             found.setdefault((_dataset_in(around), kind), []).append(root / path)
     there = sorted({name for name, _ in found})
     if not there or dataset not in (None, *there):
         wanted = f" of {dataset}" if dataset else ""
         wanted += " of grey values, which --binarization is for" if grey else ""
-        accepted = "IDX files, text (.amat), .npz, .hdf5"
+        accepted = ", ".join(_SHOWN)
         raise UserError(f"--source: {source} has no images{wanted}; accepted: {accepted}")
     if not dataset and len(there) > 1:
         raise UserError(f"--source: {source} holds {', '.join(there)}; accepted: one, as --dataset")
@@ -307,7 +341,7 @@ def read(
                 # The same file may lie there twice, packed and not.
                 if split and not np.array_equal(images.setdefault(split, pixels), pixels):
                     raise UserError(f"{path}: its images of {split} differ from others of {name}")
-    needed = SPLITS if kind == "text" else ("train", "test")
+    needed = SPLITS if "text" in kind else ("train", "test")
     if lacks := " and ".join(split for split in needed if split not in images):
         raise UserError(f"--source: {source}: {name} ({kind}) has no images for {lacks}")
     images = {split: images[split] for split in SPLITS if split in images}
@@ -315,6 +349,12 @@ def read(
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{split} {size}" for split, size in sizes.items())
         raise UserError(f"--source: {source}: images differ in size: {shown}")
+    grey = [split for split, part in images.items() if part.max() > 1]
+    if 0 < len(grey) < len(images):
+        raise UserError(
+            f"--source: {source}: images of {' and '.join(grey)} have grey values, others only 0 "
+            "and 1; accepted: one kind"
+        )
     if name.startswith("emnist") and _lie(images["train"]):
         print(f"{name}: images lie on their sides, and are turned upright")
         images = {split: part.swapaxes(1, 2) for split, part in images.items()}
@@ -328,7 +368,7 @@ def _lie(images: np.ndarray) -> bool:
     """Whether characters lie on their sides, as in EMNIST's files: they are wider than high."""
     ink = images.mean(axis=0) + 1e-9  # [height, width]
     high, wide = (np.cov(np.arange(len(x)), aweights=x) for x in (ink.sum(axis=1), ink.sum(axis=0)))
-    return high < 0.9 * wide
+    return high < 0.95 * wide
 
 
 def download() -> tuple[str, dict[str, np.ndarray], str]:

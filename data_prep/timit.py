@@ -20,8 +20,8 @@ they are cut. Numbers compare with FIVO's check values (Maddison et al., 2017; m
 548.136 in 16-bit units) only roughly, since its split is another one.
 
 Files are 16 kHz, mono, SPHERE (also compressed by shorten) or others. Where a file lies there twice
-(SX187.WAV and SX187.wav or SX187.WAV.wav beside it, as converters leave them), both must have the
-same samples. How they are decoded: `data_prep.common.audio`.
+(SX187.WAV and SX187.wav, SX187.WAV.wav or SX187.flac beside it, as converters leave them), both
+must have the same samples. How they are decoded: `data_prep.common.audio`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +31,7 @@ import numpy as np
 from absl import flags
 
 from data_prep.common import audio, command, raw_files, splitting
+from stcn_tf.data.decoding import ENDINGS
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.path_flag import define_path
 
@@ -41,8 +42,6 @@ SAMPLE_RATE_HZ = 16_000
 FRAME_SIZE = 200
 SEQUENCE_SAMPLES = 8000
 SEQUENCES_MULTIPLE = 64
-
-_ENDINGS = (".wav", ".sph")
 
 
 def define_flags() -> None:
@@ -88,8 +87,8 @@ def read_splits(split: str | Path) -> dict[str, list[str]]:
 def find_listed(found: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
     """Finds listed files in a folder tree, and their copies.
 
-    A file's path may differ from the list's in case, have more folders in front, and .wav behind
-    (SX187.WAV.wav).
+    A file's path may differ from the list's in case, have more folders in front, and other endings
+    (SX187.WAV.wav, SX187.flac).
 
     Returns:
         The files of each name.
@@ -97,11 +96,19 @@ def find_listed(found: Sequence[str], names: Sequence[str]) -> dict[str, list[st
     depths = {name.count("/") + 1 for name in names}
     by_end: dict[str, list[str]] = {}
     for path in found:
-        parts = path.lower().split("/")
+        parts = _without_endings(path).split("/")
         for depth in depths:
             by_end.setdefault("/".join(parts[-depth:]), []).append(path)
-    ends = {name: name.lower() for name in names}
-    return {name: by_end.get(end, []) + by_end.get(f"{end}.wav", []) for name, end in ends.items()}
+    # The very path that is listed goes first.
+    return {
+        name: sorted(by_end.get(_without_endings(name), []), key=lambda x: (x != name, len(x)))
+        for name in names
+    }
+
+
+def _without_endings(path: str) -> str:
+    stem, dot, ending = path.lower().rpartition(".")
+    return _without_endings(stem) if dot + ending in ENDINGS else path.lower()
 
 
 def plan_stream(
@@ -159,7 +166,7 @@ def prepare(
         )
     names = read_splits(split)
     listed = [name for part in SPLITS for name in names[part]]
-    found = find_listed(raw_files.find_files(source, _ENDINGS), listed)
+    found = find_listed(raw_files.find_files(source, ENDINGS), listed)
     missing = {name: "is listed but does not exist" for name, paths in found.items() if not paths}
     if len(missing) == len(found):
         raise UserError(

@@ -80,11 +80,12 @@ def prepare(
             f"--sample_rate_hz={sample_rate_hz}: accepted: 0, or {audio.MIN_RATE_HZ} to "
             f"{audio.MAX_RATE_HZ}"
         )
-    # Pieces of one file belong together.
-    group_of = splitting.grouping(group or ("(.*)@" if sequence_frames else ""))
     found = raw_files.find_files(source, ENDINGS)
     if not found:
         raise UserError(f"--source: {source} holds no {', '.join(ENDINGS)} files")
+    # Pieces of one file belong together.
+    names = [f"{name}@0" if sequence_frames else name for name in found]
+    group_of = splitting.grouping(group or ("(.*)@" if sequence_frames else ""), names)
     parts = splitting.split_names(found, split, valid_share, test_share)
     decoding = audio.Decoding(
         sample_rate_hz=sample_rate_hz,

@@ -80,7 +80,8 @@ class DecodedFile(NamedTuple):
     num_samples: int
     total: float  # sum of the samples, in full scale
     square_total: float  # sum of their squares
-    sha256: str = ""  # of the samples
+    sha256: str = ""  # of the samples' bytes
+    content_sha256: str = ""  # of the samples, whatever their type
     is_reused: bool = False
 
 
@@ -197,7 +198,8 @@ def _cached(entry: Path) -> DecodedFile | None:
             is_whole = decoded.sha256 == hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError, TypeError):
         return None
-    return decoded._replace(is_reused=True) if is_whole and checksum == _checksum(facts) else None
+    is_whole = is_whole and checksum == _checksum(facts) and bool(decoded.content_sha256)
+    return decoded._replace(is_reused=True) if is_whole else None
 
 
 def _checksum(text: str) -> str:
@@ -207,7 +209,7 @@ def _checksum(text: str) -> str:
 def _decode_entry(path: str, entry: Path, decoding: Decoding) -> DecodedFile:
     totals: list[float] = []
     square_totals: list[float] = []
-    sha256 = hashlib.sha256()
+    sha256, content_sha256 = hashlib.sha256(), hashlib.sha256()
     samples = entry.with_suffix(".samples")
     with _written_whole(samples) as partial, open(partial, "wb") as file:
 
@@ -215,13 +217,16 @@ def _decode_entry(path: str, entry: Path, decoding: Decoding) -> DecodedFile:
             content = block.astype(block.dtype.newbyteorder("<")).tobytes()
             file.write(content)
             sha256.update(content)
-            values = _full_scale(block).astype(np.float64)
+            values = _full_scale(block)
+            content_sha256.update((values + np.float32(0)).astype("<f4").tobytes())  # -0 is 0
+            values = values.astype(np.float64)
             totals.append(values.sum())
             square_totals.append(np.square(values).sum())
 
         sound = decode(path, decoding, write)
     sums = {"total": math.fsum(totals), "square_total": math.fsum(square_totals)}
-    facts = sound._asdict() | sums | {"sha256": sha256.hexdigest()}
+    checksums = {"sha256": sha256.hexdigest(), "content_sha256": content_sha256.hexdigest()}
+    facts = sound._asdict() | sums | checksums
     # Last: an entry without it is none.
     with _written_whole(entry.with_suffix(".json")) as partial:
         text = json.dumps(facts)
@@ -284,7 +289,7 @@ def decode_files(
             elif path == first:
                 files[name] = file
                 digest.add(name, result.sha256)
-            elif name in files and file.sha256 != files[name].sha256:
+            elif name in files and file.content_sha256 != files[name].content_sha256:
                 faults[name] = f"may be {first} or {path}, whose samples differ"
     if faults and not skip_bad:
         raw_files.refuse(faults, source)
@@ -311,9 +316,9 @@ def print_shared(splits: Mapping[str, Mapping[str, DecodedFile]]) -> None:
     shared: dict[tuple[str, str], list[str]] = {}
     for split, files in splits.items():
         for name, file in files.items():
-            for other, its in names.setdefault(file.sha256, {}).items():
+            for other, its in names.setdefault(file.content_sha256, {}).items():
                 shared.setdefault((other, split), []).append(f"{its} and {name}")
-            names[file.sha256].setdefault(split, name)
+            names[file.content_sha256].setdefault(split, name)
     for (a, b), pairs in shared.items():
         what = f"the samples of {len(pairs)} {'file' if len(pairs) == 1 else 'files'}"
         where = f"{a} has {what} twice" if a == b else f"{a} and {b} share {what}"

@@ -13,6 +13,7 @@ import hashlib
 import math
 import multiprocessing
 import os
+import re
 import signal
 import stat
 import sys
@@ -53,14 +54,16 @@ class ParsedFile(NamedTuple):
     fault: str
 
 
-def find_files(root: Path, endings: Sequence[str]) -> list[str]:
+def find_files(root: Path, endings: Sequence[str], pattern: re.Pattern | None = None) -> list[str]:
     """Lists the files under `root` whose names end in one of `endings`, in whatever case.
 
-    Linked folders are followed, but none into itself. How many files have other endings is printed.
+    Linked folders are followed, but none into itself, nor from one such back into `root`. How many
+    files have other endings is printed.
 
     Args:
         root: a folder.
         endings: with their dots, in lower case.
+        pattern: that names in lower case are searched for instead; `endings` say what it finds.
 
     Returns:
         Paths relative to `root`, with slashes, sorted. Hidden files and folders are left out.
@@ -77,24 +80,31 @@ def find_files(root: Path, endings: Sequence[str]) -> list[str]:
     def refuse(error: OSError) -> None:
         raise UserError(f"--source: {error.filename} cannot be read: {error.strerror}") from error
 
+    pattern = pattern or re.compile(f"(?:{'|'.join(map(re.escape, endings))})$")
     paths = []
     others: Counter[str] = Counter()
-    around = {str(root): {os.path.realpath(root)}}  # of each folder, itself and those it lies in
+    real_root = os.path.realpath(root)
+    around = {str(root): {real_root}}  # of each folder, itself and those it lies in
     for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
         inside = around.pop(folder)
+        is_linked = os.path.realpath(folder) != os.path.normpath(
+            os.path.join(real_root, os.path.relpath(folder, root))
+        )
         within = {}
         for name in folders:
             path = os.path.join(folder, name)
             real = os.path.realpath(path)
-            # A folder may be linked to twice, but not from within itself.
-            if not name.startswith(".") and real not in inside:
+            # A folder may be linked to twice, but not from within itself; and folders that all link
+            # to each other would have more paths than anyone can read.
+            is_back = is_linked and f"{real}/".startswith(f"{real_root}/") and os.path.islink(path)
+            if not name.startswith(".") and real not in inside and not is_back:
                 within[name] = around[path] = inside | {real}
         folders[:] = within
         relative = Path(folder).relative_to(root)
         for name in names:
             if name.startswith("."):
                 continue
-            if name.lower().endswith(tuple(endings)):
+            if pattern.search(name.lower()):
                 paths.append((relative / name).as_posix())
             else:
                 others[Path(name).suffix.lower()] += 1

@@ -64,17 +64,18 @@ def define_group_flag() -> None:
     )
 
 
-def grouping(pattern: str) -> Callable[[str], str]:
+def grouping(pattern: str, names: Sequence[str] = ()) -> Callable[[str], str]:
     """Reads --group.
 
     Args:
         pattern: as --group.
+        names: of the sequences; it must be found in one of them, if there are any.
 
     Returns:
         Gives the group of a sequence by its name; empty where the pattern is not found.
 
     Raises:
-        UserError: it is no regular expression with parentheses.
+        UserError: it is no regular expression with parentheses, or is found nowhere.
     """
     try:
         expression = re.compile(pattern or "()")
@@ -87,6 +88,8 @@ def grouping(pattern: str) -> Callable[[str], str]:
         found = expression.search(name)
         return found[1] or "" if found else ""
 
+    if pattern and names and not any(map(group_of, names)):
+        raise UserError(f"--group={pattern}: finds nothing in any name, such as {names[0]}")
     return group_of
 
 

@@ -26,8 +26,8 @@ import soxr
 
 # Of names, for who looks for sounds.
 ENDINGS = (
-    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".spx", ".aiff", ".aif", ".aifc"),
-    *(".au", ".snd", ".sph", ".m4a", ".aac", ".wv"),
+    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".spx", ".aiff", ".aif", ".aifc", ".au"),
+    *(".snd", ".sph", ".nist", ".m4a", ".m4b", ".aac", ".wv", ".wave", ".bwf", ".rf64", ".mp2"),
 )
 # Times full scale: mixing and effects exceed it a little; what is far beyond was not divided.
 MAX_PEAK = 16
@@ -44,8 +44,8 @@ _FORMATS = (
     (rb"....ftyp", "mov", "M4A"),
     (rb"wvpk", "wv", "WavPack"),
     (rb"\xff[\xf0\xf1\xf8\xf9]", "aac", "AAC"),
-    # Or it begins amid a frame.
-    (rb"%b|.{,4096}?(%b).{22,2880}\1.{22,2880}\1" % (_MPEG, _MPEG), "mp3", "MP3"),
+    # Or it begins amid a frame, or behind something else.
+    (rb"%b|.{,65536}?(%b).{22,2880}\1.{22,2880}\1" % (_MPEG, _MPEG), "mp3", "MP3"),
 )
 _CODEC = re.compile(
     r"pcm_[suf](8|16|24|32).*|pcm_f64.*|pcm_[am].*law|adpcm_(ms|ima_wav|ima_qt|yamaha)|mp[123](float)?|"
@@ -54,9 +54,17 @@ _CODEC = re.compile(
 _CODECS = ",".join(sorted(filter(_CODEC.fullmatch, av.codec.codecs_available)))
 # The others are read as from a pipe: of those FFmpeg guesses no length.
 _SEEKABLE = ("aiff", "mov", "mp3", "wv")
-_ID3 = re.compile(rb"ID3[\2-\4].[\0-\xf0]([\0-\x7f]{4})", re.DOTALL)
+_ID3 = re.compile(rb"ID3[\2-\4].([\0-\xf0])([\0-\x7f]{4})", re.DOTALL)
+# Around an MPEG file, or between such files: the versions 2 and 1 of ID3, APE's, and lyrics.
+_TAGS = re.compile(
+    rb"%b|APETAGEX....(.{4})....(.{4})\0{8}|TAG.{125}(?=%b|ID3|APETAGEX|\Z)|"
+    rb"LYRICSBEGIN.{,65536}?LYRICS(?:200|END)" % (_ID3.pattern, _MPEG),
+    re.DOTALL,
+)
 # After an MPEG frame's header, a checksum and side information; the number of frames to follow.
-_XING = re.compile(rb"(?:Xing|Info)\0\0\0[\1\3\5\7\x09\x0b\x0d\x0f](.{4})", re.DOTALL)
+_XING = re.compile(
+    rb"%b.{11,38}?(?:Xing|Info)\0\0\0[\1\3\5\7\x09\x0b\x0d\x0f](.{4})" % _MPEG, re.DOTALL
+)
 _XING_BYTES = 64  # in which all that lies
 _M4A_COUNT = re.compile(rb"(?:stsz.{8}|stz2.{8}|trun.{4})(.{4})", re.DOTALL)
 
@@ -64,11 +72,12 @@ _BLOCK_VALUES = 2**16  # passed on at once, over all channels
 _SMALL = 2**20  # bytes of a file that may be in memory
 _MAX_SAMPLES = 2**32  # silence compresses well
 _MAX_WAV_CHUNKS = 1000
-_MAX_WAV_HEADER = 5000  # bytes that programs take off a placeholder of a length
+_MAX_WAV_SLACK = 2**17  # bytes that programs take off a placeholder of a length
+_WAV_BEHIND = 2**20  # bytes behind the samples that are looked at
 _MAX_TAGS = 100
 _VORBIS_BLOCK = 2**13  # samples, at most
-_AAC_SLACK = 4096  # samples: encoders do not agree on what they count
-_MPEG_SLACK = 2  # frames, of each part
+_M4A_SLACK = 4096  # samples: encoders with losses do not agree on what they count
+_MPEG_SLACK = 1  # frames, of each part
 
 
 class SoundFault(ValueError):
@@ -85,7 +94,7 @@ class _Part(NamedTuple):
     """Where sound lies in a file: of joined Ogg streams each is decoded for itself."""
 
     start: int
-    stop: int | None = None  # None: all there is
+    pieces: tuple[tuple[int, int] | bytes, ...] = ()  # to be copied; else all that follows is read
     num_samples: int = 0  # as an Ogg stream's last page declares; 0: unknown
 
 
@@ -109,17 +118,22 @@ class Sound:
             self._format, self._name, start = _recognize(file)
             self._parts = [_Part(start)]
             if self._format == "wav":
-                self._refuse_header(_check_wav(file, start))
+                pieces, behind = _check_wav(file, start)
+                self._refuse_header(behind)
+                self._parts = [_Part(start, pieces)]
+            elif self._format == "mp3":
+                self._parts = [_Part(start, _without_tags(file, start))]
             elif self._format == "mov":
                 _check_m4a(file)
             elif self._format == "ogg":
                 self._parts = _ogg_parts(file, start)
-            file.seek(start)
-            self._head = file.read(_XING_BYTES)
+            elif start and self._format in _SEEKABLE:
+                self._parts = [_Part(start, ((start, os.fstat(file.fileno()).st_size),))]
             self._open(self._parts[0])
             codec = self._stream.codec_context
-            self._facts = (codec.sample_rate, codec.layout.nb_channels, codec.format.name)
-            self.sample_rate_hz, self.num_channels, _ = self._facts
+            self._facts = (codec.sample_rate, codec.layout.nb_channels)
+            self._sample_format = ""
+            self.sample_rate_hz, self.num_channels = self._facts
             self.is_wide = codec.format.bytes > 2 and not codec.codec.lossy
             if codec.name == "opus" and any(codec.extradata[12:16]):
                 self.sample_rate_hz = int.from_bytes(codec.extradata[12:16], "little")
@@ -173,8 +187,10 @@ class Sound:
     def _open(self, part: _Part) -> None:
         self._stack.close()
         file, start = self._file, part.start
-        if part.stop:
+        if part.pieces:
             file, start = self._stack.enter_context(_copied(file, part)), 0
+        file.seek(start)
+        self._head = file.read(_XING_BYTES)
         if os.fstat(file.fileno()).st_size <= _SMALL:
             file.seek(0)
             file = io.BytesIO(file.read())  # which reserves no memory for more than there is
@@ -229,14 +245,16 @@ class Sound:
             declared -= int.from_bytes(codec.extradata[10:12], "little")
         elif not declared and self._format not in ("wav", "mp3"):
             declared = int((stream.duration or 0) * (stream.time_base or 0) * codec.sample_rate)
-            slack = _AAC_SLACK if codec.name == "aac" else 0
+            slack = _M4A_SLACK if self._format == "mov" and codec.codec.lossy else 0
         md5 = hashlib.md5(usedforsecurity=False)
         count, start = 0, None
         frames = self._mpeg_frames() if codec.name.startswith("mp") else self._frames()
         # Vorbis' first frame is but half of one.
-        for frame in _told(itertools.islice(frames, int(codec.name == "vorbis"), None)):
+        frames = itertools.islice(frames, int(codec.name == "vorbis"), None)
+        for frame in _told(frames, declared):
+            self._sample_format = self._sample_format or frame.format.name
             facts = (frame.sample_rate, frame.layout.nb_channels, frame.format.name)
-            if facts != self._facts:
+            if facts != (*self._facts, self._sample_format):
                 raise SoundFault(f"changes its rate or channels after {count} samples")
             if start is None:
                 start = frame.pts or 0
@@ -257,7 +275,8 @@ class Sound:
                     for samples in (behind, behind.byteswap()):
                         self._refuse_header(samples.tobytes())
             yield values
-        if declared and (count < declared - slack or (streaminfo and count > declared)):
+        is_short = count < declared - slack or not count
+        if declared and (is_short or (streaminfo and count > declared)):
             raise SoundFault(f"is damaged: its header declares {declared} samples, it has {count}")
         if any(streaminfo[18:34]) and md5.digest() != streaminfo[18:34]:
             raise SoundFault("is damaged: its samples have another checksum than declared")
@@ -273,23 +292,17 @@ class Sound:
 
     def _mpeg_frames(self) -> Iterator[av.AudioFrame]:
         """As `_frames`, of files that may be joined, with tags between, and cut at both ends."""
-        declared = _xing_frames(self._head)
-        num_frames = tag_stop = 0
-        slack, failed = _MPEG_SLACK, None
+        declared, num_frames, slack = _xing_frames(self._head), 0, _MPEG_SLACK
+        failed = None
         for packet in self._container.demux(self._stream):
-            content, position = bytes(packet), packet.pos or 0
+            content = bytes(packet)
             if further := _xing_frames(content[:_XING_BYTES]):
                 declared, slack = declared + further, slack + _MPEG_SLACK
-                continue
-            if 0 < position < tag_stop:
                 continue
             try:
                 frames = self._stream.decode(packet)
             except av.FFmpegError as error:
-                if tag := _ID3.search(content):
-                    tag_stop = position + tag.start() + _id3_bytes(tag)
-                elif num_frames and b"APETAGEX" not in content:
-                    failed = error
+                failed = error if num_frames else None
                 continue
             if content and failed:
                 raise failed
@@ -310,7 +323,7 @@ def _telling() -> Iterator[None]:
         raise SoundFault(f"cannot be read: {error.strerror or error}") from error
 
 
-def _told(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+def _told(frames: Iterator[av.AudioFrame], declared: int) -> Iterator[av.AudioFrame]:
     """What a decoder says of a frame is a fault of the file."""
     count = 0
     try:
@@ -319,7 +332,8 @@ def _told(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
                 count += frame.samples
                 yield frame
     except av.FFmpegError as error:
-        raise SoundFault(f"is damaged after {count} samples") from error
+        of = f" of {declared}" if declared else ""
+        raise SoundFault(f"is damaged after {count}{of} samples") from error
 
 
 def _open_nothing(url: str, *_: object) -> None:
@@ -337,7 +351,7 @@ def _recognize(file: BinaryIO) -> tuple[str, str, int]:
         raise SoundFault("is empty")
     for _ in range(_MAX_TAGS):
         file.seek(start)
-        head = file.read(2**14)
+        head = file.read(2**16 + 2**13)
         if not (tag := _ID3.match(head)):
             break
         start += _id3_bytes(tag)
@@ -353,41 +367,71 @@ def _recognize(file: BinaryIO) -> tuple[str, str, int]:
 
 
 def _id3_bytes(tag: re.Match) -> int:
-    return 10 + sum(byte << shift for byte, shift in zip(tag[1], (21, 14, 7, 0), strict=True))
+    num_bytes = sum(byte << shift for byte, shift in zip(tag[2], (21, 14, 7, 0), strict=True))
+    return 10 + num_bytes + (10 if tag[1][0] & 0x10 else 0)  # with a footer
 
 
 def _xing_frames(content: bytes) -> int:
-    match = _XING.search(content)
+    match = _XING.match(content)
     return int.from_bytes(match[1], "big") if match else 0
 
 
-def _check_wav(file: BinaryIO, start: int) -> bytes:
+def _without_tags(file: BinaryIO, start: int) -> tuple[tuple[int, int], ...]:
+    """The pieces between tags; none where there are no tags."""
+    pieces = []
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        size, position = len(content), start
+        for tag in _TAGS.finditer(content, start):
+            first, stop = tag.span()
+            if tag[2]:
+                stop = first + _id3_bytes(tag)
+            elif tag[3]:
+                num_bytes, flags = (int.from_bytes(tag[n], "little") for n in (3, 4))
+                if flags >> 29 & 1:  # its head, else its foot
+                    stop += num_bytes
+                else:
+                    first = max(position, stop - num_bytes)
+            if first >= position:
+                pieces.append((position, first))
+                position = min(stop, size)
+    return (*(p for p in pieces if p[0] < p[1]), (position, size)) if pieces else ()
+
+
+def _check_wav(file: BinaryIO, start: int) -> tuple[tuple, bytes]:
     """Looks for the samples; FFmpeg reads what is there, however much is declared.
 
     Returns:
-        What follows them.
+        The file's pieces, if it is to be changed for FFmpeg; what follows the samples.
     """
     size, position, long_length = os.fstat(file.fileno()).st_size, start + 12, 0
-    file.seek(start + 4)
-    riff_length = int.from_bytes(file.read(4), "little")
+    changes = {}
+    file.seek(start)
+    form = file.read(4)
     for _ in range(_MAX_WAV_CHUNKS):
         file.seek(position)
-        head = file.read(24)
+        head = file.read(28)
         if len(head) < 8:
             raise SoundFault("is truncated: it ends before its samples")
         length = int.from_bytes(head[4:8], "little")
         position += 8
         if head[:4] == b"ds64":
             long_length = int.from_bytes(head[16:24], "little")
+        elif head[:4] == b"fmt " and head[8:10] == b"\xfe\xff" and head[22:24] != head[26:28]:
+            # Of 32 bits of which 24 are valid, FFmpeg would read samples of 24 bits.
+            changes[position + 18] = head[22:24]
         elif head[:4] == b"data":
             break
         position += length + length % 2
     else:
         raise SoundFault(f"has no samples in its first {_MAX_WAV_CHUNKS} chunks")
-    if length == 2**32 - 1:
-        length = long_length or length
-    # Who writes to a pipe declares about 2 or 4 GiB, or nothing at all.
-    is_open = -length % 2**31 < _MAX_WAV_HEADER and (length or riff_length + 8 < size)
+    if length == 2**32 - 1 and long_length:
+        length, is_open = long_length, False
+    elif length:  # who writes to a pipe declares about 2 or 4 GiB, or nothing at all
+        is_open = -length % 2**31 < _MAX_WAV_SLACK
+    else:
+        is_open = position < size and not _begins_chunk(head[8:], size - position)
+    if is_open and form in (b"RF64", b"BW64"):
+        changes[start] = b"RIFF"  # or FFmpeg would believe in nothing at all
     if length > size - position and not is_open:
         raise SoundFault(
             f"is truncated: its header declares {length} bytes of samples, but {size - position} "
@@ -395,8 +439,20 @@ def _check_wav(file: BinaryIO, start: int) -> bytes:
         )
     if not length and not is_open:
         raise SoundFault("has 0 samples")
-    file.seek(position + length + length % 2)
-    return file.read(12)
+    file.seek(min(position + length + length % 2, size))
+    pieces, position = [], start
+    # Other chunks may lie between it and another file.
+    behind = re.search(_FORMATS[0][0] + b"|$", file.read(_WAV_BEHIND), re.DOTALL)[0]
+    for offset, new in sorted(changes.items()):
+        pieces += [(position, offset), new]
+        position = offset + len(new)
+    return (*pieces, (position, size)) if changes else (), behind
+
+
+def _begins_chunk(head: bytes, num_bytes: int) -> bool:
+    """Whether a chunk of RIFF lies there, which fits into what is left."""
+    is_name = head[:4].isascii() and head[:4].decode("latin-1").isprintable()
+    return is_name and 8 + int.from_bytes(head[4:8], "little") <= num_bytes
 
 
 def _check_m4a(file: BinaryIO) -> None:
@@ -413,11 +469,11 @@ def _ogg_parts(file: BinaryIO, position: int) -> list[_Part]:
     parts: list[_Part] = []
     going_on: set[bytes] = set()  # of those that lie side by side
     start = num_samples = 0
-    while True:
+    while (position := _find(file, b"OggS", position)) >= 0:
         file.seek(position)
         head = file.read(27)
-        if len(head) < 27 or head[:4] != b"OggS":
-            break  # and what follows is none of ours
+        if len(head) < 27:
+            break
         if head[5] & 2:  # the first page of a stream
             if not going_on:
                 start, num_samples = position, 0
@@ -430,19 +486,29 @@ def _ogg_parts(file: BinaryIO, position: int) -> list[_Part]:
         if head[5] & 4:  # the last one
             going_on.discard(head[14:18])
             if not going_on:
-                parts.append(_Part(start, position, num_samples))
+                parts.append(_Part(start, ((start, position),), num_samples))
     if going_on or not parts:
         raise SoundFault("is truncated: it does not end with a last page")
     # A single one need not be copied.
-    return parts if len(parts) > 1 else [parts[0]._replace(stop=None)]
+    return parts if len(parts) > 1 else [parts[0]._replace(pieces=())]
+
+
+def _find(file: BinaryIO, what: bytes, start: int) -> int:
+    """Where something is, from `start` on; else -1."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(what, start)
 
 
 def _copied(file: BinaryIO, part: _Part) -> BinaryIO:
     """A part as a file of its own."""
     copy = tempfile.TemporaryFile(buffering=0)
-    file.seek(part.start)
-    while piece := file.read(min(part.stop - file.tell(), 2**20)):
-        copy.write(piece)
+    for piece in part.pieces:
+        if isinstance(piece, bytes):
+            copy.write(piece)
+            continue
+        file.seek(piece[0])
+        while content := file.read(min(piece[1] - file.tell(), 2**20)):
+            copy.write(content)
     return copy
 
 

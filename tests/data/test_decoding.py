@@ -21,6 +21,11 @@ LONG = 70_001  # samples: more than a block
 ID3 = b"ID3\3\0\0\0\2\1\0" + b"\0" * (2 * 128**2 + 128)
 PICTURE = ID3[:10] + np.random.default_rng(0).bytes(len(ID3) - 10)
 RNG = np.random.default_rng(1)
+ID3V1 = b"TAG".ljust(128)
+# APE's tag, whose head may lack: a comment that looks like sound.
+_COMMENT = struct.pack("<II", 3000, 0) + b"Comment\0" + RNG.bytes(3000)
+_APE = b"APETAGEX" + struct.pack("<III", 2000, len(_COMMENT) + 32, 1)
+APE = _APE + struct.pack("<I8x", 5 << 29) + _COMMENT + _APE + struct.pack("<I8x", 4 << 29)
 
 
 def noise(length=LONG, seed=0, scale=3000):
@@ -132,8 +137,23 @@ def test_other_formats(read):
         facts, found = read(muxed(form, codec, samples))
         assert facts == (16_000, 1, False)
         np.testing.assert_array_equal(found, samples / np.float32(32768))
-    _, found = read(muxed("adts", "aac", samples, "fltp"))
-    assert LONG <= len(found) < LONG + 3 * 1024
+    for form, codec, kind in (
+        ("adts", "aac", "fltp"),
+        ("mp4", "libopus", "s16"),
+        ("mp2", "mp2", "s16"),
+        ("mp4", "libmp3lame", "s16p"),
+    ):
+        _, found = read(muxed(form, codec, samples, kind))
+        assert LONG <= len(found) < LONG + 3 * 1152
+
+
+def test_tags_in_front(read):
+    """Of the version 2 of ID3, the second with a foot; other formats may have them, too."""
+    samples = noise() / np.float32(32768)
+    long = b"ID3\4\0\x10\0\0\1\0" + bytes(128) + b"3DI\4\0\x10\0\0\1\0"
+    for form in ("FLAC", "AIFF", "WAV", "AU"):
+        for tag in (ID3, PICTURE, long, long + ID3):
+            np.testing.assert_array_equal(read(tag + encoded(noise(), form))[1], samples)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +211,24 @@ def test_sphere_compressed_by_shorten(read):
 def test_joined_mp3_files(read, fault):
     first, second = (encoded(noise(seed=seed), "MP3") for seed in (1, 2))
     alone = [read(content)[1] for content in (first, second)]
-    for joined in (first + second, ID3 + first + ID3 + second, PICTURE + first + PICTURE + second):
+    lyrics = b"LYRICSBEGIN" + RNG.bytes(500) + b"000511LYRICS200" + ID3V1
+    joins = (
+        b"",
+        ID3,
+        PICTURE,
+        ID3V1,
+        APE,
+        APE[32:],
+        APE + ID3V1 + PICTURE,
+        APE[32:] + ID3V1,
+        lyrics,
+    )
+    for tag in joins:
+        assert len(read(first + tag)[1]) == LONG
+        if tag in (ID3, PICTURE, APE, APE[32:]):
+            assert len(read(tag + first)[1]) == LONG
+            assert fault(tag + first[:-9000]).startswith("is truncated: its header declares 124")
+        joined = tag * (tag != ID3V1) + first + tag + second
         samples = read(joined)[1]
         # What the second's encoder put before the sound and behind it stays.
         assert 2 * LONG < len(samples) < 2 * LONG + 4 * 1152
@@ -205,6 +242,11 @@ def test_joined_mp3_files(read, fault):
         # The decoder does not begin anew, which is heard in its first frames alone.
         found = samples[starts[0] :][:LONG]
         np.testing.assert_allclose(found[3000:], alone[1][3000:], atol=1e-6)
+    # Three, and the last two frames lack.
+    assert 3 * LONG < len(read(first + second + first)[1]) < 3 * LONG + 6 * 1152
+    frame = first.index(first[:3], 4)
+    assert fault(first[: -2 * frame - 1]).startswith("is truncated: its header declares 124 MPEG")
+    assert len(read(first[:-20])[1]) == LONG
     cut = first[: len(first) // 2]
     for joined in (cut + second, second + cut):
         assert fault(joined).startswith(("is truncated: its header decl", "is damaged after 34"))
@@ -227,6 +269,8 @@ def test_mp3_without_a_declared_length(read, fault):
         frames + b"TAG".ljust(128),
         frames + bytes(3000),
         bytes(3000) + frames,
+        RNG.bytes(20_000) + frames,
+        b"junk" + content,
         frames + RNG.bytes(3000),
         frames[:-20],  # the last frame is cut
     ):
@@ -267,6 +311,8 @@ def test_joined_ogg_streams(read, fault, subtype):
     else:
         joined = read(second + first + second + b"behind")[1]
         np.testing.assert_array_equal(joined, np.concatenate([alone[1], alone[0], alone[1]]))
+    between = bytes(4096)
+    assert len(read(first + between + second)[1]) == LONG + 777
     assert "does not end with a last page" in fault(first[: len(first) // 2] + second)
     other = encoded(noise(), "OGG", rate=8000)
     assert fault(second + other).startswith("changes its rate or channels") or subtype == "OPUS"
@@ -288,24 +334,48 @@ def test_a_vorbis_stream_that_was_cut_from_a_longer_one(read):
     np.testing.assert_allclose(samples, whole[-len(samples) :], atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [2**32 - 1, 0x7FFFF000, 2**31 - 1, 2**31, 2**31 - 37, 2**32 - 37])
+@pytest.mark.parametrize("riff", [0, 36, 2**32 - 1, None])
+@pytest.mark.parametrize(
+    "size",
+    [0, *(2**n - less for n in (31, 32) for less in (1, 37, 4096, 65_536)), 2**31],
+)
 @pytest.mark.parametrize("form", ["WAV", "WAVEX"])
-def test_wav_from_a_pipe(read, form, size):
-    samples = noise()
+def test_wav_from_a_pipe(read, form, size, riff):
+    samples = noise(5000)
     content = bytearray(encoded(samples, form, "PCM_16"))
-    content[4:8] = struct.pack("<I", 2**32 - 1)
+    if riff is not None:
+        content[4:8] = struct.pack("<I", riff)
     place = content.index(b"data") + 4
     content[place : place + 4] = struct.pack("<I", size)
     np.testing.assert_array_equal(read(content)[1], samples / np.float32(32768))
 
 
-def test_wav_that_declares_nothing(read, fault):
-    content = bytearray(encoded(noise(500), "WAV"))
-    content[40:44] = bytes(4)
-    content[4:8] = struct.pack("<I", 36)
-    assert len(read(content)[1]) == 500
-    content[4:8] = struct.pack("<I", len(content) - 8)  # the sound is another chunk
-    assert fault(content) == "has 0 samples"
+def test_wav_that_declares_nothing(fault):
+    content = encoded(np.empty(0), "WAV")
+    note = b"LIST" + struct.pack("<I", 12) + b"INFOISFT\4\0\0\0"
+    assert fault(content) == fault(content + note) == "has 0 samples"
+
+
+def test_rf64_that_declares_nothing_or_too_much(read, fault):
+    samples = noise(5000)
+    content = bytearray(encoded(samples, "RF64", "PCM_16"))
+    place = content.index(b"ds64") + 16
+    content[place : place + 8] = bytes(8)  # as of FFmpeg's -rf64 to a pipe
+    np.testing.assert_array_equal(read(content)[1], samples / np.float32(32768))
+    content[place : place + 8] = struct.pack("<Q", 2**63)
+    assert fault(content).startswith(f"is truncated: its header declares {2**63} bytes of samples")
+
+
+@pytest.mark.parametrize(
+    ("subtype", "valid"),
+    [("PCM_32", 24), ("PCM_32", 20), ("PCM_24", 20), ("PCM_24", 16), ("PCM_16", 12), ("PCM_16", 0)],
+)
+def test_wav_of_which_not_all_bits_are_valid(read, subtype, valid):
+    samples = noise()
+    content = bytearray(encoded(samples, "WAVEX", subtype))
+    place = content.index(b"fmt ") + 26
+    content[place : place + 2] = struct.pack("<H", valid)
+    np.testing.assert_array_equal(read(content)[1], samples / np.float32(32768))
 
 
 def test_flac_without_a_declared_length(read, fault):
@@ -386,6 +456,8 @@ def test_faults(fault):
     for form, name in (("WAV", "WAV"), ("NIST", "NIST SPHERE"), ("AU", "AU"), ("RF64", "WAV")):
         joined = encoded(noise(), form, "PCM_16") * 2
         assert fault(joined) == f"is several {name} files, joined; accepted: one"
+    note = b"LIST" + struct.pack("<I", 12) + b"INFOISFT\4\0\0\0"
+    assert fault((content + note) * 2) == "is several WAV files, joined; accepted: one"
     assert fault(content[:12] + b"JUNK\0\0\0\0" * 5000) == (
         "has no samples in its first 1000 chunks"
     )

@@ -1,5 +1,6 @@
 """MNIST's files to records: exact pixels of every distribution, the binarizations, faults."""
 
+import bz2
 import gzip
 import hashlib
 import json
@@ -25,7 +26,7 @@ BINARY = {s: RNG.integers(0, 2, (n, 3, 3)) for s, n in (("train", 7), ("valid", 
 GREY = {s: RNG.integers(0, 256, (n, 5, 3)) for s, n in (("train", 11), ("test", 4))}
 AMAT = "binarized_mnist_{}.amat"
 IDX = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
-PACKINGS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
+PACKINGS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
 CASE = Path(__file__).parent / "cases" / "mnist" / "mnist.npz"
 
 
@@ -91,6 +92,10 @@ def torchvision(folder, parts):
     idx_files(raw, parts, *IDX.values())
     idx_files(raw, parts, *(f"{name}.gz" for name in IDX.values()), gzip.compress)
     write(raw, {"train-labels-idx1-ubyte": b"labels"})
+
+
+def named(pattern):
+    return [pattern.format(split) for split in ("train", "t10k")]
 
 
 def kaggle(folder, parts):
@@ -170,9 +175,43 @@ GREY_FILES = {
         "k49",
         lambda folder, parts: [np.savez(folder / f"k49-{s}-imgs.npz", x) for s, x in parts.items()],
     ),
+    "QMNIST's NIST digits beside it": (
+        "qmnist",
+        lambda *a: (
+            idx_files(*a, *(f"qmnist-{s}-images-idx3-ubyte" for s in IDX))
+            or write(a[0], {"xnist-images-idx3-ubyte": b"none of them", "qmnist-train.labels": b""})
+        ),
+    ),
     "EMNIST, upright": (
         "emnist-digits",
         lambda *a: idx_files(*a, *(f"emnist-digits-{s}-images-idx3-ubyte" for s in IDX)),
+    ),
+    **{
+        name: ("mnist", lambda *a, name=name, pack=pack: idx_files(*a, *named(name), pack))
+        for name, pack in (
+            ("{}_images_idx3_ubyte", bytes),
+            ("{}-IMAGES-IDX3-UBYTE", bytes),
+            ("{}-images-idx3-ubyte (1).gz", gzip.compress),
+            ("{}-images-idx3-ubyte.gz (2)", gzip.compress),
+            ("{}-images-idx3-ubyte.gz", lambda data: gzip.compress(gzip.compress(data))),
+            ("{}-images-idx3-ubyte.bz2", bz2.compress),
+            ("{}-images.idx3.xz", lzma.compress),
+            ("{}-images-ubyte", bytes),
+            ("{}-images.idx", bytes),
+            ("{}-images-idx3-ubyte.bin", bytes),
+            ("{}-images-idx3-ubyte.txt", bytes),
+            ("{}-images.gz", gzip.compress),
+        )
+    },
+    "Keras', of 0 to 1 in 16 bits": ("mnist", lambda *a: keras(*a, lambda x: np.half(x / 255))),
+    "of others": (
+        "mnist",
+        lambda folder, parts: np.savez(
+            folder / "mnist.npz",
+            **{f"{s}_images": x for s, x in parts.items()},
+            train_class=np.ones((50, 1)),
+            means=np.ones((2, 3)),
+        ),
     ),
     "Keras'": ("mnist", keras),
     "Keras', compressed, of 0 to 1": (
@@ -180,6 +219,7 @@ GREY_FILES = {
         lambda *a: keras(*a, lambda x: np.float32(x) / 255, np.savez_compressed),
     ),
     "HDF5": ("mnist", lambda *a: hdf5(*a, key="{}_images", compression="gzip")),
+    "HDF5 with a group each": ("mnist", lambda *a: hdf5(*a, key="{}/images")),
     "HDF5 with channels": ("mnist", lambda *a: hdf5(*a, change=lambda x: x[..., np.newaxis])),
     "HDF5 of 0 to 1": ("mnist", lambda *a: hdf5(*a, change=lambda x: flat(x) / 255)),
     "Fuel's": ("mnist", fuel),
@@ -188,6 +228,10 @@ BINARY_FILES = {
     "Larochelle's": lambda folder, parts: write_amat(folder, **parts),
     "short names": lambda *a: savetxt(*a, "{}.amat", "%d"),
     "savetxt": savetxt,
+    "text": lambda *a: savetxt(*a, "binarized_mnist_{}.txt", "%d"),
+    "npy": lambda folder, parts: [
+        np.save(folder / f"binarized_mnist_{s}.npy", x) for s, x in parts.items()
+    ],
     "savetxt in short": lambda *a: savetxt(*a, AMAT, "%.1f"),
     "npz": lambda folder, parts: np.savez(folder / "mnist.npz", **parts),
     "npz of floats": lambda folder, parts: np.savez_compressed(
@@ -215,7 +259,8 @@ def test_every_distribution_of_grey_images_has_the_same_pixels(tmp_path, kind, c
     for split, pixels in case.items():
         assert images[split].dtype == np.uint8
         np.testing.assert_array_equal(images[split], pixels)
-    assert "turned" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "turned" not in printed and "not read" not in printed
 
 
 @pytest.mark.parametrize("kind", BINARY_FILES)
@@ -304,8 +349,18 @@ def test_of_several_data_sets_one_is_chosen(tmp_path):
     name, images, _ = mnist.read(tmp_path, "qmnist", False, 1)
     assert name == "qmnist"
     np.testing.assert_array_equal(images["train"], other["train"])
-    with pytest.raises(UserError, match="has no images of kmnist; accepted: IDX files, text"):
+    with pytest.raises(UserError, match="has no images of kmnist; accepted: IDX files, .amat"):
         mnist.read(tmp_path, "kmnist", False, 1)
+
+
+def test_grey_and_binary_images_do_not_mix(tmp_path):
+    source = write_idx(tmp_path, test=GREY["test"] // 128)
+    with pytest.raises(UserError) as error:
+        mnist.read(source, None, False, 1)
+    assert str(error.value) == (
+        f"--source: {source}: images of train have grey values, others only 0 and 1; accepted: one "
+        "kind"
+    )
 
 
 def test_files_that_contradict_each_other_are_refused(tmp_path):
@@ -325,7 +380,9 @@ def test_files_that_contradict_each_other_are_refused(tmp_path):
     "text",
     [
         b"0 1 1 0\n1 1 0 0",
+        b"\xef\xbb\xbf0 1 1 0\r\n1 1 0 0\r\n",
         b"\n 0\t1 1  0 \r\n\r\n1 1 0 0 \n\n",
+        b"0,1,1,0\n1.0,1., 0,0.0",
         b"0.0 1. 1.00 0.\n1.e+00 1.0e00 0.0e+00 0.0e-00\n",
     ],
 )
@@ -442,6 +499,10 @@ def virtual(file):
             lambda file: file.update(train=h5py.ExternalLink("other.h5", "train")),
             "HDF5: train is a link to another file, which is not followed",
         ),
+        (
+            lambda file: file.create_group("a").update(train=h5py.ExternalLink("other.h5", "/")),
+            "HDF5: a/train is a link to another file, which is not followed",
+        ),
         (virtual, "HDF5: train lies in other files, which are not read"),
         (
             lambda file: file.create_dataset("train", (2**20, 2**20), "u1", chunks=(1, 9)),
@@ -450,7 +511,7 @@ def virtual(file):
         (lambda file: file.update({"a\x1b\n": [1]}) or file.create_group("x\x08"), "only a"),
         (lambda file: put_chunk(file, b"a", fletcher32=True), "the HDF5 library crashes"),
     ],
-    ids=["link", "virtual", "large", "names", "crash"],
+    ids=["link", "link in a group", "virtual", "large", "names", "crash"],
 )
 def test_hostile_hdf5_is_refused(hdf5_of, fill, message):
     data = hdf5_of(fill)
@@ -662,7 +723,7 @@ def test_missing_files_are_named(tmp_path):
     with pytest.raises(UserError, match=f"^--source: {tmp_path}/none does not exist$"):
         prepare(tmp_path / "none", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    accepted = "accepted: IDX files, text (.amat), .npz, .hdf5"
+    accepted = "accepted: IDX files, .amat, .npz, .npy, .hdf5, .h5"
     with pytest.raises(UserError) as error:
         prepare(tmp_path / "empty", tmp_path / "out")
     assert str(error.value) == (f"--source: {tmp_path}/empty has no images; {accepted}")

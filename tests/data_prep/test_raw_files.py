@@ -388,3 +388,14 @@ def test_sizes_are_compared_where_they_are_known(capsys):
         "check: train has the 3 sequences and 70 steps of the complete data set\n"
         "check: valid does not have the 2 sequences and 51 steps of the complete data set\n"
     )
+
+
+def test_folders_that_link_to_each_other_are_read_once_more_each(tmp_path):
+    names = "abcdefgh"
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.wav").touch()
+        for other in names.replace(name, ""):
+            (tmp_path / name / f"to_{other}").symlink_to(tmp_path / other)
+    found = raw_files.find_files(tmp_path, (".wav",))
+    assert len(found) == 8 + 8 * 7 and {"a/x.wav", "a/to_b/x.wav"} < set(found)

@@ -235,9 +235,11 @@ def test_groups_are_what_the_first_parentheses_match(pattern, groups):
         ("a(", "no regular expression (missing ), unterminated subpattern at position 1)"),
         ("abc", "has no parentheses around the group"),
         ("(?:abc)", "has no parentheses around the group"),
+        ("(abc)", "finds nothing in any name, such as ab/x.wav"),
+        ("a(c)?", "finds nothing in any name, such as ab/x.wav"),
     ],
 )
 def test_faults_of_a_group(pattern, message):
     with pytest.raises(UserError) as error:
-        splitting.grouping(pattern)
+        splitting.grouping(pattern, ["ab/x.wav", "y.wav"])
     assert str(error.value) == f"--group={pattern}: {message}"

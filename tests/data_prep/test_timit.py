@@ -17,9 +17,10 @@ LISTS = {
 LENGTHS = {"train": (30_001, 17_999, 9_100), "valid": (12_500, 12_499), "test": (16_399, 200)}
 
 
-def put(path, samples, rate=16_000, form="NIST"):
+def put(path, samples, rate=16_000, form="NIST", subtype="PCM_16"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, samples, rate, format=form, subtype="PCM_16")
+    values = samples / 32768 if subtype == "FLOAT" else samples
+    soundfile.write(path, values, rate, format=form, subtype=subtype)
 
 
 @pytest.fixture
@@ -187,17 +188,25 @@ def test_discs_differ(source, kind, files_of):
     assert files_of(source / "out") == expected
 
 
-@pytest.mark.parametrize("ending", ["WAV.wav", "wav"])
-def test_converted_copies_beside_originals(source, files_of, ending):
+@pytest.mark.parametrize(
+    ("ending", "form", "subtype"),
+    [
+        ("WAV.wav", "WAV", "PCM_16"),
+        ("wav", "WAV", "FLOAT"),
+        ("flac", "FLAC", "PCM_24"),
+        ("sph", "NIST", "PCM_16"),
+    ],
+)
+def test_converted_copies_beside_originals(source, files_of, ending, form, subtype):
     """As sox or sph2pipe leave them."""
     expected = files_of(prepare(source))
     names = [name for names in LISTS.values() for name in names]
     copies = {name: source / "raw" / f"{name.removesuffix('WAV')}{ending}" for name in names}
     for name, path in copies.items():
-        put(path, utterance(name), form="WAV")
+        put(path, utterance(name), form=form, subtype=subtype)
     assert files_of(prepare(source)) == expected
     name = LISTS["valid"][0]
-    put(copies[name], utterance(name)[::-1], form="WAV")
+    put(copies[name], utterance(name)[::-1], form=form, subtype=subtype)
     copy = copies[name].relative_to(source / "raw")
     with pytest.raises(UserError) as error:
         prepare(source)

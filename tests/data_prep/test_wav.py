@@ -207,7 +207,8 @@ def test_sounds_of_every_format_lie_side_by_side(tmp_path, capsys, samples_of):
 def test_equal_samples_are_told(source, capsys):
     prepare(source)
     assert "warning" not in capsys.readouterr().out
-    put(source / "raw" / "valid" / "copy.aiff", noise("train/b.flac", 250))
+    fractions = noise("train/b.flac", 250) / 32768
+    put(source / "raw" / "valid" / "copy.aiff", fractions, subtype="FLOAT")
     put(source / "raw" / "train" / "again.wav", noise("train/a/1.wav", 100))
     prepare(source)
     warnings = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning")]
