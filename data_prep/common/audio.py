@@ -39,7 +39,7 @@ from data_prep.common import raw_files
 from data_prep.common.command import import_records
 from data_prep.common.moments import std_of
 from data_prep.common.raw_files import FileFault
-from stcn_tf.data import decoding as sounds
+from stcn_tf.data import decoding as decoder
 from stcn_tf.data.card import Feature, Modality, Normalization
 from stcn_tf.support.errors import UserError
 
@@ -93,21 +93,21 @@ def decode(path: str | Path, decoding: Decoding, write: Callable[[np.ndarray], A
     """
     with raw_files.open_regular(path) as file:
         try:
-            with sounds.Sound(file) as sound:
+            with decoder.Sound(file) as sound:
                 rate_hz = _checked_rate(sound, decoding)
                 dtype = "float32" if sound.is_wide and not decoding.always_int16 else "int16"
                 count = 0
                 for block in sound.mono(rate_hz):
                     count += len(block)
                     write(_to_int16(block) if dtype == "int16" else block)
-        except sounds.SoundFault as fault:
+        except decoder.SoundFault as fault:
             raise FileFault(str(fault)) from fault
     if count < decoding.min_samples:
         raise FileFault(f"has {count} samples, at least {decoding.min_samples} are needed")
     return Sound(rate_hz, dtype, count)
 
 
-def _checked_rate(sound: sounds.Sound, decoding: Decoding) -> int:
+def _checked_rate(sound: decoder.Sound, decoding: Decoding) -> int:
     """The sample rate of the result."""
     rate_hz = sound.sample_rate_hz
     if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
@@ -178,7 +178,7 @@ def decode_to_cache(path: str, cache: str, decoding: Decoding) -> raw_files.Pars
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as error:
                 raise FileFault(f"cannot be read: {error.strerror or error}") from error
-        settings = [sha256, dataclasses.asdict(decoding), sounds.versions()]
+        settings = [sha256, dataclasses.asdict(decoding), decoder.versions()]
         entry = Path(cache, _checksum(json.dumps(settings, sort_keys=True))[:32])
         decoded = _cached(entry) or _decode_entry(path, entry, decoding)
     except FileFault as fault:
@@ -305,7 +305,8 @@ def decode_files(
             )
     num_reused = sum(file.is_reused for file in files.values())
     # Files of equal content are decoded once.
-    reused = f", reused {num_reused} that were there" if num_reused else ""
+    # Of an interrupted run, or of a file of equal content.
+    reused = f"; the samples of {num_reused} more were there" if num_reused else ""
     print(f"decoded {len(files) - num_reused} files{reused}")
     return Decoded(files, faults, digest.hexdigest(), file.sample_rate_hz)
 
@@ -493,7 +494,7 @@ def write_records(
                 "full_scale": {"mean": mean, "std": std},
                 "16_bit": {"mean": mean * FULL_SCALE, "std": std * FULL_SCALE},
             },
-            "decoded_with": sounds.versions(),
+            "decoded_with": decoder.versions(),
             "skipped": decoded.faults,
             **extra,
         },

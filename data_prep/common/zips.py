@@ -60,8 +60,7 @@ def read_zip(
         zlib.error,
         EOFError,
         OSError,  # impossible offsets
-        NotImplementedError,  # strong encryption
-        RuntimeError,  # encryption
+        RuntimeError,  # encryption; of its strong kinds `NotImplementedError`, which is one
         ValueError,
         struct.error,
     ) as error:

@@ -331,7 +331,7 @@ def test_an_interrupted_run_goes_on(tmp_path, source, monkeypatch, capsys, momen
     wav.prepare(source, out, frame_size=50)
     num_reused = 2 if moment == "decoding" else 5
     printed = capsys.readouterr().out
-    assert f"decoded {5 - num_reused} files, reused {num_reused} that were there" in printed
+    assert f"decoded {5 - num_reused} files; the samples of {num_reused} more were there" in printed
     assert files_of(out) == files_of(tmp_path / "good")
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "good", "out"}
 
@@ -356,7 +356,7 @@ def test_a_killed_run_goes_on(tmp_path, source, capsys, files_of):
     # The third file was being written.
     assert sum(1 for _ in (tmp_path / ".out.decoded").iterdir()) == 5
     wav.prepare(source, tmp_path / "out", frame_size=50, workers=2)
-    assert "decoded 3 files, reused 2 that were there" in capsys.readouterr().out
+    assert "decoded 3 files; the samples of 2 more were there" in capsys.readouterr().out
     wav.prepare(source, tmp_path / "good", frame_size=50)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "good", "out"}
