@@ -7,7 +7,6 @@ parameters have the names of the flags. `run` makes the one from the other.
 import functools
 import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -87,7 +86,7 @@ def preparation(ignored: Ignored = lambda arguments: {}) -> Callable[[Callable],
                 if isinstance(item.default, bool) and bound.arguments[item.name] is item.default
             }
             shown = {name: x for name, x in bound.arguments.items() if name not in left_out}
-            prepare(**bound.arguments, command=_command_line(prepare.__module__, shown))
+            prepare(**bound.arguments, command=_command_line(prepare, shown))
 
         checked.__signature__ = signature
         checked.ignored = ignored
@@ -110,10 +109,9 @@ def _check_out(out: Path) -> None:
         import_records().check_replaceable(out)
 
 
-def _command_line(module: str, arguments: Mapping[str, Any]) -> str:
-    if module == "__main__":
-        module = sys.modules[module].__spec__.name
-    words = [f"python -m {module}"]
+def _command_line(prepare: Callable, arguments: Mapping[str, Any]) -> str:
+    # Of the file: the module's name is another one where it runs as a program.
+    words = [f"python -m data_prep.{inspect.getmodulename(inspect.getfile(prepare))}"]
     for name, value in arguments.items():
         if isinstance(value, Path) or (isinstance(value, str) and os.sep in value):
             words.append(f"--{name}={'FILE' if Path(value).is_file() else 'DIR'}")

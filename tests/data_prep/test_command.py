@@ -86,7 +86,7 @@ def test_flags_become_arguments_and_the_card_s_command(parse_flags, words, chang
         "test_share": 0.0,
         "skip_bad": False,
         "workers": 1,
-        "command": f"python -m {__name__} {shown}",
+        "command": f"python -m data_prep.test_command {shown}",
     }
     assert CALLS == [expected | changes]
 
@@ -94,7 +94,7 @@ def test_flags_become_arguments_and_the_card_s_command(parse_flags, words, chang
 def test_what_is_not_given_is_not_in_the_command():
     CALLS.clear()
     prepare(None, Path("to"), split="folders")
-    assert CALLS[0]["command"] == f"python -m {__name__} --out=DIR --split=folders"
+    assert CALLS[0]["command"] == "python -m data_prep.test_command --out=DIR --split=folders"
 
 
 def test_flags_that_would_be_ignored_are_refused(parse_flags):
