@@ -6,7 +6,8 @@ python tests/training/soak.py --settings=experiments/iamondb_cpu.flags --data=RE
 Both train on one processor each, with the same flags. The one is ended every few minutes, at
 random moments, by SIGKILL, SIGTERM, SIGINT or SIGHUP, and started again by the same command. At the
 end the weights of both must be equal in every bit. DIR/memory.csv has the resident memory of both
-over time, DIR/memory.png the curves, DIR/soak.json what happened. Called again, it goes on.
+over time, DIR/memory.png the curves, DIR/ends.csv when it was ended how, DIR/soak.json what was
+found. Called again, it goes on.
 """
 
 import csv
@@ -83,13 +84,12 @@ def main() -> int:
     given = [f"--flagfile={args.settings}", f"--data={args.data}", f"--max_steps={args.max_steps}"]
     alone, killed = (Run(out, name, n, given) for n, name in enumerate(("alone", "killed")))
     rng = random.Random(args.seed)
-    kills: list[dict] = []
-    memory = out / "memory.csv"
-    start = time.monotonic()
+    memory, ends = out / "memory.csv", out / "ends.csv"
+    start = time.monotonic() - max([float(row[1]) for row in _rows(memory)], default=0.0)
     for run in (alone, killed):
         run.start()
-    due = start + rng.expovariate(1.0 / (60.0 * args.minutes))
-    with memory.open("a", newline="") as file:
+    due = time.monotonic() + rng.expovariate(1.0 / (60.0 * args.minutes))
+    with memory.open("a", newline="") as file, ends.open("a", newline="") as ends_file:
         writer = csv.writer(file)
         while not (alone.ended and killed.ended) and not (alone.failed or killed.failed):
             time.sleep(min(_EVERY, max(due - time.monotonic(), 0.1)))
@@ -103,12 +103,13 @@ def main() -> int:
                 if not killed.ended and killed.process.poll() is None:
                     number = rng.choice(_SIGNALS)
                     killed.process.send_signal(number)
-                    kills.append({"second": round(now - start), "signal": number.name})
-    report = {"kills": kills, "starts": killed.starts, "seconds": round(time.monotonic() - start)}
+                    csv.writer(ends_file).writerow([number.name, round(now - start)])
+                    ends_file.flush()
+    report = {"seconds": round(time.monotonic() - start), "ends": len(_rows(ends))}
     report["equal"] = not (alone.failed or killed.failed) and _are_equal(alone, killed)
     (out / "soak.json").write_text(json.dumps(report, indent=1) + "\n")
     _draw(memory)
-    print(f"{len(kills)} times ended, {report['seconds']} s; equal: {report['equal']}")
+    print(f"{report['ends']} times ended, {report['seconds']} s; equal: {report['equal']}")
     return 0 if report["equal"] else 1
 
 
@@ -122,11 +123,17 @@ def _are_equal(*runs: Run) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def _rows(path: Path) -> list[list[str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
 def _draw(memory: Path) -> None:
     import matplotlib.pyplot as plt
 
-    with memory.open(newline="") as file:
-        rows = list(csv.reader(file))
+    rows = _rows(memory)
     figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
     for name in ("alone", "killed"):
         points = [(int(row[1]) / 3600, int(row[3]) / 2**30) for row in rows if row[0] == name]
