@@ -8,7 +8,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 QUICKSTART := quickstart
-RECORDS := $(QUICKSTART)/records/dataset.json
+QUICKSTART_RECORDS := $(QUICKSTART)/records/dataset.json
 
 # What `make smoke-NAME` makes of raw data and of records, for each data set; and the records that
 # another model than STCN is tried on.
@@ -38,21 +38,39 @@ PREPARE_blizzard := --source=smoke/raw/blizzard/audio --split=0.8,0.1,0.1 --file
 PREPARE_wav := --source=smoke/raw/wav/audio
 PREPARE_mnist := --source=smoke/raw/mnist
 
+# The small tables: where the records of data sets are, the minutes of training that each row has,
+# the rows (separated by commas; all), and where all goes. Which data sets, rows and figures each has.
+RECORDS ?= smoke/records
+MINUTES ?= 0.1
+ROWS ?=
+TABLES ?= tables
+TABLE_NAMES := table1-small table2-small table3-small
+DATA_table1-small := iamondb
+DATA_table2-small := mnist
+DATA_table3-small := iamondb mnist
+ROWS_table3-small := stcn,stcn_dense,stcn_dense_independent
+FIGURES_table1-small := --figure=3
+FIGURES_table2-small := --figure=4,6
+
 SUPPORTED := import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13)
 
-.PHONY: help quickstart smoke test test-slow benchmark lint format clean $(SMOKE:%=smoke-%)
+.PHONY: help quickstart smoke test test-slow benchmark lint format clean $(SMOKE:%=smoke-%) \
+    $(TABLE_NAMES)
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart   synthetic handwriting: prepare, train, evaluate, draw samples (minutes)"
 	@echo "make smoke        every data set and model, tiny and synthetic: from raw files to samples;"
 	@echo "                  make smoke-NAME: one of $(SMOKE)"
+	@echo "make table1-small every model of Table 1 at a small size, for equal time, and the report; also"
+	@echo "                  table2-small, table3-small. By itself on synthetic data, in minutes;"
+	@echo "                  RECORDS=records MINUTES=45: on records/NAME of your own, 45 minutes each"
 	@echo "make test         all tests but the slow ones (WORKERS=$(WORKERS) processes)"
 	@echo "make test-slow    the slow tests"
 	@echo "make benchmark    speeds beside a plain transcription of the equations, under 5 minutes"
 	@echo "make lint         style and format, checked"
 	@echo "make format       style and format, mended"
-	@echo "make clean        remove quickstart/, smoke/ and caches; .venv stays"
+	@echo "make clean        remove quickstart/, smoke/, tables/ and caches; .venv stays"
 	@echo
 	@echo "The first of them installs everything into .venv (Python 3.11 to 3.13; another than"
 	@echo "python3: make PYTHON=python3.12 ...)."
@@ -95,14 +113,14 @@ format: $(STAMP)
 	$(PY) -m ruff format .
 
 # The records appear in one piece, at the end. What was trained on older ones goes with them.
-$(RECORDS): $(wildcard data_prep/*.py data_prep/*/*.py) experiments/quickstart.flags | $(STAMP)
+$(QUICKSTART_RECORDS): $(wildcard data_prep/*.py data_prep/*/*.py) experiments/quickstart.flags | $(STAMP)
 	rm -rf $(QUICKSTART)
 	$(PY) -m data_prep.synthetic --out=$(QUICKSTART)/raw
 	$(PY) -m data_prep.iamondb --source=$(QUICKSTART)/raw --split=$(QUICKSTART)/raw/splits \
 	    --normalization=channel --out=$(QUICKSTART)/records
 	@touch $@
 
-quickstart: $(RECORDS)
+quickstart: $(QUICKSTART_RECORDS)
 	$(PY) -m stcn_tf.train --flagfile=experiments/quickstart.flags \
 	    --data=$(QUICKSTART)/records --run_dir=$(QUICKSTART)/run $(QUICKSTART_FLAGS)
 	$(PY) -m stcn_tf.evaluate --run_dir=$(QUICKSTART)/run --data=$(QUICKSTART)/records
@@ -134,6 +152,14 @@ $(SMOKE:%=smoke-%): smoke-%: smoke/records/$$(or $$(RECORDS_$$*),$$*)/dataset.js
 	$(PY) -m stcn_tf.sample --run_dir=smoke/runs/$* --out=smoke/samples/$*
 	$(PY) -m stcn_tf.reconstruct --run_dir=smoke/runs/$* --data=$(<D) --out=smoke/samples/$*
 
+# Each data set in a folder of its own, which tables share.
+$(TABLE_NAMES): %: $$(if $$(filter smoke/records,$(RECORDS)),$$(addsuffix /dataset.json,\
+    $$(addprefix smoke/records/,$$(DATA_$$*)))) | $(STAMP)
+	$(foreach name,$(DATA_$*),$(PY) -m stcn_tf.reproduce --data=$(RECORDS)/$(name) \
+	    --out=$(TABLES)/$(name) --minutes=$(MINUTES) --rows=$(or $(ROWS),$(ROWS_$*)) &&) true
+	$(PY) -m stcn_tf.report --out=$(TABLES)/$* --table=$(*:table%-small=%) $(FIGURES_$*) \
+	    --runs=$(shell echo $(DATA_$*:%=$(TABLES)/%/runs) | tr ' ' ,)
+
 clean:
-	rm -rf $(QUICKSTART) smoke build dist .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(QUICKSTART) smoke tables build dist .pytest_cache .ruff_cache *.egg-info
 	find stcn_tf data_prep tests -name __pycache__ -type d -prune -exec rm -rf {} +

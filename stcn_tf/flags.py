@@ -359,6 +359,45 @@ def define_report() -> None:
     )
 
 
+def define_reproduce() -> None:
+    """Flags of `python -m stcn_tf.reproduce`."""
+    _define_data()
+    define_path("out", None, "folder for the plan, runs, logs and samples", required=True)
+    flags.DEFINE_float(
+        "minutes",
+        None,
+        "of training for each row: of processor time; on GPUs of the clock",
+        lower_bound=1e-3,
+        required=True,
+    )
+    flags.DEFINE_list("rows", [], "rows, separated by commas, in this order; default: all")
+    flags.DEFINE_list("seeds", ["0"], "each row is trained with each of these, commas between them")
+    flags.register_validator(
+        "seeds",
+        lambda seeds: bool(seeds) and all(s.isdecimal() and int(s) < 2**31 for s in seeds),
+        "accepted: numbers from 0, separated by commas",
+    )
+    define_path(
+        "flagfiles",
+        None,
+        "folder of flagfiles of your own, one for each row; default: those of experiments/small "
+        "for the kind of the records",
+    )
+    flags.DEFINE_string(
+        "split",
+        None,
+        "split that is evaluated; default: the one that the paper scores, or else test, or valid",
+    )
+    flags.DEFINE_integer("num_samples", 64, "K of the importance-weighted bound", lower_bound=2)
+    flags.DEFINE_integer(
+        "limit", 240, "sequences for that bound, the first of the split; 0: all", lower_bound=0
+    )
+    flags.DEFINE_integer("num", 8, "samples to draw; 0: none", lower_bound=0)
+    flags.DEFINE_integer(
+        "at_once", None, "rows at once; default: as many as processors, on GPUs one", lower_bound=1
+    )
+
+
 def _define_numbers(name: str, accepted: Sequence[str], default: list[str], text: str) -> None:
     """A flag that lists some of a few numbers."""
     said = f"accepted: {', '.join(accepted)}, separated by commas"

@@ -42,6 +42,12 @@ class RunStatus(Settings):
         "None: of some they are not known",
         kind=float,
     )
+    seconds_per_update: float | None = setting(
+        None, "of the updates of the last line about some, evaluation left out", kind=float
+    )
+    processor_seconds_per_update: float | None = setting(
+        None, "of the same; of all threads of the trainer (worker 0)", kind=float
+    )
 
     def write(self, folder: Path) -> None:
         """Writes it into a run directory."""

@@ -49,6 +49,10 @@ FEATURES = {
     "fsdd": (200, 0),
     "ink": (2, 1),
     "wav": (200, 0),
+    # Of the small tables.
+    "handwriting": (2, 1),
+    "audio": (200, 0),
+    "image": (0, 1),
 }
 HANDWRITING = ("iamondb", "deepwriting")
 SPEECH = ("timit", "blizzard")
@@ -58,24 +62,12 @@ NUMBERS = {number.flagfile: number for number in TABLES.numbers + TABLES.peers i
 
 NUM_PARAMETERS = {
     "iamondb": 12_626_781,
-    "iamondb_compare_rnn": 1_391_973,
-    "iamondb_compare_vrnn": 1_502_821,
-    "iamondb_compare_srnn": 1_460_197,
-    "iamondb_compare_z_forcing": 1_619_755,
-    "iamondb_compare_variational_bi_lstm": 1_647_333,
-    "iamondb_compare_swavenet": 1_503_269,
-    "iamondb_compare": 1_585_021,
-    "iamondb_compare_wavenet": 1_188_293,
     "iamondb_cpu": 1_585_021,
     "quickstart": 414_243,
     "deepwriting_cpu": 711_137,
     "mnist_cpu": 400_449,
     "mnist_cpu_wavenet": 334_097,
     "fsdd_cpu": 5_523_860,
-    "fsdd_compare": 5_523_860,
-    "fsdd_compare_rnn": 3_818_836,
-    "fsdd_compare_srnn": 4_219_732,
-    "fsdd_compare_hierarchical": 3_519_264,
     "smoke/iamondb": 2_952,
     "smoke/deepwriting": 2_952,
     "smoke/ink": 2_952,
@@ -90,6 +82,38 @@ NUM_PARAMETERS = {
     "smoke/variational_bi_lstm": 4_929,
     "smoke/vrnn": 3_035,
     "smoke/z_forcing": 19_960,
+    "small/audio/rnn": 1_444_740,
+    "small/audio/rnn_hierarchical": 1_754_816,
+    "small/audio/srnn": 1_599_604,
+    "small/audio/stcn": 1_597_660,
+    "small/audio/stcn_dense": 1_618_780,
+    "small/audio/stcn_dense_independent": 1_618_780,
+    "small/audio/swavenet": 1_543_892,
+    "small/audio/variational_bi_lstm": 1_731_940,
+    "small/audio/vrnn": 1_717_636,
+    "small/audio/wavenet": 1_558_348,
+    "small/audio/wavenet_dense": 1_579_980,
+    "small/audio/z_forcing": 1_564_388,
+    "small/handwriting/rnn": 1_391_973,
+    "small/handwriting/rnn_ordered": 1_394_916,
+    "small/handwriting/srnn": 1_460_197,
+    "small/handwriting/stcn": 1_582_913,
+    "small/handwriting/stcn_dense": 1_585_889,
+    "small/handwriting/stcn_dense_independent": 1_585_889,
+    "small/handwriting/stcn_dense_iwae": 1_585_889,
+    "small/handwriting/swavenet": 1_503_269,
+    "small/handwriting/variational_bi_lstm": 1_647_333,
+    "small/handwriting/vrnn": 1_502_821,
+    "small/handwriting/wavenet": 1_501_409,
+    "small/handwriting/wavenet_dense": 1_524_737,
+    "small/handwriting/z_forcing": 1_619_755,
+    "small/image/rnn": 384_321,
+    "small/image/stcn": 400_065,
+    "small/image/stcn_dense": 400_449,
+    "small/image/stcn_dense_independent": 400_449,
+    "small/image/vrnn": 334_145,
+    "small/image/wavenet": 390_701,
+    "small/image/wavenet_dense": 400_685,
 } | {name: number.parameters for name, number in NUMBERS.items()}
 BASELINES = [n for n, number in NUMBERS.items() if "baselines/" in n and not number.source]
 # The models of the critique (Dai et al., 2019), which are in no table of the paper.
@@ -282,8 +306,10 @@ def count_parameters(row: Row, latent_sizes: tuple[int, ...]) -> int:
 
 def card_of(key: str) -> DatasetCard:
     """A card of records with the features that an experiment is for."""
-    name = key.rpartition("/")[2]
+    folder, _, name = key.rpartition("/")
     dataset = SMOKE_RECORDS.get(name, name.split("_")[0])
+    if folder.startswith("small/"):
+        dataset = folder.removeprefix("small/")
     real, binary = (1, 0) if "_flat_" in name else FEATURES.get(dataset, (2, 1))
     kinds = ["real"] * real + ["binary"] * binary
     return DatasetCard(
@@ -374,6 +400,13 @@ def test_every_base_file_is_used():
     base = {path.relative_to(ROOT).as_posix() for path in EXPERIMENTS.rglob("base/*.flags")}
     assert base
     assert base <= included
+
+
+@pytest.mark.parametrize("kind", ["audio", "handwriting", "image"])
+def test_the_rows_of_a_small_table_are_of_one_size(kind):
+    sizes = [n for name, n in NUM_PARAMETERS.items() if name.startswith(f"small/{kind}/")]
+    assert len(sizes) >= 7
+    assert max(sizes) < 1.25 * min(sizes)
 
 
 @pytest.mark.parametrize("key", NUM_PARAMETERS)
@@ -576,7 +609,7 @@ STEPS = [
     ("quickstart", *SMALL, "--blocks_per_layer=1"),
     ("iamondb", *SMALL, "--blocks_per_layer=2"),
     ("iamondb_cpu", *SMALL, "--blocks_per_layer=1"),
-    ("iamondb_compare", *SMALL, "--blocks_per_layer=1", "--model=stcn"),
+    ("small/handwriting/stcn", *SMALL, "--blocks_per_layer=1"),
     ("paper/deepwriting_stcn_gmm", AS_RELEASED, *SMALL, "--blocks_per_layer=1"),
     ("paper/timit_stcn_dense_large_normal", *SMALL, "--blocks_per_layer=1"),
     ("paper/blizzard_wavenet_gmm", AS_RELEASED, *SMALL_WAVENET, "--wavenet_blocks=3"),

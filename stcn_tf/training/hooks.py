@@ -16,6 +16,7 @@ class Updates(NamedTuple):
     totals: dict[str, np.ndarray]  # sums of the `StepResult` fields over them
     seconds: float  # that they took, evaluation, pictures and checkpoints left out
     waiting: float  # seconds of these in which they waited for their batches
+    processor_seconds: float  # of all threads of this process
 
     @property
     def num_skipped(self) -> int:

@@ -197,7 +197,7 @@ class _Window:
     def __init__(self):
         self._sums = None
         self.count = 0
-        self._start = time.monotonic()
+        self._start, self._processor_start = time.monotonic(), time.process_time()
         self._waiting = 0.0
 
     def add(self, result: StepResult) -> None:
@@ -217,12 +217,15 @@ class _Window:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves out of the clock what is done inside."""
-        start = time.monotonic()
+        """Leaves out of the clocks what is done inside."""
+        start, processor_start = time.monotonic(), time.process_time()
         yield
         self._start += time.monotonic() - start
+        self._processor_start += time.process_time() - processor_start
 
     def summed(self, last: int) -> Updates:
         """The updates, the last of them by its number; waits for their results."""
         totals = {name: value.numpy() for name, value in self._sums._asdict().items()}
-        return Updates(last, self.count, totals, time.monotonic() - self._start, self._waiting)
+        seconds = time.monotonic() - self._start
+        processor_seconds = time.process_time() - self._processor_start
+        return Updates(last, self.count, totals, seconds, self._waiting, processor_seconds)

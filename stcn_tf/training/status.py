@@ -68,6 +68,11 @@ class Status(Hook):
 
     def reported(self, updates: Updates) -> None:
         """See `Hook.reported`."""
+        self._status = dataclasses.replace(
+            self._status,
+            seconds_per_update=updates.seconds / updates.count,
+            processor_seconds_per_update=updates.processor_seconds / updates.count,
+        )
         if time.monotonic() - self._written_at >= _SECONDS:
             self._write(run_status.TRAINING, update=updates.last)
 

@@ -24,7 +24,7 @@ def hook(tmp_path, early_stopping):
 
 
 def _updates(last: int) -> Updates:
-    return Updates(last, 1, {}, 1.0, 0.0)
+    return Updates(last, 4, {}, 1.0, 0.0, 3.0)
 
 
 def test_from_the_beginning_to_the_end(hook, early_stopping, tmp_path, monkeypatch):
@@ -43,6 +43,7 @@ def test_from_the_beginning_to_the_end(hook, early_stopping, tmp_path, monkeypat
     hook.reported(_updates(10))
     read = RunStatus.read(tmp_path)
     assert (read.update, read.line, read.best) == (10, "update 10", None)
+    assert (begun.processor_seconds_per_update, read.processor_seconds_per_update) == (None, 0.75)
     hook.evaluated(20, None, early_stopping.judge(20, -3.5))
     read = RunStatus.read(tmp_path)
     assert (read.update, read.best, read.best_update) == (20, -3.5, 20)
