@@ -11,8 +11,9 @@ weights and some minutes.
 
 python -m stcn_tf.report --compare=A,B
 
-prints A - B of two runs, or of two files of evaluations, on the same sequences: its standard error
-is that of the differences, over groups of sequences, smaller than that of either.
+prints A - B of two runs, or of two files of evaluations, on the sequences that both have: its
+standard error is that of the differences, over groups of sequences, smaller than that of either. An
+exact log-likelihood and a lower bound give a limit, and it says which.
 """
 
 from stcn_tf import flags

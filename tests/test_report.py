@@ -524,8 +524,8 @@ OTHERS = {
     "pieces": ({}, {"piece": 40}, "different pieces: 0 and 40"),
     "given frames": ({}, {"given_frames": 1}, "different given frames: 0 and 1"),
     "floors": ({}, {"released_floors": True}, "different released floors: False and True"),
-    "kind": ({}, {"kl": None}, "different kind of likelihood: bounds and exact"),
-    "sequences": ({}, {"num": 5}, "different sequences: 6 and 5"),
+    "sequences": ({}, {"num": 5, "names": tuple("uvwxy")}, "different sequences: 6 and 5"),
+    "some": ({}, {"num": 5, "names": ("s0", *"wxyz")}, "different sequences: 6 and 5"),
     "other sequences": ({}, {"names": tuple("uvwxyz")}, "different sequences: 6 and 6"),
     "steps": ({}, {"steps": np.full(6, 11)}, "different scored steps: 60 and 66"),
 }
@@ -547,6 +547,46 @@ def test_what_is_of_another_kind_is_refused(tmp_path, changes, about, message):
         compare(str(a), str(b))
     assert "\n" not in str(error.value)
     assert str(error.value).endswith("on the same records and split")
+
+
+def test_of_all_and_of_some_those_that_both_have_are_compared(tmp_path):
+    runs = [make_run(tmp_path / name, card_of(), "stcn") for name in "ab"]
+    groups = tuple("aabbcc")
+    evaluate(runs[0], values(num=6), kl=kls(6), groups=groups)
+    others = values(num=6)[1:4] - [1.0, 2.0, 6.0]
+    evaluate(runs[1], others, kl=kls(3), groups=groups[1:4], names=("s1", "s2", "s3"))
+    for pair, sign, said in ((runs, 1, "the 6 of A and the 3 of B"), (runs[::-1], -1, "the 3 of")):
+        found = compare(*map(str, pair))
+        assert found.num_sequences == 3
+        assert found.differences[0].per_sequence == pytest.approx(sign * 3.0)
+        # Residuals: a -2, b -1 + 3.
+        assert found.differences[0].per_sequence_error == pytest.approx(math.sqrt(2 * (4 + 4)) / 3)
+        assert said in found.text()
+
+
+def test_exact_and_bound_differ_by_so_much_at_most(tmp_path):
+    exact, bounds = (make_run(tmp_path / n, card_of(), m) for n, m in (("a", "rnn"), ("b", "stcn")))
+    evaluate(exact, values(num=6))
+    evaluate(bounds, values(num=6) - 5, kl=kls(6), tight=values(num=6) - 3, num_samples=8)
+    found = compare(str(exact), str(bounds))
+    iwae = "importance-weighted bound (K = 8, per step)"
+    assert {d.name: round(d.per_sequence, 6) for d in found.differences} == {
+        "log-likelihood (exact) - ELBO": 5.0,
+        f"log-likelihood (exact) - {iwae}": 3.0,
+    }
+    said = "is exact, the other a lower bound: of the log-likelihoods themselves A - B is at"
+    assert f"A {said} most this" in found.text()
+    found = compare(str(bounds), str(exact))
+    assert [d.per_sequence for d in found.differences] == pytest.approx([-5.0, -3.0])
+    assert f"B {said} least this" in found.text()
+
+
+def test_with_floors_an_exact_value_and_a_bound_are_not_compared(tmp_path):
+    runs = [make_run(tmp_path / name, card_of(), "stcn") for name in "ab"]
+    for run, kl in zip(runs, (None, kls(6)), strict=True):
+        evaluate(run, values(num=6), kl=kl, released_floors=True)
+    with pytest.raises(UserError, match="different kind of likelihood: exact and bounds"):
+        compare(*map(str, runs))
 
 
 def test_bounds_of_other_numbers_of_draws_are_left_out(tmp_path):

@@ -16,7 +16,7 @@ from stcn_tf.runs import CONFIG_NAME
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import expand_home
 
-_ACCEPTED = "two evaluations (stcn_tf.evaluate) of one kind, on the same records and split"
+_ACCEPTED = "two evaluations (stcn_tf.evaluate) on the same records and split"
 # What must be equal, and what to call it.
 _EQUAL = {
     "unit": "unit",
@@ -115,26 +115,49 @@ def _compared(a: Evaluated, b: Evaluated) -> Comparison:
             common.remove(key)
             draws = f"{a['num_samples']} and {b['num_samples']} draws"
             notes.append(f"{a['terms'][key]['name']}: not compared, since of {draws}")
-    if not any(KINDS[key] != NO_BOUND for key in common):
-        kinds = ["exact" if "log_likelihood" in e["terms"] else "bounds" for e in (a, b)]
+    pairs = [(a["terms"][key]["name"], key, key) for key in common]
+    pairs += [(name, key, key) for key, name in _OTHERS.items()]
+    kinds = ["exact" if "log_likelihood" in each["terms"] else "bounds" for each in (a, b)]
+    if a["released_floors"]:  # which make bounds of nothing
         _require_equal(a, b, "kind of likelihood", *kinds)
+    if kinds[0] != kinds[1]:
+        pairs = _exact_and_bounds(a, b)
+        which, limit = ("A", "most") if kinds[0] == "exact" else ("B", "least")
+        notes.append(
+            f"{which} is exact, the other a lower bound: of the log-likelihoods themselves A - B "
+            f"is at {limit} this"
+        )
     of_a, of_b = a.sequences(), b.sequences()
-    place = {name: index for index, name in enumerate(of_b.names)}
-    if len(place) < len(of_b.names) or set(of_a.names) != place.keys():
-        raise UserError(_message(a, b, "sequences", len(of_a.names), len(of_b.names)))
-    order = np.array([place[name] for name in of_a.names], np.int64)
-    if not np.array_equal(of_a.num_steps, of_b.num_steps[order]):
+    others = set(of_b.names)
+    names = [name for name in of_a.names if name in others]
+    sizes = len(of_a.names), len(of_b.names)
+    # Of one all may have been evaluated, of the other the first.
+    if len(names) < min(sizes) or len(set(names)) < len(names):
+        raise UserError(_message(a, b, "sequences", *sizes))
+    if sizes[0] != sizes[1]:
+        notes.append(f"of the {sizes[0]:,} of A and the {sizes[1]:,} of B those that both have")
+    of_a, of_b = of_a.only(names), of_b.only(names)
+    if not np.array_equal(of_a.num_steps, of_b.num_steps):
         raise UserError(_message(a, b, "scored steps", a["num_steps"], b["num_steps"]))
     grouping = of_a.grouping
-    names = {key: a["terms"][key]["name"] for key in common} | _OTHERS
     differences = []
-    for key, name in names.items():
-        if key in of_a.terms and key in of_b.terms:
-            values = of_a.terms[key] - of_b.terms[key][order]
+    for name, of_first, of_second in pairs:
+        if of_first in of_a.terms and of_second in of_b.terms:
+            values = of_a.terms[of_first] - of_b.terms[of_second]
             differences.append(_difference(name, values, of_a.num_steps, grouping))
     if a["model"] != b["model"] and "kl" in of_a.terms:
         notes.append("reconstruction and KL of different models are different quantities")
     return Comparison(a, b, grouping, len(of_a.names), differences, notes)
+
+
+def _exact_and_bounds(a: Evaluated, b: Evaluated) -> list[tuple[str, str, str]]:
+    """Names and keys of the differences between an exact value and the bounds of the other."""
+    pairs = itertools.product(*([k for k in KINDS if k in each["terms"]] for each in (a, b)))
+    return [
+        (f"{a['terms'][of_a]['name']} - {b['terms'][of_b]['name']}", of_a, of_b)
+        for of_a, of_b in pairs
+        if NO_BOUND not in (KINDS[of_a], KINDS[of_b])
+    ]
 
 
 def _difference(name, values, num_steps, grouping) -> Difference:

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +74,13 @@ class Sequences(NamedTuple):
     def grouping(self) -> Grouping:
         """What the sequences share."""
         return Grouping(self.names, self.groups)
+
+    def only(self, names: Sequence[str]) -> "Sequences":
+        """Some of them, in the order of their names."""
+        place = {name: index for index, name in enumerate(self.names)}
+        at = [place[name] for name in names]
+        terms = {key: values[at] for key, values in self.terms.items()}
+        return Sequences(tuple(names), tuple(self.groups[i] for i in at), self.num_steps[at], terms)
 
 
 @dataclasses.dataclass(frozen=True)
