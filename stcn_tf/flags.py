@@ -501,7 +501,12 @@ def _define_data() -> None:
 
 
 def _define_run() -> None:
-    define_path("run_dir", None, "run directory of stcn_tf.train", required=True)
+    define_path(
+        "run_dir",
+        None,
+        "run directory of stcn_tf.train; or pretrained/NAME, one that comes with the package",
+        required=True,
+    )
     flags.DEFINE_enum(
         "checkpoint", "best", ["best", "latest"], "weights: best by validation ELBO, or latest"
     )

@@ -6,8 +6,8 @@ Reads what stcn_tf.train and stcn_tf.evaluate have written (evaluate first, with
 tight bounds) and writes report.html, one page that needs nothing else, report.md and report.tex,
 with the curves of validation and the figures. A number stands beside the paper's only where data,
 split, scale and pieces are the same; else the cell says what differs, and the number is in the
-table of all evaluations. Figure 3 is of handwriting, 4 and 6 are of images; they need the models'
-weights and some minutes.
+table of all evaluations. Another table has the differences of runs on the same sequences. Figure 3
+is of handwriting, 4 and 6 are of images; they need the models' weights and some minutes.
 
 python -m stcn_tf.report --compare=A,B
 
@@ -37,11 +37,12 @@ def main() -> None:
     if not args.runs or not args.out:
         raise UserError("accepted: --runs=DIR,... --out=FOLDER, or --compare=A,B; see --help")
 
-    from stcn_tf.reporting import curves, evaluated, pages, tables
+    from stcn_tf.reporting import curves, differences, evaluated, pages, tables
 
     pages.check_replaceable(args.out)
     runs = evaluated.find(args.runs)
-    made = tables.make(map(int, args.table), runs)
+    made = [tables.evaluations(runs), *differences.tables(runs)]
+    made += tables.make(map(int, args.table), runs)
     pictures = curves.draw(runs)
     if args.figure:
         cli.import_tensorflow()

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from stcn_tf import flags, report
 from stcn_tf.inference.grouping import Grouping
-from stcn_tf.reporting import curves, evaluated, tables
+from stcn_tf.reporting import curves, differences, evaluated, tables
 from stcn_tf.reporting.comparison import compare
 from stcn_tf.reporting.evaluated import Evaluated
 from stcn_tf.support.errors import UserError
@@ -63,7 +63,8 @@ def runs(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def made(runs) -> list[tables.Table]:
     """The tables of these runs."""
-    return tables.make((1, 2, 3, 4), evaluated.find([str(runs)]))
+    found = evaluated.find([str(runs)])
+    return [*tables.make((1, 2, 3, 4), found), tables.evaluations(found)]
 
 
 def rows(table: tables.Table, **wanted: str) -> list[dict[str, str]]:
@@ -196,14 +197,14 @@ def test_what_does_not_compare_is_not_put_beside(tmp_path, changes, about, reaso
     run = make_run(tmp_path / "run", card_of(**changes), "stcn")
     num = about.pop("num", changes.get("sizes", (NUM,))[0])
     evaluate(run, values(num=num, mean=5555.0), kl=kls(num), **about)
-    table, *_, everything = tables.make([1], evaluated.find([str(run)]))
-    (row,) = rows(table, Run="run")
+    found = evaluated.find([str(run)])
+    (row,) = rows(tables.make([1], found)[0], Run="run")
     assert row["Paper"] == "≥ 1338"
     assert row["Ours"].startswith(f"not compared: {reason}")
     assert row["Unit"] == row["± over"] == tables.NONE
     mean = f"{values(num=num, mean=5555.0).mean():,.2f}"
     assert not any(mean in cell for cell in row.values())
-    assert mean in rows(everything, Run="run")[0]["Log-likelihood"]
+    assert mean in rows(tables.evaluations(found), Run="run")[0]["Log-likelihood"]
 
 
 @pytest.mark.parametrize(
@@ -261,12 +262,14 @@ def run_report(parse_flags):
 def test_three_pages_that_say_the_same(runs, tmp_path, run_report, capsys):
     out = tmp_path / "report"
     run_report(f"--runs={runs}", f"--out={out}", "--table=1,3")
-    assert capsys.readouterr().out == f"7 runs, 4 tables, 0 pictures: {out}/report.html\n"
+    assert capsys.readouterr().out == f"7 runs, 5 tables, 0 pictures: {out}/report.html\n"
     assert sorted(path.name for path in out.iterdir()) == ["report.html", "report.md", "report.tex"]
     page = ElementTree.fromstring((out / "report.html").read_text())
     found = page.findall("body/div/table")
-    assert len(found) == 4
-    expected = tables.make((1, 3), evaluated.find([str(runs)]))
+    assert len(found) == 5
+    all_runs = evaluated.find([str(runs)])
+    expected = [tables.evaluations(all_runs), *differences.tables(all_runs)]
+    expected += tables.make((1, 3), all_runs)
     for table, own in zip(found, expected, strict=True):
         assert table.findtext("caption") == own.title
         assert [cell.text for cell in table.iterfind("thead/tr/th[@scope='col']")] == [*own.head]
@@ -649,7 +652,7 @@ def test_what_evaluate_writes_is_read(tiny_run, tiny_records, tmp_path, parse_fl
     expected = [float(np.mean(terms[0][key] - terms[1][key])) for key in ("elbo", "kl")]
     assert [found.differences[i].per_sequence for i in (0, -1)] == pytest.approx(expected)
     assert abs(expected[0]) > 1.0
-    (row, _) = rows(tables.make([3], runs)[-1])
+    (row, _) = rows(tables.evaluations(runs))
     assert row["Data set"] == "tiny, valid" and row["Sequences"] == "7"
 
 

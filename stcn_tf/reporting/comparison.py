@@ -48,6 +48,12 @@ class Comparison(NamedTuple):
     num_sequences: int
     differences: list[Difference]
     notes: list[str]
+    sign: str  # of a limit of the difference of log-likelihoods, where one is exact; else ""
+
+    @property
+    def likelihoods(self) -> list[Difference]:
+        """Those of log-likelihoods and what stands for them."""
+        return [each for each in self.differences if each.name not in _OTHERS.values()]
 
     def text(self) -> str:
         """A table for people."""
@@ -84,7 +90,7 @@ def compare(a: str, b: str) -> Comparison:
     different = None
     for pair in pairs:
         try:
-            return _compared(*pair)
+            return compared(*pair)
         except UserError as error:
             different = different or error
     raise different
@@ -104,7 +110,12 @@ def _evaluations(path: Path) -> list[Evaluated]:
     return sorted(found, key=lambda e: [e[name] for name in order], reverse=True)
 
 
-def _compared(a: Evaluated, b: Evaluated) -> Comparison:
+def compared(a: Evaluated, b: Evaluated) -> Comparison:
+    """Compares two evaluations.
+
+    Raises:
+        UserError: they are of different units, records, questions or sequences.
+    """
     for name, what in _EQUAL.items():
         _require_equal(a, b, what, a[name], b[name])
     _require_equal(a, b, "given frames", a.given_frames, b.given_frames)
@@ -120,9 +131,10 @@ def _compared(a: Evaluated, b: Evaluated) -> Comparison:
     kinds = ["exact" if "log_likelihood" in each["terms"] else "bounds" for each in (a, b)]
     if a["released_floors"]:  # which make bounds of nothing
         _require_equal(a, b, "kind of likelihood", *kinds)
+    sign = ""
     if kinds[0] != kinds[1]:
         pairs = _exact_and_bounds(a, b)
-        which, limit = ("A", "most") if kinds[0] == "exact" else ("B", "least")
+        which, limit, sign = ("A", "most", "≤ ") if kinds[0] == "exact" else ("B", "least", "≥ ")
         notes.append(
             f"{which} is exact, the other a lower bound: of the log-likelihoods themselves A - B "
             f"is at {limit} this"
@@ -147,7 +159,7 @@ def _compared(a: Evaluated, b: Evaluated) -> Comparison:
             differences.append(_difference(name, values, of_a.num_steps, grouping))
     if a["model"] != b["model"] and "kl" in of_a.terms:
         notes.append("reconstruction and KL of different models are different quantities")
-    return Comparison(a, b, grouping, len(of_a.names), differences, notes)
+    return Comparison(a, b, grouping, len(of_a.names), differences, notes, sign)
 
 
 def _exact_and_bounds(a: Evaluated, b: Evaluated) -> list[tuple[str, str, str]]:

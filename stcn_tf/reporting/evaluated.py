@@ -1,5 +1,6 @@
 """Runs and their evaluations, as their files tell. Nothing here needs TensorFlow."""
 
+import collections
 import csv
 import dataclasses
 import io
@@ -51,6 +52,11 @@ _FIELDS = {
     "terms": dict,
 }
 _COLUMNS = ("sequence", "group", "steps")
+# Which must be the same for one evaluation to take the place of another.
+_QUESTION = (
+    *("split", "num_sequences", "given_frames", "piece"),
+    *("trained_with", "source_sha256", "checkpoint"),
+)
 
 
 class Number(NamedTuple):
@@ -211,16 +217,17 @@ def find(folders: Iterable[str]) -> list[Run]:
         for path in paths:
             name = path.name if path == folder else str(path.relative_to(folder))
             runs.setdefault(os.path.realpath(path), (name, path))
-    return [_run(name, path) for name, path in runs.values()]
+    count = collections.Counter(name for name, _ in runs.values())
+    # In several folders there may be runs of one name.
+    return [_run(name if count[name] == 1 else str(path), path) for name, path in runs.values()]
 
 
 def latest(evaluations: Iterable[Evaluated]) -> list[Evaluated]:
     """Of each question the evaluation of the latest weights with the most draws."""
     best = {}
     for evaluated in evaluations:
-        asked = ("split", "given_frames", "piece", "trained_with", "source_sha256", "checkpoint")
-        question = json.dumps([evaluated[name] for name in asked])
-        rank = [evaluated[name] for name in ("update", "num_sequences", "num_samples", "bound")]
+        question = json.dumps([evaluated[name] for name in _QUESTION])
+        rank = [evaluated[name] for name in ("update", "num_samples", "bound")]
         if question not in best or rank >= best[question][0]:
             best[question] = rank, evaluated
     return [evaluated for _, evaluated in best.values()]

@@ -62,7 +62,7 @@ class Table(NamedTuple):
 
 
 def make(numbers: Iterable[int], runs: Sequence[Run]) -> list[Table]:
-    """The tables of these numbers, what peers published themselves, and of all evaluations.
+    """The tables of these numbers, and what peers published themselves.
 
     Args:
         numbers: of the paper's tables.
@@ -76,7 +76,7 @@ def make(numbers: Iterable[int], runs: Sequence[Run]) -> list[Table]:
     if tables:
         title = "What the authors of other models published themselves"
         tables.append(_likelihoods(title, content.peers, runs))
-    return [*tables, _all(runs)]
+    return tables
 
 
 def why_not(number: Published, run: Run, evaluated: Evaluated) -> str:
@@ -193,7 +193,8 @@ def _table_3(runs: Sequence[Run]) -> Table:
     return Table(title, notes, head, tuple(rows))
 
 
-def _all(runs: Sequence[Run]) -> Table:
+def evaluations(runs: Sequence[Run]) -> Table:
+    """The table of all evaluations of runs."""
     rows = []
     for run in runs:
         settings = run.directory.config.model

@@ -1,5 +1,7 @@
 """Learning rate and KL weight as functions of the number of the update, counted from 1."""
 
+import math
+
 import tensorflow as tf
 
 from stcn_tf.config import TrainingSettings
@@ -8,7 +10,9 @@ from stcn_tf.config import TrainingSettings
 def learning_rate(config: TrainingSettings, update: tf.Tensor) -> tf.Tensor:
     """Rate * decay^(n / 1000) for update n (Appendix 7.2), continuous, as released."""
     n = tf.cast(update, tf.float32)
-    return config.learning_rate * tf.pow(config.learning_rate_decay, n / 1000.0)
+    # By its logarithm, because float32 has no number for the decay of a run of 20 updates to a
+    # tenth.
+    return config.learning_rate * tf.exp(math.log(config.learning_rate_decay) / 1000.0 * n)
 
 
 def kl_weight(config: TrainingSettings, update: tf.Tensor) -> tf.Tensor:
