@@ -353,6 +353,12 @@ def define_report() -> None:
         "folders of records, for what Figures 3 and 4 show of them; default: where the runs had "
         "theirs",
     )
+    define_path(
+        "text",
+        None,
+        "text file whose paragraphs stand at the head of the report, those that begin with # as "
+        "headings, as experiments/verdict.md",
+    )
     define_path("out", None, "folder for report.html, report.md, report.tex and the pictures")
     flags.DEFINE_list(
         "compare", [], "two run directories, or files of evaluations, A,B: prints A - B alone"

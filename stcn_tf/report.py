@@ -40,6 +40,7 @@ def main() -> None:
     from stcn_tf.reporting import curves, differences, evaluated, pages, tables
 
     pages.check_replaceable(args.out)
+    text = pages.read_text(args.text) if args.text else []
     runs = evaluated.find(args.runs)
     made = [tables.evaluations(runs), *differences.tables(runs)]
     made += tables.make(map(int, args.table), runs)
@@ -49,7 +50,7 @@ def main() -> None:
         from stcn_tf.reporting import figures
 
         pictures += figures.draw(map(int, args.figure), runs, args.data, print)
-    pages.write(args.out, "STCN: the paper's tables and these runs", made, pictures)
+    pages.write(args.out, "STCN: the paper's tables and these runs", text, made, pictures)
     print(f"{len(runs)} runs, {len(made)} tables, {len(pictures)} pictures: {args.out}/report.html")
 
 

@@ -259,6 +259,27 @@ def run_report(parse_flags):
     return run
 
 
+def test_a_text_stands_at_the_head(runs, tmp_path, run_report):
+    text = tmp_path / "text.md"
+    text.write_text("# What <it> says\n\nOne line\nand *another*,\n100 % of them.\n\n\nThe end.\n")
+    run_report(f"--runs={runs}/begun", f"--out={tmp_path}/r", "--table=3", f"--text={text}")
+    page = ElementTree.fromstring((tmp_path / "r/report.html").read_text())
+    assert page.findtext("body/h2") == "What <it> says"
+    assert [p.text for p in page.findall("body/p")][:2] == [
+        "One line and *another*, 100 % of them.",
+        "The end.",
+    ]
+    latex = (tmp_path / "r/report.tex").read_text()
+    assert r"\subsection*{What $<$it$>$ says}" in latex
+    assert r"\noindent One line and {*}another{*}, 100 \% of them." in latex
+    assert r"One line and \*another\*, 100 % of them." in (tmp_path / "r/report.md").read_text()
+    text.write_bytes(b"\xff\xfe\x00")
+    missing = tmp_path / "no.md"
+    for bad, message in ((text, "not UTF-8"), (missing, "No such file"), (tmp_path, "Is a dir")):
+        with pytest.raises(UserError, match=f"^--text={bad}: {message}"):
+            run_report(f"--runs={runs}/begun", f"--out={tmp_path}/r", f"--text={bad}")
+
+
 def test_three_pages_that_say_the_same(runs, tmp_path, run_report, capsys):
     out = tmp_path / "report"
     run_report(f"--runs={runs}", f"--out={out}", "--table=1,3")

@@ -36,9 +36,17 @@ th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align:
   min-width: 4rem; }
 thead th { border-bottom: 2px solid; overflow-wrap: normal; } tbody th { font-weight: 500; }
 tr.ours { background: var(--soft); } tr.apart td { color: var(--apart); }
-tr.cited { font-style: italic; } p.note { font-size: 13px; margin: .3rem 0; max-width: 60rem; }
+tr.cited { font-style: italic; } p, h2 { max-width: 60rem; }
+p.note { font-size: 13px; margin: .3rem 0; }
 figure { margin: 2rem 0; } img { max-width: 100%; background: #fff; padding: 4px; }
 """
+
+
+class Paragraph(NamedTuple):
+    """Of the text at the head of a report."""
+
+    text: str
+    is_heading: bool
 
 
 class Picture(NamedTuple):
@@ -47,6 +55,22 @@ class Picture(NamedTuple):
     name: str
     figure: Figure
     caption: str  # what it shows, for those who do not see it, too
+
+
+def read_text(path: str) -> list[Paragraph]:
+    """The paragraphs of a text file, between empty lines; those that begin with # are headings.
+
+    Raises:
+        UserError: it cannot be read, or is no text.
+    """
+    try:
+        text = Path(expand_home(path)).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"--text={path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--text={path}: not UTF-8 text") from error
+    blocks = [_printable(block) for block in re.split(r"\n\s*\n", text.strip())]
+    return [Paragraph(block.lstrip("# "), block.startswith("#")) for block in blocks if block]
 
 
 def check_replaceable(out: str) -> None:
@@ -66,7 +90,13 @@ def check_replaceable(out: str) -> None:
         )
 
 
-def write(out: str, title: str, tables: Sequence[Table], pictures: Sequence[Picture]) -> None:
+def write(
+    out: str,
+    title: str,
+    text: Sequence[Paragraph],
+    tables: Sequence[Table],
+    pictures: Sequence[Picture],
+) -> None:
     """Writes the folder, all of it or nothing, in the place of an earlier report.
 
     Raises:
@@ -80,8 +110,8 @@ def write(out: str, title: str, tables: Sequence[Table], pictures: Sequence[Pict
             save_png(picture.figure, partial / f"{picture.name}.png")
             save_svg(picture.figure, partial / f"{picture.name}.svg")
         for name, page in ((_PAGE, _html), ("report.md", _markdown), ("report.tex", _latex)):
-            text = page(title, tables, captions, partial)
-            partial.joinpath(name).write_text(text, encoding="utf-8")
+            content = page(title, text, tables, captions, partial)
+            partial.joinpath(name).write_text(content, encoding="utf-8")
         check_replaceable(out)
 
 
@@ -96,7 +126,13 @@ def _printable_table(table: Table) -> Table:
     return table._replace(notes=notes, rows=tuple(rows))
 
 
-def _markdown(title: str, tables: Sequence[Table], captions: dict[str, str], folder: Path) -> str:
+def _markdown(
+    title: str,
+    text: Sequence[Paragraph],
+    tables: Sequence[Table],
+    captions: dict[str, str],
+    folder: Path,
+) -> str:
     def escaped(text: str) -> str:
         return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", text)
 
@@ -105,6 +141,8 @@ def _markdown(title: str, tables: Sequence[Table], captions: dict[str, str], fol
 
     del folder
     lines = [f"# {title}"]
+    for paragraph in text:
+        lines += ["", f"{'## ' * paragraph.is_heading}{escaped(paragraph.text)}"]
     for table in tables:
         lines += ["", f"## {table.title}", "", row(table.head), "|---" * len(table.head) + "|"]
         lines += [row(cells) for cells, _ in table.rows]
@@ -114,7 +152,13 @@ def _markdown(title: str, tables: Sequence[Table], captions: dict[str, str], fol
     return "\n".join(lines) + "\n"
 
 
-def _latex(title: str, tables: Sequence[Table], captions: dict[str, str], folder: Path) -> str:
+def _latex(
+    title: str,
+    text: Sequence[Paragraph],
+    tables: Sequence[Table],
+    captions: dict[str, str],
+    folder: Path,
+) -> str:
     del folder
     lines = [
         r"\documentclass{article}",
@@ -124,6 +168,9 @@ def _latex(title: str, tables: Sequence[Table], captions: dict[str, str], folder
         r"\begin{document}",
         rf"\section*{{{_tex(title)}}}",
     ]
+    for paragraph in text:
+        own = _tex(paragraph.text)
+        lines += [rf"\subsection*{{{own}}}" if paragraph.is_heading else rf"\noindent {own}", ""]
     for table in tables:
         # What is left of the width between the columns, shared among them.
         width = f"{0.95 / len(table.head):.3f}"
@@ -153,13 +200,22 @@ def _tex(text: str) -> str:
     return "".join(_LATEX.get(c, c if c.isprintable() and ord(c) < 384 else "?") for c in text)
 
 
-def _html(title: str, tables: Sequence[Table], captions: dict[str, str], folder: Path) -> str:
+def _html(
+    title: str,
+    text: Sequence[Paragraph],
+    tables: Sequence[Table],
+    captions: dict[str, str],
+    folder: Path,
+) -> str:
     lines = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>',
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
         f"<h1>{html.escape(title)}</h1>",
     ]
+    for paragraph in text:
+        tag = "h2" if paragraph.is_heading else "p"
+        lines.append(f"<{tag}>{html.escape(paragraph.text)}</{tag}>")
     for table in tables:
         label = html.escape(table.title)
         lines.append(f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">')
