@@ -1,7 +1,9 @@
 """What several test files share: tiny records and settings, and parsing of flags."""
 
 import contextlib
+import ctypes
 import dataclasses
+import gc
 import os
 import resource
 import tempfile
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
+from tensorflow.python.framework import ops
 
 from stcn_tf.config import Config, RunSettings, TrainingSettings
 from stcn_tf.data.card import Feature, Modality, Normalization
@@ -33,6 +36,32 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+_C = ctypes.CDLL(None)
+
+# Half of the time is theirs.
+LONG_FILES = (
+    "test_processors.py",
+    "test_smoke_data.py",
+    "test_loop.py",
+    "test_recurrent.py",
+    "test_faults.py",
+    "test_stcn.py",
+    "test_step.py",
+    "test_numerical_faults.py",
+    "test_smoke.py",
+    "test_workers.py",
+    "test_bounds.py",
+    "test_benchmark.py",
+    "test_handing_over.py",
+    "test_report.py",
+    "test_evaluation.py",
+    "test_generation.py",
+    "test_wavenet.py",
+    "test_models.py",
+    "test_stablehlo.py",
+    "test_experiments.py",
+)
+
 FEATURES = (
     Feature("dx", "real", "device units", "step to the right"),
     Feature("dy", "real", "device units", "step upwards"),
@@ -45,6 +74,42 @@ def handwriting_like(rng: np.random.Generator, length: int) -> np.ndarray:
     steps = rng.normal(scale=[0.7, 0.5], size=(length, 2)).cumsum(axis=0) * 0.1
     pen = rng.random((length, 1)) < 0.1
     return np.concatenate([steps, pen], axis=1).astype(np.float32)
+
+
+def pytest_configure(config) -> None:
+    """Of pytest-xdist: files keep the order of `pytest_collection_modifyitems`."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that several workers end at the same time."""
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: the search for garbage need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_graphs() -> Iterator[None]:
+    """What a file has traced goes with it.
+
+    TensorFlow keeps the gradient functions of `tf.custom_gradient` by name for ever, and with each
+    of them the graph that it is part of, of tens of MiB.
+    """
+    registry = ops.gradient_registry._registry
+    before = set(registry)
+    yield
+    known = {name for name in set(registry) - before if name.startswith("CustomGradient-")}
+    for name in known:
+        del registry[name]
+    if known:
+        gc.collect()
+        if hasattr(_C, "malloc_trim"):
+            _C.malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +206,7 @@ def tiny_config() -> Config:
             num_components=4,
             num_filters=6,
             blocks_per_layer=1,
-            latent_sizes=(5, 3, 2),
+            latent_sizes=(5, 3),
             latent_hidden_layers=0,
             output_layers=1,
             output_filters=7,
@@ -193,14 +258,17 @@ def _switched(settings, changes: dict):
 
 
 @contextlib.contextmanager
-def eagerly() -> Iterator[None]:
+def eagerly(are_eager: bool = True) -> Iterator[None]:
     """Without graphs, which take longer to trace than tiny runs take."""
+    before = tf.config.functions_run_eagerly()
     with warnings.catch_warnings():
         # Those of tf.data stay, of which it warns.
         warnings.filterwarnings("ignore", message="Even though")
-        tf.config.run_functions_eagerly(True)
-        yield
-        tf.config.run_functions_eagerly(False)
+        tf.config.run_functions_eagerly(are_eager)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(before)
 
 
 @contextlib.contextmanager
@@ -234,7 +302,7 @@ def two_devices(two_replicas, monkeypatch) -> Distribution:
     return Distribution("mirrored")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_step(tiny_records):
     """Function (config) -> a TrainStep on one device, of a new model for `tiny_records`."""
     from stcn_tf.data.card import read_card

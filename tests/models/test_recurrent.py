@@ -56,18 +56,29 @@ def make(kind, features=(2, 1, 2), **settings):
     ("kind", "settings"),
     [
         (RNN, {}),
-        (RNN, {"first_frame": "given", "recurrent_layers": 2, "output_units": 9}),
         (VRNN, {"features": (0, 2, 1)}),
         (SRNN, {}),
-        (SRNN, {"smoothing": False, "residual_posterior": False, "hidden_layers": 1}),
         (ZForcing, {"prior_sees_last_frame": True, "features": (3, 0, 1)}),
         (FSRNN, {}),
         (VariationalBiLSTM, {}),
     ],
-    ids=["rnn", "given", "vrnn", "srnn", "filtering", "z", "f", "bi-lstm"],
+    ids=["rnn", "vrnn", "srnn", "z", "f", "bi-lstm"],
 )
 def test_they_are_models(kind, settings):
     check_model(lambda **changes: make(kind, **settings | changes))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (RNN, {"first_frame": "given", "recurrent_layers": 2, "output_units": 9}),
+        (SRNN, {"smoothing": False, "residual_posterior": False, "hidden_layers": 1}),
+    ],
+    ids=["given", "filtering"],
+)
+@pytest.mark.parametrize("is_variant", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_so_are_their_variants(kind, settings, is_variant):
+    check_model(lambda **changes: make(kind, **settings | changes), is_variant=is_variant)
 
 
 LENGTHS = np.array([9, 4, 1], np.int32)

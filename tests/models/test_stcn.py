@@ -71,20 +71,32 @@ def _kl(q, p):
     "settings",
     [
         {"features": (REAL, BINARY, COMPONENTS)},
-        {"dense": False, "features": (3, 0, 1), "posterior_scale": "variance", "kernel_size": 3},
         {"features": (0, 2, 1), "output_type": "wavenet", "output_kernel_size": 3},
-        {"latent_prior": "unit_top", "latent_recursion": False},
     ],
-    ids=["dense", "stcn", "dense-wavenet", "unit"],
+    ids=["dense", "dense-wavenet"],
 )
 def test_it_is_a_model(settings):
     settings = {"blocks_per_layer": 1, "latent_sizes": (4, 3), **settings}
     check_model(lambda **changes: make_stcn(**settings | changes))
 
 
-def test_with_static_priors_it_is_a_model_without_memory():
-    settings = {"blocks_per_layer": 1, "latent_sizes": (4, 3, 2), "latent_prior": "static"}
-    check_model(lambda **changes: make_stcn(**settings | changes), does_remember=False)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dense": False, "features": (3, 0, 1), "posterior_scale": "variance", "kernel_size": 3},
+        {"latent_prior": "unit_top", "latent_recursion": False},
+        {"latent_prior": "static"},
+    ],
+    ids=["stcn", "unit", "static"],
+)
+@pytest.mark.parametrize("is_variant", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_so_are_its_variants(settings, is_variant):
+    settings = {"blocks_per_layer": 1, "latent_sizes": (4, 3), **settings}
+    check_model(
+        lambda **changes: make_stcn(**settings | changes),
+        does_remember=settings.get("latent_prior") != "static",
+        is_variant=is_variant,
+    )
 
 
 # Size and names

@@ -39,16 +39,14 @@ def variances_positive(model):
     return model
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"latent_sizes": (3,), "mixer_units": 0, "gate": "linear", "features": (0, 2, 1)},
-    ],
-    ids=["two-layers", "one-layer"],
-)
-def test_it_is_a_model(settings):
-    check_model(lambda **changes: make(**settings | changes))
+def test_it_is_a_model():
+    check_model(make)
+
+
+@pytest.mark.parametrize("is_variant", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_so_is_its_variant(is_variant):
+    settings = {"latent_sizes": (3,), "mixer_units": 0, "gate": "linear", "features": (0, 2, 1)}
+    check_model(lambda **changes: make(**settings | changes), is_variant=is_variant)
 
 
 def test_m_is_a_layer():

@@ -75,7 +75,6 @@ def _parameters(model, x):
     "settings",
     [
         {"features": (2, 1, 1), "wavenet_blocks": 3},
-        {"features": (0, 2, 1), "first_frame": "given", "kernel_size": 3, "output_layers": 0},
         {
             "first_frame": "given",
             "dense_blocks": (2, 1),
@@ -83,11 +82,18 @@ def _parameters(model, x):
             "output_kernel_size": 3,
         },
     ],
-    ids=["sum", "given", "dense-given-wavenet"],
+    ids=["sum", "dense-given-wavenet"],
 )
 def test_it_is_a_model(settings):
     settings = {"wavenet_blocks": 2, "output_layers": 1, **settings}
     check_model(lambda **changes: make(**settings | changes))
+
+
+@pytest.mark.parametrize("is_variant", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_so_is_its_variant(is_variant):
+    settings = {"features": (0, 2, 1), "first_frame": "given", "kernel_size": 3}
+    settings |= {"wavenet_blocks": 2, "output_layers": 0}
+    check_model(lambda **changes: make(**settings | changes), is_variant=is_variant)
 
 
 def _by_numpy(model, x):

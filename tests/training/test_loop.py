@@ -13,10 +13,12 @@ from stcn_tf.data.batches import eval_batches
 from stcn_tf.data.card import Modality, read_card
 from stcn_tf.data.records import write_dataset
 from stcn_tf.inference.evaluation import Evaluator
+from stcn_tf.media.handwriting import Handwriting
 from stcn_tf.runs import RunDirectory, load_run
 from stcn_tf.support import devices
 from stcn_tf.support.errors import UserError
 from stcn_tf.training.trainer import Trainer
+from tests.conftest import eagerly
 
 
 def weights(model) -> list[np.ndarray]:
@@ -43,13 +45,30 @@ def dying(update: int):
     return report
 
 
+@pytest.fixture
+def short_samples(monkeypatch, eager):
+    """Without graphs, and with samples of a few steps, each of which takes long then."""
+    monkeypatch.setattr(Handwriting, "length", 5)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, tiny_records, tiny_config) -> Trainer:
-    """A run that was never stopped."""
+    """A run that was never stopped, without graphs."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    trainer = Trainer(tiny_config, tiny_records, run_dir, report=lambda line: None)
-    assert trainer.train()
+    with eagerly():
+        trainer = Trainer(tiny_config, tiny_records, run_dir, report=lambda line: None)
+        assert trainer.train()
     return trainer
+
+
+def _assert_ended_alike(continued: Trainer, whole: Trainer) -> None:
+    for a, b in zip(weights(whole.model), weights(continued.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for name, variable in whole.early_stopping.state.items():
+        assert variable == continued.early_stopping.state[name]
+    best = (weights(load_run(trainer.run.path)) for trainer in (whole, continued))
+    for a, b in zip(*best, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +80,7 @@ def whole(tmp_path_factory, tiny_records, tiny_config) -> Trainer:
     ],
 )
 def test_continuing_equals_never_having_stopped(
-    tmp_path, tiny_records, tiny_config, whole, report, kept
+    tmp_path, tiny_records, tiny_config, whole, report, kept, eager
 ):
     stopped = Trainer(tiny_config, tiny_records, tmp_path / "parts", report)
     if kept == 5:
@@ -74,17 +93,24 @@ def test_continuing_equals_never_having_stopped(
     assert continued.step == kept
     assert continued.train()
     assert continued.step == whole.step == tiny_config.run.max_steps
-    for a, b in zip(weights(whole.model), weights(continued.model), strict=True):
-        np.testing.assert_array_equal(a, b)
-    for name, variable in whole.early_stopping.state.items():
-        assert variable == continued.early_stopping.state[name]
-    for a, b in zip(
-        weights(load_run(whole.run.path)), weights(load_run(tmp_path / "parts")), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
+    _assert_ended_alike(continued, whole)
 
 
-def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with):
+def test_continuing_in_graphs_equals_never_having_stopped(tmp_path, tiny_records, tiny_config):
+    def report(line):
+        if line.startswith("update       7/"):
+            shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+
+    whole = Trainer(tiny_config, tiny_records, tmp_path / "whole", report)
+    assert whole.train()
+    continued = Trainer(tiny_config, tiny_records, tmp_path / "parts", report=lambda line: None)
+    assert continued.step == 5  # as if killed, after the last checkpoint
+    assert continued.train()
+    assert continued.step == whole.step == tiny_config.run.max_steps
+    _assert_ended_alike(continued, whole)
+
+
+def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with, short_samples):
     config = tiny_config_with(run={"sample_every": 8})
     lines = []
     trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
@@ -103,7 +129,7 @@ def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with)
     ] + [
         f"kl_{unit}/{part}"
         for unit in ("per_sequence", "per_step")
-        for part in ("total", "layer_1", "layer_2", "layer_3")
+        for part in ("total", "layer_1", "layer_2")
     ]
     training = [
         f"training/{name}"
@@ -119,9 +145,9 @@ def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with)
             "waiting",
         )
     ]
-    floors = [f"sigma_at_floor/{name}" for name in ("observation", "layer_1", "layer_2", "layer_3")]
+    floors = [f"sigma_at_floor/{name}" for name in ("observation", "layer_1", "layer_2")]
     terms += floors
-    valid = [f"active_units/layer_{layer}" for layer in (1, 2, 3)] + ["selected/per_sequence"]
+    valid = [f"active_units/layer_{layer}" for layer in (1, 2)] + ["selected/per_sequence"]
     for split, tags, count in (("train", terms + training, 8), ("valid", terms + valid, 2)):
         events = EventAccumulator(str(trainer.run.events(split)))
         events.Reload()
@@ -147,7 +173,7 @@ def test_events_lines_and_best_weights(tmp_path, tiny_records, tiny_config_with)
     ],
     ids=["wavenet", "wavenet_dense"],
 )
-def test_runs_of_wavenets(tmp_path, tiny_records, tiny_config_with, settings):
+def test_runs_of_wavenets(tmp_path, tiny_records, tiny_config_with, settings, short_samples):
     run = {"max_steps": 3, "evaluate_every": 3, "checkpoint_every": 2, "sample_every": 3}
     config = tiny_config_with(model=settings, run=run)
     lines = []
@@ -230,7 +256,9 @@ def test_pictures_and_sounds_of_audio(tmp_path, tiny_audio, tiny_config):
         np.testing.assert_allclose(sounds["originals"], original, atol=2**-14)
 
 
-def test_events_after_the_checkpoint_are_taken_back(tmp_path, tiny_records, tiny_config_with):
+def test_events_after_the_checkpoint_are_taken_back(
+    tmp_path, tiny_records, tiny_config_with, short_samples
+):
     config = tiny_config_with(run={"sample_every": 6, "evaluate_every": 2})
 
     with pytest.raises(RuntimeError):
@@ -294,7 +322,7 @@ def test_early_stopping(tmp_path, tiny_records, tiny_config_with, eager):
     ],
 )
 def test_a_run_that_is_extended_equals_a_longer_one(
-    tmp_path, tiny_records, tiny_config_with, whole, run, more
+    tmp_path, tiny_records, tiny_config_with, whole, run, more, eager
 ):
     short = Trainer(tiny_config_with(run=run), tiny_records, tmp_path / "run", lambda line: None)
     assert short.train()
@@ -328,7 +356,7 @@ def test_compiled_from_here_on(tmp_path, tiny_records, tiny_config_with):
 
 
 def test_a_checkpoint_of_a_version_that_stored_the_end_is_read(
-    tmp_path, tiny_records, tiny_config_with
+    tmp_path, tiny_records, tiny_config_with, eager
 ):
     config = tiny_config_with(run={"max_steps": 2, "evaluate_every": 2})
     trainer = Trainer(config, tiny_records, tmp_path / "run", lambda line: None)
@@ -351,8 +379,13 @@ def test_a_tighter_bound_is_trained_and_decides(
 ):
     config = tiny_config_with(
         model={"output_type": "wavenet"},
-        training={"objective": objective, "num_samples": 3},
-        run={"max_steps": 4},
+        training={
+            "objective": objective,
+            "num_samples": 3,
+            "max_length": 6,
+            "evaluate_sequences": 2,
+        },
+        run={"max_steps": 2, "evaluate_every": 2},
     )
     lines = []
     trainer = Trainer(config, tiny_records, tmp_path / "run", lines.append)
@@ -361,7 +394,7 @@ def test_a_tighter_bound_is_trained_and_decides(
     name = {"iwae": "importance-weighted bound of 3", "fivo": "FIVO bound of 3"}[objective]
     assert f"validation: {name} (channel-normalised) {trainer.early_stopping.best:.1f}" in line
     evaluator = Evaluator(trainer.model, bound=objective, num_samples=3)
-    evaluation = evaluator(eval_batches(tiny_records, split="valid", batch_size=4))
+    evaluation = evaluator(eval_batches(tiny_records, split="valid", batch_size=4, limit=2))
     (values,) = [v for v in (evaluation.fivo, evaluation.importance_weighted) if v is not None]
     assert trainer.early_stopping.best == pytest.approx(np.mean(values), rel=1e-5)
     assert trainer.early_stopping.best > np.mean(evaluation.elbo)
@@ -476,10 +509,12 @@ def test_mirrored_run(tmp_path, tiny_records, tiny_config_with, two_devices):
     shown = {}
     for strategy in ("mirrored", "default"):
         run = {"strategy": strategy, "max_steps": 3, "evaluate_every": 3}
-        trainer = Trainer(
-            tiny_config_with(run=run), tiny_records, tmp_path / strategy, report=lambda line: None
-        )
-        assert trainer.train()
+        # Devices gather in graphs alone.
+        with eagerly(strategy == "default"):
+            trainer = Trainer(
+                tiny_config_with(run=run), tiny_records, tmp_path / strategy, lambda line: None
+            )
+            assert trainer.train()
         shown[strategy] = [
             tf.make_ndarray(event.tensor_proto)
             for part in ("train", "valid")
@@ -495,10 +530,11 @@ def test_mirrored_run(tmp_path, tiny_records, tiny_config_with, two_devices):
     np.testing.assert_allclose(shown["mirrored"], shown["default"], rtol=1e-5, atol=1e-5)
     # It goes on on one device.
     single = tiny_config_with(run={"max_steps": 4})
-    again = Trainer(single, tiny_records, tmp_path / "mirrored", report=lambda line: None)
-    assert again.step == 3
-    assert again.train()
-    assert again.step == 4
+    with eagerly():
+        again = Trainer(single, tiny_records, tmp_path / "mirrored", report=lambda line: None)
+        assert again.step == 3
+        assert again.train()
+        assert again.step == 4
 
 
 def test_recomputing_blocks_trains_the_same_weights(

@@ -1,5 +1,7 @@
 """Updates whose objective or gradient is not finite: skipped, told, counted; never learned from."""
 
+import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -14,6 +16,7 @@ from stcn_tf.inference import table
 from stcn_tf.models.registry import MODELS
 from stcn_tf.support.errors import UserError
 from stcn_tf.training.trainer import Trainer
+from tests.conftest import eagerly
 
 ABOUT = {"run": "", "model": "", "posterior_draws": None, "posterior_scale": None}
 ABOUT |= {"released_floors": False, "trained_with": {}, "checkpoint": "best", "update": 2}
@@ -98,9 +101,9 @@ def test_too_many_in_a_row_end_a_run_at_its_last_good_checkpoint(trainer, tiny_r
 
 
 def test_weights_that_have_run_away_are_not_saved(trainer):
-    run = trainer([], checkpoint_every=2, max_steps=30)
+    run = trainer([], checkpoint_every=2, max_skipped=5)
     object.__setattr__(run._step.config, "learning_rate", 1e30)
-    with pytest.raises(UserError, match="20 updates in a row were skipped"):
+    with pytest.raises(UserError, match="5 updates in a row were skipped"):
         run.train()
     assert run.run.load("latest").update == 0
 
@@ -133,7 +136,6 @@ def test_running_means_are_not_learned_from_either(tmp_path, tiny_records, tiny_
 @pytest.mark.parametrize("strategy", ["default", "mirrored"])
 def test_a_gradient_that_is_not_finite_names_its_weights(trainer, two_devices, strategy):
     lines = []
-    tf.config.run_functions_eagerly(strategy == "default")  # devices gather in graphs alone
     run = trainer(lines, max_steps=2, strategy=strategy)
     objective = run._step._scored
 
@@ -146,7 +148,8 @@ def test_a_gradient_that_is_not_finite_names_its_weights(trainer, two_devices, s
         return scored, poisoned(value)
 
     run._step._scored = scored
-    assert run.train()
+    with eagerly(strategy == "default"):  # devices gather in graphs alone
+        assert run.train()
     line = next(line for line in lines if "skipped" in line)
     told = r"update 1 skipped: the gradient for stcn_dense/\S+ and \d+ more of train-\d+, .*finite;"
     assert re.match(told, line), line
@@ -180,7 +183,7 @@ def test_sigmas_at_their_floor_are_told(trainer, tiny_records):
     (line,) = (line for line in lines if "sigmas of 0.001 or less" in line)
     assert "100% of observation, 33% of layer 2; likelihoods that grow" in line
     evaluation = run._evaluate(lambda: False)
-    assert evaluation.share_at_floor["layer_1"] == evaluation.share_at_floor["layer_3"] == 0.0
+    assert evaluation.share_at_floor["layer_1"] == 0.0
     content = table.summary(evaluation, run.model, run.run.card, ABOUT)
     assert content["sigma_at_floor"]["observation"] == 1.0
     assert "100% of the observation's sigmas are 0.001 or less" in table.table(content)
@@ -191,19 +194,29 @@ def _shares(records, count):
     return [Share.whole(b.x, b.lengths) for b in itertools.islice(batches, count)]
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_halves_of_a_float_track_the_whole(precision, make_step, tiny_records, tiny_config_with):
-    """Distributions and losses are float32: what is left is the rounding of convolutions."""
-    elbos = {}
-    for kind in ("float32", precision):
-        config = tiny_config_with(training={"precision": kind})
-        step, shares = make_step(config), _shares(tiny_records, 60)
+@pytest.fixture(scope="module")
+def elbos_in(make_step, tiny_records, tiny_config):
+    """Function (precision) -> the ELBO per step of 60 updates."""
+
+    @functools.cache
+    def elbos(precision):
+        training = dataclasses.replace(tiny_config.training, precision=precision)
+        step = make_step(dataclasses.replace(tiny_config, training=training))
+        shares = _shares(tiny_records, 60)
         if step.state:
             step.state["loss_scale"].assign(2.0**8)  # as after the first few updates
-        results = [step(share) for share in shares]
+        with eagerly(False):  # so many updates are worth a graph
+            results = [step(share) for share in shares]
         assert not sum(float(result.skipped) for result in results)
-        elbos[kind] = np.array([float(r.elbo) / float(r.num_steps) for r in results])
-    plain, mixed = elbos["float32"], elbos[precision]
+        return np.array([float(r.elbo) / float(r.num_steps) for r in results])
+
+    return elbos
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_halves_of_a_float_track_the_whole(precision, elbos_in):
+    """Distributions and losses are float32: what is left is the rounding of convolutions."""
+    plain, mixed = elbos_in("float32"), elbos_in(precision)
     gained = plain[-10:].mean() - plain[:10].mean()
     assert gained > 0.3
     assert (plain != mixed).any()

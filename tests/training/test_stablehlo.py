@@ -7,8 +7,13 @@ import tensorflow as tf
 from stcn_tf.distribution import Share
 from stcn_tf.models.registry import MODELS
 
+# Of convolutions and of a loop over steps; what the others are made of, and slow to trace.
+FAST = ("stcn_dense", "vrnn")
 
-@pytest.mark.parametrize("name", MODELS)
+
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in MODELS if n not in FAST)]
+)
 def test_an_update_captures_variables_alone_and_is_a_program(name, tiny_config_with, make_step):
     step = make_step(tiny_config_with(model={"model": name}))
 
