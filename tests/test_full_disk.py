@@ -15,7 +15,7 @@ from stcn_tf.data.sounds import write_wav
 from stcn_tf.media.figures import save_png, save_svg
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import check_writable, replacing_file, replacing_folder
-from tests.conftest import disk_with
+from tests.conftest import disk_with, eagerly
 
 NO_ROOM = os.strerror(27)  # what a limit on the size of files says: "File too large"
 
@@ -129,7 +129,8 @@ def run_command(tiny_run, tiny_records, parse_flags, tmp_path):
         if "define" not in parsed:
             parse_flags(define, f"--run_dir={tiny_run}", f"--out={out}", *arguments)
             parsed.add("define")
-        module.main()
+        with eagerly(name != "export"):
+            module.main()
 
     parsed = set()
     return run

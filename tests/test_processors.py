@@ -30,8 +30,8 @@ OBSERVATIONS = {
     "bivariate": ("bivariate_gmm", 2, 1),
     "binary": ("normal", 0, 3),
 }
-SIZES = dict(num_filters=6, num_components=4, output_layers=2, output_filters=7,
-             latent_sizes=(5, 3), latent_hidden_layers=1, blocks_per_layer=2, dilations=(1, 2, 4),
+SIZES = dict(num_filters=6, num_components=4, output_layers=1, output_filters=7,
+             latent_sizes=(5, 3), latent_hidden_layers=1, blocks_per_layer=1, dilations=(1, 2, 4),
              wavenet_blocks=3, wavenet_dense_blocks=(1, 3),
              recurrent_units=8, input_units=6, latent_size=3, latent_input_units=4,
              latent_units=5, output_units=7, deterministic_blocks=1)
@@ -49,11 +49,11 @@ def update(name, observation, output_type, precision):
     optimizer.build(model.trainable_variables)
     rng = np.random.default_rng(2)
     x = np.concatenate(
-        [rng.standard_normal((2, 9, real)), rng.integers(0, 2, (2, 9, binary))], axis=-1
+        [rng.standard_normal((2, 6, real)), rng.integers(0, 2, (2, 6, binary))], axis=-1
     ).astype(np.float32)
-    x[1, 7:] = 0.0
+    x[1, 4:] = 0.0
     step = TrainStep(config, model, optimizer)
-    result = step(Share.whole(tf.constant(x), tf.constant([9, 7])))
+    result = step(Share.whole(tf.constant(x), tf.constant([6, 4])))
     return [float(result.elbo), float(result.gradient_norm)]
 
 
@@ -76,7 +76,7 @@ def smoke(folder):
     command(
         "stcn_tf.train", "--flagfile=experiments/quickstart.flags", f"--data={records}",
         f"--run_dir={run}", "--num_filters=6", "--output_filters=5", "--num_components=3",
-        "--latent_sizes=4,3", "--blocks_per_layer=3", "--latent_hidden_layers=0",
+        "--latent_sizes=4,3", "--blocks_per_layer=1", "--latent_hidden_layers=0",
         "--output_layers=1", "--batch_size=4", "--max_length=40", "--max_steps=3",
         "--evaluate_sequences=4", "--sample_every=0",
     )
@@ -92,7 +92,9 @@ for name in MODELS:
     has_types = "output_type" in settings_of(name).names()
     for output_type in ("conv1x1", "wavenet") if has_types else ("",):
         chosen = {"output_type": output_type} if output_type else {}
-        for observation in OBSERVATIONS if has_types else ("gmm and binary",):
+        # An observation computes the same from what any of them has made.
+        has_all = name == "stcn" and output_type == "conv1x1"
+        for observation in OBSERVATIONS if has_all else ("gmm and binary",):
             found[f"{name}, {observation}, {output_type}"] = update(
                 name, observation, chosen, "float32")
     found[f"{name}, mixed"] = update(name, "gmm and binary", {}, "mixed_bfloat16")

@@ -82,6 +82,7 @@ def test_handwriting(run_reconstruct, tiny_run, tiny_records, capsys):
     assert media.RECONSTRUCTION_INK in (out / FILES[2]).read_text()
 
 
+@pytest.mark.usefixtures("eager")
 def test_images(run_reconstruct, tiny_image_run, tiny_images, monkeypatch):
     pages = _spy(monkeypatch, media.images, "draw_image_reconstructions")
     out = run_reconstruct(tiny_image_run, tiny_images)
@@ -111,6 +112,7 @@ def _spy(monkeypatch, module, name):
     return calls
 
 
+@pytest.mark.usefixtures("eager")
 def test_audio(run_reconstruct, tiny_audio_run, tiny_audio, monkeypatch):
     pages = _spy(monkeypatch, media.audio, "draw_audio")
     out = run_reconstruct(tiny_audio_run, tiny_audio, "--num=3")
@@ -134,6 +136,7 @@ def test_audio(run_reconstruct, tiny_audio_run, tiny_audio, monkeypatch):
     assert options["labels"][2:4] == ["original", f"reconstruction, ELBO {elbo[1]:.1f} {unit}"]
 
 
+@pytest.mark.usefixtures("eager")
 def test_wavenets_say_that_their_likelihood_is_exact(
     run_reconstruct, tiny_wavenet_run, tiny_records, monkeypatch
 ):
@@ -145,6 +148,7 @@ def test_wavenets_say_that_their_likelihood_is_exact(
     assert pages[0][1]["labels"] == [f"log-likelihood {value:.1f} {unit}" for value in expected[2]]
 
 
+@pytest.mark.usefixtures("eager")
 def test_more_than_a_batch(run_reconstruct, tiny_run, tiny_records):
     out = run_reconstruct(tiny_run, tiny_records, "--split=train", "--num=22")
     sequences = read_sequences(out / FILES[0], read_card(tiny_records), "strokes")
@@ -158,6 +162,7 @@ def test_more_than_a_batch(run_reconstruct, tiny_run, tiny_records):
         assert file["elbo"].shape == (22,)
 
 
+@pytest.mark.usefixtures("eager")
 def test_records_of_no_known_kind_are_written_but_not_drawn(
     run_reconstruct, tiny_audio_run, tiny_audio, tmp_path, capsys
 ):

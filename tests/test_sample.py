@@ -13,9 +13,12 @@ from stcn_tf.data.card import Feature, Modality, read_card
 from stcn_tf.data.sequences import read_sequences
 from stcn_tf.runs import RunDirectory
 from stcn_tf.support.errors import UserError
+from tests.conftest import eagerly
 
 UNITS = ("device units", "device units", "0 or 1")
 FILES = ("samples.h5", "samples.png", "samples.svg")
+# In graphs, as users run it, it is in test_smoke and test_processors.
+pytestmark = pytest.mark.usefixtures("eager")
 
 
 @pytest.fixture
@@ -273,7 +276,8 @@ def test_writes_sounds_and_continues_them(run_sample, tiny_audio_run, capsys):
 
 
 def test_audio_is_three_seconds_long(run_sample, tiny_audio_run, capsys):
-    run_sample("out", f"--run_dir={tiny_audio_run}", "--num=1")
+    with eagerly(False):  # so many steps are worth a graph
+        run_sample("out", f"--run_dir={tiny_audio_run}", "--num=1")
     assert "90 generated steps" in capsys.readouterr().out  # of 7 samples, 210 a second
 
 

@@ -1,4 +1,4 @@
-"""The whole path as a user walks it: every command in a process of its own.
+"""The whole path as a user walks it, in processes of their own.
 
 Each start of TensorFlow costs seconds: what one command has shown of all is shown once.
 """
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import absl.flags
 import h5py
 import numpy as np
 import pytest
@@ -62,23 +63,41 @@ def run(command: str, *arguments: str, code: int = 0) -> tuple[str, str]:
 
 
 @pytest.fixture
-def mistake(monkeypatch, capsys, parse_flags):
+def here(monkeypatch, capsys):
+    """Function (command, *arguments) -> `run` of one of `COMMANDS`, in this process."""
+
+    def run(command: str, *arguments: str, code: int = 0) -> tuple[str, str]:
+        monkeypatch.chdir(PROJECT)
+        monkeypatch.setattr(sys, "argv", [command, *arguments])
+        known = set(absl.flags.FLAGS)
+        capsys.readouterr()
+        try:
+            with pytest.raises(SystemExit) as end:
+                cli.run(COMMANDS[command].main, getattr(flags, f"define_{command}"))
+        finally:
+            for name in set(absl.flags.FLAGS) - known:
+                delattr(absl.flags.FLAGS, name)
+            absl.flags.FLAGS.unparse_flags()
+        printed = capsys.readouterr()
+        assert (end.value.code or 0) == code, printed
+        return printed
+
+    return run
+
+
+@pytest.fixture
+def mistake(here):
     """Function (command, *arguments) -> the one line that it answers, in this process."""
 
     def line(command: str, *arguments: str) -> str:
-        monkeypatch.chdir(PROJECT)
-        monkeypatch.setattr(sys, "argv", [command, *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.run(COMMANDS[command].main, getattr(flags, f"define_{command}"))
-        assert end.value.code == 2
-        err = capsys.readouterr().err
+        _, err = here(command, *arguments, code=2)
         assert err.startswith("error: ") and len(err.splitlines()) == 1
         return err
 
     return line
 
 
-def test_from_raw_strokes_to_samples(tmp_path, mistake):
+def test_from_raw_strokes_to_samples(tmp_path, here, mistake):
     raw, records, run_dir = (str(tmp_path / name) for name in ("raw", "records", "run"))
     run("data_prep.synthetic", f"--out={raw}", "--num_forms=4", "--lines_per_form=3", "--seed=5")
     out, _ = run(
@@ -102,12 +121,12 @@ def test_from_raw_strokes_to_samples(tmp_path, mistake):
     stopped = int(re.search(r"stopped after (\d+) updates", out)[1])
     assert 4 <= stopped < 150
     assert "Traceback" not in err
-    out, _ = run("stcn_tf.train", *train)
+    out, _ = here("train", *train)
     assert f"continuing after update {stopped}" in out
     assert "finished after 150 updates" in out
     assert "model.num_filters: 7, not 6" in mistake("train", *train, "--num_filters=7")
 
-    out, _ = run("stcn_tf.evaluate", f"--run_dir={run_dir}", f"--data={records}")
+    out, _ = here("evaluate", f"--run_dir={run_dir}", f"--data={records}")
     (written,) = (tmp_path / "run" / "evaluations").glob("*.json")
     assert re.fullmatch(r"valid_elbo_k1_update\d+\.json", written.name)
     result = json.loads(written.read_text())
@@ -127,7 +146,7 @@ def test_from_raw_strokes_to_samples(tmp_path, mistake):
         "samples.h5",
     }
 
-    run("stcn_tf.export", f"--run_dir={run_dir}", f"--out={tmp_path / 'exported'}")
+    here("export", f"--run_dir={run_dir}", f"--out={tmp_path / 'exported'}")
     # The same seed gives the same strokes in another process, and from the exported model.
     model = tf.saved_model.load(str(tmp_path / "exported"))
     exported = model.sample(num=3, length=20, seed=[9, 0], temperature=1.0).numpy()

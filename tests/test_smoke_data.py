@@ -14,6 +14,7 @@ from stcn_tf.data.card import read_card
 from stcn_tf.inference.generation import Generator, Reconstructor, generate_raw
 from stcn_tf.runs import load_run
 from stcn_tf.training.trainer import Trainer
+from tests.conftest import eagerly
 from tests.smoke_records import SMOKE_RECORDS
 
 ROOT = Path(__file__).parents[1]
@@ -85,6 +86,10 @@ def test_every_smoke_flagfile_is_run_here():
     }
 
 
+# One of each kind of data: samples are drawn in a graph, which takes its time.
+DRAWN = ("iamondb", "timit", "mnist")
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_from_raw_files_to_a_trained_model(name, parse_flags, tmp_path):
     MAKERS[name](tmp_path / "raw", tmp_path / "records")
@@ -101,16 +106,21 @@ def test_from_raw_files_to_a_trained_model(name, parse_flags, tmp_path):
         f"--run_dir={tmp_path / 'run'}",
         "--max_steps=2",
         "--evaluate_every=2",
-        "--sample_every=2",
+        "--sample_every=9",
     )
     trainer = Trainer(flags.config(), flags.FLAGS.data, flags.FLAGS.run_dir, lambda line: None)
-    assert trainer.train()
+    if name in DRAWN:
+        trainer._pictures.draw(0)
+    with eagerly():
+        assert trainer.train()
     assert float(trainer.early_stopping.best) > -float("inf")
     events = EventAccumulator(str(tmp_path / "run/events/valid"))
     events.Reload()
     tags = set(events.Tags()["tensors"])
-    assert {"elbo/per_sequence", "samples", "reconstructions"} <= tags
-    assert ("samples/0" in tags) == (card.modality.kind == "audio")
+    assert "elbo/per_sequence" in tags
+    if name in DRAWN:
+        assert {"samples", "reconstructions"} <= tags
+        assert ("samples/0" in tags) == (card.modality.kind == "audio")
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +138,7 @@ def records(tmp_path_factory):
     return of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMOKE_RECORDS)
 def test_a_model_is_trained_evaluated_and_drawn_from(
     name, records, parse_flags, monkeypatch, tmp_path, eager

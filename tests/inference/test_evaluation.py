@@ -83,7 +83,7 @@ def test_every_sequence_once_by_hand(model, tiny_records):
     np.testing.assert_array_equal(evaluation.num_steps, lengths)
     assert evaluation.importance_weighted is None and evaluation.fivo is None
     assert evaluation.active_units[0] == np.sum(units / sum(lengths) > ACTIVE_UNIT_NATS)
-    assert len(evaluation.active_units) == 3
+    assert len(evaluation.active_units) == len(model.latent_sizes)
     ids = [name.decode() for batch in batches for name in batch.ids.numpy()]
     assert list(evaluation.ids) == ids
     assert sorted(ids) == [f"valid-{i}" for i in range(7)]
@@ -169,13 +169,11 @@ def test_importance_weighted_bounds_of_a_split(model, tiny_records):
 
 
 def test_fivo_of_a_split(tiny_records, tiny_config_with):
-    settings = tiny_config_with(model={"output_type": "wavenet"}).model
-    model = build_model(settings, read_card(tiny_records))
+    model = build_model(tiny_config_with(model={"model": "vrnn"}).model, read_card(tiny_records))
     batches = eval_batches(tiny_records, split="valid", batch_size=4, limit=4)
     evaluation = Evaluator(model, bound="fivo", num_samples=3)(batches, seed=3)
     x, n, *_ = next(iter(batches))
-    filtered = tf.function(filter_particles, autograph=False)
-    expected = filtered(model, x, n, batch_seed(3, 0), 3).bound
+    expected = filter_particles(model, x, n, batch_seed(3, 0), 3).bound
     np.testing.assert_allclose(evaluation.fivo, expected, rtol=1e-4)
     assert evaluation.importance_weighted is None
 
@@ -220,7 +218,7 @@ def test_conventions_of_other_programs_by_hand(
     """Frames that are given do not count, and pieces know nothing of what is before them."""
     model = build_model(tiny_config_with(model=kind).model, read_card(tiny_records))
     evaluator = Evaluator(model, given_frames=given, piece=piece)
-    batches = list(eval_batches(tiny_records, split="valid", batch_size=3))[:2]
+    batches = list(eval_batches(tiny_records, split="valid", batch_size=2))[:2]
     evaluation = evaluator(batches, seed=4)
     elbos, steps = [], []
     for index, (x, lengths, *_) in enumerate(batches):

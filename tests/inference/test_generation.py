@@ -287,7 +287,7 @@ def test_many_steps_of_few_sequences_are_compiled(model):
     assert not Generator(model, False).compiles(1, 10**6)
 
 
-@pytest.mark.parametrize("jit_compile", [None, True])
+@pytest.mark.parametrize("jit_compile", [None, pytest.param(True, marks=pytest.mark.slow)])
 def test_in_a_graph_it_is_the_same(model, beginning, monkeypatch, jit_compile):
     monkeypatch.setattr(generation, "BLOCK", 5)
     monkeypatch.setattr(generation, "COMPILED_FROM", LENGTH)

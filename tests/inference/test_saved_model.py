@@ -48,6 +48,12 @@ def model(run):
 
 
 @pytest.fixture(scope="module")
+def sampler(run, model):
+    """Whose steps are not compiled; traced once."""
+    return saved_model.Sampler(model, run.card, jit_compile=False)
+
+
+@pytest.fixture(scope="module")
 def live(run, model):
     """What the live model draws, [3, 11, 3] raw units."""
     nothing = [np.zeros((0, 3), np.float32)] * 3
@@ -77,7 +83,7 @@ def test_samples_as_the_live_model_where_only_tensorflow_is(run, live, parse_fla
     assert json.loads(text)["features"][0]["unit"] == "device units"
 
 
-def test_a_later_export_takes_the_place_of_an_earlier_one(run, model, live, tmp_path, monkeypatch):
+def test_a_later_export_takes_the_place_of_an_earlier_one(sampler, live, tmp_path, monkeypatch):
     out = tmp_path / "model"
     (out / "variables").mkdir(parents=True)
     earlier = [
@@ -87,7 +93,6 @@ def test_a_later_export_takes_the_place_of_an_earlier_one(run, model, live, tmp_
     ]
     for file in earlier:
         file.write_text("earlier")
-    sampler = saved_model.Sampler(model, run.card)
 
     def fail(module, path, **kwargs):
         Path(path, "half").write_text("half")
@@ -129,10 +134,11 @@ NOT_ACCEPTED = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)])
-def exported(request, run, model, tmp_path_factory):
+def exported(request, run, model, sampler, tmp_path_factory):
     """A SavedModel, without and with steps that are compiled."""
     out = str(tmp_path_factory.mktemp("exported") / "model")
-    saved_model.write(saved_model.Sampler(model, run.card, request.param), out)
+    sampler = saved_model.Sampler(model, run.card, True) if request.param else sampler
+    saved_model.write(sampler, out)
     return tf.saved_model.load(out)
 
 
@@ -164,7 +170,7 @@ def test_wavenets_sample_as_the_live_model(tiny_wavenet_run, parse_flags, tmp_pa
     assert len(np.unique(live[:, 1:, 0])) == 3 * 10
 
 
-def test_foreign_folders_are_left_alone(run, model, tmp_path, parse_flags):
+def test_foreign_folders_are_left_alone(run, sampler, tmp_path, parse_flags):
     (tmp_path / "file").write_text("mine")
     mixed = tmp_path / "mixed"
     mixed.mkdir()
@@ -176,7 +182,7 @@ def test_foreign_folders_are_left_alone(run, model, tmp_path, parse_flags):
         with pytest.raises(UserError, match="holds no SavedModel; accepted: a new, an empty"):
             saved_model.check_replaceable(out)
     with pytest.raises(UserError, match="file/model: cannot be written"):
-        saved_model.write(saved_model.Sampler(model, run.card), tmp_path / "file" / "model")
+        saved_model.write(sampler, tmp_path / "file" / "model")
     parse_flags(flags.define_export, f"--run_dir={run.path}", f"--out={run.path}")
     with pytest.raises(UserError, match="holds no SavedModel"):
         export.main()
@@ -201,7 +207,7 @@ def test_features_that_are_no_handwriting(run):
         "normalization": Normalization("channel", (500.0,) * 4, (1e-3,) * 4),
         "modality": Modality("other"),
     }
-    sampler = saved_model.Sampler(model, type(run.card)(**content))
+    sampler = saved_model.Sampler(model, type(run.card)(**content), jit_compile=False)
     x = sampler.sample(2, 6, [0, 0], 1.0).numpy()
     assert x.shape == (2, 6, 4)
     np.testing.assert_allclose(x, 500.0, atol=0.1)
