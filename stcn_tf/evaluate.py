@@ -43,11 +43,6 @@ def main() -> None:
             Path(given).is_dir() or not Path(given).parent.is_dir()
         ):
             cli.fail(f"--{name}={given}: accepted: a file in a folder that exists")
-    if run.is_packaged and not args.out:
-        raise UserError(
-            f"--run_dir={args.run_dir}: comes with the package, where nothing is written: give "
-            "--out=FILE.json"
-        )
     card = read_card(args.data)
     run.check_same_units(card)
     batches = eval_batches(

@@ -507,12 +507,7 @@ def _define_data() -> None:
 
 
 def _define_run() -> None:
-    define_path(
-        "run_dir",
-        None,
-        "run directory of stcn_tf.train; or pretrained/NAME, one that comes with the package",
-        required=True,
-    )
+    define_path("run_dir", None, "run directory of stcn_tf.train", required=True)
     flags.DEFINE_enum(
         "checkpoint", "best", ["best", "latest"], "weights: best by validation ELBO, or latest"
     )

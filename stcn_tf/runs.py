@@ -21,8 +21,6 @@ line of its progress. Interrupted is what can be continued and is not at work, k
       .lock                 locked by the process that trains; says who did last
 
 This is all that evaluation, sampling and export need. TensorFlow is imported when weights are read.
-pretrained/NAME, where there is no such folder, is a run that comes with the package: settings,
-card, best weights.
 """
 
 import dataclasses
@@ -51,25 +49,6 @@ if TYPE_CHECKING:
 CONFIG_NAME = "config.json"
 HISTORY_NAME = "history.json"
 LOCK_NAME = ".lock"
-
-
-# Where runs that come with the package are, beside this module.
-_PRETRAINED = "pretrained"
-
-
-def located(path: str | os.PathLike) -> Path:
-    """The path of a run that is to be read: `pretrained/NAME` may be one of the package."""
-    path = Path(expand_home(path))
-    if path.parts[:1] == (_PRETRAINED,) and not path.exists():
-        packaged = Path(__file__).parent / path
-        return packaged if (packaged / CONFIG_NAME).is_file() else path
-    return path
-
-
-def pretrained() -> list[str]:
-    """The names of the runs that come with the package."""
-    folder = Path(__file__).parent / _PRETRAINED
-    return [f"{_PRETRAINED}/{path.parent.name}" for path in sorted(folder.glob(f"*/{CONFIG_NAME}"))]
 
 
 def lock(path: str | os.PathLike) -> FolderLock:
@@ -109,18 +88,15 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "RunDirectory":
-        """Opens an existing run, or one that comes with the package (see `located`).
+        """Opens an existing run.
 
         Raises:
             UserError: the folder, its config.json or its card is missing or unreadable.
         """
-        path = located(path)
+        path = Path(expand_home(path))
         config_file = path / CONFIG_NAME
         if not config_file.is_file():
-            said = f"{path}: no run directory (no {CONFIG_NAME} in it)"
-            if path.parts[:1] == (_PRETRAINED,):
-                said += f"; with the package come {', '.join(pretrained())}"
-            raise UserError(said)
+            raise UserError(f"{path}: no run directory (no {CONFIG_NAME} in it)")
         config = Config.from_json(
             strict_json.read_text(config_file, str(config_file)), str(config_file)
         )
@@ -250,11 +226,6 @@ class RunDirectory:
             )
 
     @property
-    def is_packaged(self) -> bool:
-        """Whether it comes with the package, where nothing is to be written."""
-        return self.path.parent == Path(__file__).parent / _PRETRAINED
-
-    @property
     def latest(self) -> Path:
         """Folder of the checkpoints to continue from."""
         return self.path / "checkpoints" / "latest"
@@ -380,7 +351,7 @@ def load_run(run_dir: str | os.PathLike, checkpoint: str = "best") -> "SequenceM
     """The model of a run with its trained weights.
 
     Args:
-        run_dir: a run directory of `stcn_tf.train`, or pretrained/NAME.
+        run_dir: a run directory of `stcn_tf.train`.
         checkpoint: "best" (by validation ELBO) or "latest".
 
     Returns:
