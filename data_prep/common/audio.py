@@ -304,8 +304,7 @@ def decode_files(
                 f"{other.sample_rate_hz} Hz; --sample_rate_hz=RATE resamples"
             )
     num_reused = sum(file.is_reused for file in files.values())
-    # Files of equal content are decoded once.
-    # Of an interrupted run, or of a file of equal content.
+    # By an interrupted run, or of a file of equal content.
     reused = f"; the samples of {num_reused} more were there" if num_reused else ""
     print(f"decoded {len(files) - num_reused} files{reused}")
     return Decoded(files, faults, digest.hexdigest(), file.sample_rate_hz)
