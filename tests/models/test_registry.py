@@ -169,7 +169,11 @@ def test_observations_that_do_not_fit_the_features_are_refused(kind, features, m
 
 def test_each_setting_reaches_the_model(card, tiny_config):
     settings = dataclasses.replace(
-        tiny_config.model, blocks_per_layer=2, latent_hidden_layers=1, output_layers=2
+        tiny_config.model,
+        blocks_per_layer=2,
+        latent_sizes=(5, 3, 2),
+        latent_hidden_layers=1,
+        output_layers=2,
     )
     model = build_model(settings, card)
     assert isinstance(model, STCN)
@@ -235,8 +239,8 @@ FLOORS = {
     ],
 )
 def test_other_choices_reach_the_model(card, tiny_config, name, value, read):
-    model = build_model(dataclasses.replace(tiny_config.model, **{name: value}), card)
-    assert read(model) == value
+    settings = dataclasses.replace(tiny_config.model, latent_sizes=(5, 3, 2), **{name: value})
+    assert read(build_model(settings, card)) == value
 
 
 @pytest.mark.parametrize(
