@@ -60,7 +60,7 @@ def read_zip(
         zlib.error,
         EOFError,
         OSError,  # impossible offsets
-        RuntimeError,  # encryption; of its strong kinds `NotImplementedError`, which is one
+        RuntimeError,  # encryption, of whatever strength
         ValueError,
         struct.error,
     ) as error:

@@ -57,6 +57,15 @@ class Picture(NamedTuple):
     caption: str  # what it shows, for those who do not see it, too
 
 
+class _Content(NamedTuple):
+    """What every page says."""
+
+    title: str
+    text: Sequence[Paragraph]
+    tables: Sequence[Table]
+    captions: dict[str, str]  # of pictures, by their names
+
+
 def read_text(path: str) -> list[Paragraph]:
     """The paragraphs of a text file, between empty lines; those that begin with # are headings.
 
@@ -103,15 +112,14 @@ def write(
         UserError: it holds anything but a report, or cannot be written.
     """
     check_replaceable(out)
-    tables = [_printable_table(table) for table in tables]
     captions = {picture.name: _printable(picture.caption) for picture in pictures}
+    content = _Content(title, text, [_printable_table(table) for table in tables], captions)
     with replacing_folder(out) as partial:
         for picture in pictures:
             save_png(picture.figure, partial / f"{picture.name}.png")
             save_svg(picture.figure, partial / f"{picture.name}.svg")
         for name, page in ((_PAGE, _html), ("report.md", _markdown), ("report.tex", _latex)):
-            content = page(title, text, tables, captions, partial)
-            partial.joinpath(name).write_text(content, encoding="utf-8")
+            partial.joinpath(name).write_text(page(content, partial), encoding="utf-8")
         check_replaceable(out)
 
 
@@ -126,13 +134,7 @@ def _printable_table(table: Table) -> Table:
     return table._replace(notes=notes, rows=tuple(rows))
 
 
-def _markdown(
-    title: str,
-    text: Sequence[Paragraph],
-    tables: Sequence[Table],
-    captions: dict[str, str],
-    folder: Path,
-) -> str:
+def _markdown(content: _Content, folder: Path) -> str:
     def escaped(text: str) -> str:
         return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", text)
 
@@ -140,25 +142,19 @@ def _markdown(
         return f"| {' | '.join(map(escaped, cells))} |"
 
     del folder
-    lines = [f"# {title}"]
-    for paragraph in text:
+    lines = [f"# {content.title}"]
+    for paragraph in content.text:
         lines += ["", f"{'## ' * paragraph.is_heading}{escaped(paragraph.text)}"]
-    for table in tables:
+    for table in content.tables:
         lines += ["", f"## {table.title}", "", row(table.head), "|---" * len(table.head) + "|"]
         lines += [row(cells) for cells, _ in table.rows]
         lines += [line for note in table.notes for line in ("", escaped(note))]
-    for name, caption in captions.items():
+    for name, caption in content.captions.items():
         lines += ["", f"![{escaped(caption)}]({name}.png)", "", escaped(caption)]
     return "\n".join(lines) + "\n"
 
 
-def _latex(
-    title: str,
-    text: Sequence[Paragraph],
-    tables: Sequence[Table],
-    captions: dict[str, str],
-    folder: Path,
-) -> str:
+def _latex(content: _Content, folder: Path) -> str:
     del folder
     lines = [
         r"\documentclass{article}",
@@ -166,12 +162,12 @@ def _latex(
         r"\usepackage[a3paper,landscape,margin=1.5cm]{geometry}",
         r"\usepackage{array,graphicx,longtable}",
         r"\begin{document}",
-        rf"\section*{{{_tex(title)}}}",
+        rf"\section*{{{_tex(content.title)}}}",
     ]
-    for paragraph in text:
+    for paragraph in content.text:
         own = _tex(paragraph.text)
         lines += [rf"\subsection*{{{own}}}" if paragraph.is_heading else rf"\noindent {own}", ""]
-    for table in tables:
+    for table in content.tables:
         # What is left of the width between the columns, shared among them.
         width = f"{0.95 / len(table.head):.3f}"
         column = rf">{{\raggedright\arraybackslash}}p{{{width}\textwidth}}"
@@ -185,7 +181,7 @@ def _latex(
             r"\end{longtable}}",
         ]
         lines += [line for note in table.notes for line in (rf"\noindent {_tex(note)}", "")]
-    for name, caption in captions.items():
+    for name, caption in content.captions.items():
         lines += [rf"\noindent\includegraphics[width=\textwidth]{{{name}.png}}", ""]
         lines += [rf"\noindent {_tex(caption)}", ""]
     return "\n".join([*lines, r"\end{document}"]) + "\n"
@@ -200,23 +196,17 @@ def _tex(text: str) -> str:
     return "".join(_LATEX.get(c, c if c.isprintable() and ord(c) < 384 else "?") for c in text)
 
 
-def _html(
-    title: str,
-    text: Sequence[Paragraph],
-    tables: Sequence[Table],
-    captions: dict[str, str],
-    folder: Path,
-) -> str:
+def _html(content: _Content, folder: Path) -> str:
     lines = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>',
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
-        f"<h1>{html.escape(title)}</h1>",
+        f"<title>{html.escape(content.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+        f"<h1>{html.escape(content.title)}</h1>",
     ]
-    for paragraph in text:
+    for paragraph in content.text:
         tag = "h2" if paragraph.is_heading else "p"
         lines.append(f"<{tag}>{html.escape(paragraph.text)}</{tag}>")
-    for table in tables:
+    for table in content.tables:
         label = html.escape(table.title)
         lines.append(f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">')
         lines.append(f"<table>\n<caption>{label}</caption>\n<thead>")
@@ -228,7 +218,7 @@ def _html(
             lines.append(f'<tr class="{kind}">{row}</tr>' if kind else f"<tr>{row}</tr>")
         lines.append("</tbody>\n</table>\n</div>")
         lines += [f'<p class="note">{html.escape(note)}</p>' for note in table.notes]
-    for name, caption in captions.items():
+    for name, caption in content.captions.items():
         files = {kind: folder / f"{name}.{kind[:3]}" for kind in ("svg+xml", "png")}
         content = {kind: file.read_bytes() for kind, file in files.items()}
         kind = min(content, key=lambda kind: len(content[kind]))
