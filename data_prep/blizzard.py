@@ -28,9 +28,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from data_prep.common import audio, command, raw_files
+from data_prep.common.command import Flag
 from stcn_tf.support.errors import UserError
 
 SPLITS = ("train", "valid", "test")
@@ -42,22 +42,6 @@ FILES_PER_GROUP = 200
 NUM_STREAMS = 100
 
 _ENDINGS = (".mp3", ".wav")
-
-
-def define_flags() -> None:
-    """Defines this command's flags."""
-    command.define_flags("Folder of MP3 files, or of WAV files, however deep.")
-    flags.DEFINE_string(
-        "split",
-        "released",
-        "released, or the shares of train, valid and test, such as 0.9,0.05,0.05.",
-    )
-    flags.DEFINE_integer(
-        "files_per_group", FILES_PER_GROUP, "Number of files of a group.", lower_bound=1
-    )
-    flags.DEFINE_integer(
-        "num_streams", NUM_STREAMS, "Number of streams a group is cut into.", lower_bound=1
-    )
 
 
 def parse_shares(split: str) -> tuple[float, ...] | None:
@@ -142,7 +126,12 @@ def plan_splits(
     return plans
 
 
-@command.preparation()
+@command.preparation(
+    "Folder of MP3 files, or of WAV files, however deep.",
+    split=Flag("released, or the shares of train, valid and test, such as 0.9,0.05,0.05."),
+    files_per_group=Flag("Number of files of a group.", low=1),
+    num_streams=Flag("Number of streams a group is cut into.", low=1),
+)
 def prepare(
     source: Path,
     out: Path,
@@ -154,12 +143,9 @@ def prepare(
     workers: int = 1,
     command: str,
 ) -> None:
-    """Reads raw files, writes records and card to `out`, and prints what they hold.
+    """Prepares `source`; the arguments are the flags of these names.
 
-    The arguments are the flags of these names. Files that are skipped take no place in a group.
-
-    Raises:
-        UserError: a mistake in the arguments or the files.
+    Files that are skipped take no place in a group.
     """
     shares = parse_shares(split)
     found = raw_files.find_files(source, _ENDINGS)
@@ -199,4 +185,4 @@ def prepare(
 
 
 if __name__ == "__main__":
-    command.run(prepare, define_flags)
+    command.run(prepare)

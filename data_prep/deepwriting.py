@@ -14,7 +14,7 @@ the authors' released program. The original statistics are in the card. The file
 `data_prep.common.npz`.
 """
 
-import contextlib
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.common import command, handwriting, raw_files, splitting
-from data_prep.common.handwriting import MAX_COORDINATE, Line, RawSplit
+from data_prep.common.handwriting import MAX_COORDINATE, Line
 from data_prep.common.npz import read_npz
 from data_prep.common.raw_files import FileFault
 from stcn_tf.support.errors import UserError
@@ -30,6 +30,7 @@ from stcn_tf.support.errors import UserError
 FILES = {"train": "deepwriting_training.npz", "valid": "deepwriting_validation.npz"}
 _PATTERNS = {"train": "deepwriting*_training.npz", "valid": "deepwriting*_validation.npz"}
 VALIDATION_SIZE = (705, 183_789)  # samples and steps, of the first version
+_SHARES = splitting.share_flags("where --source is one file")
 
 
 class Samples(NamedTuple):
@@ -110,10 +111,15 @@ def find_sources(source: Path) -> dict[str, Path]:
 def _ignored(arguments: Mapping[str, Any]) -> dict[str, str]:
     if not arguments["source"].is_dir():
         return {}
-    return dict.fromkeys(splitting.SHARES, "with a folder, whose files are the splits")
+    return dict.fromkeys(_SHARES, "with a folder, whose files are the splits")
 
 
-@command.preparation(_ignored)
+@command.preparation(
+    f"Folder with {' and '.join(FILES.values())}, or one such file.",
+    _ignored,
+    normalization=handwriting.NORMALIZATION,
+    **_SHARES,
+)
 def prepare(
     source: Path,
     out: Path,
@@ -125,24 +131,15 @@ def prepare(
     workers: int = 1,
     command: str,
 ) -> None:
-    """Reads raw files, writes records and card to `out`, and prints what they hold.
-
-    The arguments are the flags of these names.
-
-    Raises:
-        UserError: a file is missing or bad, a split is empty, or as `write_dataset`.
-    """
+    """Prepares `source`; the arguments are the flags of these names."""
     paths = find_sources(source)
-    digest = raw_files.Digest()
-    samples: dict[str, Samples] = {}
-    parsed = raw_files.parse_files([str(path) for path in paths.values()], parse, workers)
-    with contextlib.closing(parsed):
-        shown = raw_files.with_progress(parsed, len(paths))
-        for (split, path), result in zip(paths.items(), shown, strict=True):
-            if result.fault:
-                raise UserError(f"{path}: {result.fault}")
-            digest.add(path.name, result.sha256)
-            samples[split] = result.content
+    parse_path = functools.partial(raw_files.parse_file, parse=parse)
+    raw = raw_files.read_files(
+        parse_path, paths, workers, digest_name=lambda split: paths[split].name
+    )
+    for split, fault in raw.faults.items():
+        raise UserError(f"{paths[split]}: {fault}")
+    samples: dict[str, Samples] = raw.by_name
     faults: dict[str, str] = {}
     lines: dict[str, Line] = {}
     parts: dict[str, list[str]] = {}
@@ -161,11 +158,11 @@ def prepare(
     is_known = "valid" in paths and paths["valid"].name == FILES["valid"]
     handwriting.write_records(
         out,
-        {split: RawSplit.of(lines, names) for split, names in parts.items()},
+        handwriting.lines_of(lines, parts),
         name="deepwriting",
         unit="deepwriting unit",
         normalization=normalization,
-        source_sha256=digest.hexdigest(),
+        source_sha256=raw.source_sha256,
         command=command,
         extra={
             "split": "random" if "" in paths else "distributed",
@@ -183,12 +180,5 @@ def prepare(
     )
 
 
-def define_flags() -> None:
-    """Defines this command's flags."""
-    command.define_flags("Folder with " + " and ".join(FILES.values()) + ", or one such file.")
-    handwriting.define_normalization_flag("channel")
-    splitting.define_share_flags("where --source is one file")
-
-
 if __name__ == "__main__":
-    command.run(prepare, define_flags)
+    command.run(prepare)

@@ -21,18 +21,17 @@ Features and normalisation: `data_prep.common.handwriting`. Files are not truste
 declaration in XML is refused, and so is a pickle with anything but arrays.
 """
 
-import contextlib
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from data_prep.common import command, handwriting, ink_json, raw_files, splitting
-from data_prep.common.handwriting import Line, RawSplit
+from data_prep.common.command import Flag
+from data_prep.common.handwriting import Line
 from data_prep.common.ink_arrays import PENS, Options, parse_arrays
 from data_prep.common.inkml import parse_inkml
 from data_prep.common.npz import read_npy, read_npz
@@ -100,53 +99,50 @@ def _parse_path(path: Path, options: Options) -> raw_files.ParsedFile:
 
 
 def read(
-    source: Path, workers: int, options: Options, scale: str | None, digest: raw_files.Digest
-) -> Iterator[tuple[str, Line | str]]:
+    source: Path, workers: int, options: Options, scale: str | None
+) -> tuple[dict[str, Line], dict[str, str], str]:
     """Reads all sequences, and warns where the files' sizes differ much.
 
-    Args:
-        source: as `--source`.
-        workers: number of parsing processes.
-        options: what the flags say.
-        scale: as `--scale`.
-        digest: of what was read; added to.
-
-    Yields:
-        Of each sequence its name, and its line or what is wrong with it.
+    Returns:
+        Lines by name; what is wrong with other sequences or files; a checksum of the files.
 
     Raises:
-        UserError: `source` is missing, or has no sequences.
+        UserError: `source` is missing, has no sequences, or is one file, which is bad.
     """
     is_file = source.is_file()
     names = [source.name] if is_file else raw_files.find_files(source, ENDINGS)
     if not names:
         raise UserError(f"--source: {source} has no files that end in {', '.join(ENDINGS)}")
-    paths = [source if is_file else source / name for name in names]
-    parsed = raw_files.map_in_order(
-        functools.partial(_parse_path, options=options), paths, workers, chunk=32
+    paths = {name: source if is_file else source / name for name in names}
+    parse_path = functools.partial(_parse_path, options=options)
+    raw = raw_files.read_files(
+        parse_path, paths, workers, digest_name=lambda name: "" if is_file else name
     )
+    for fault in raw.faults.values() if is_file else ():
+        raise UserError(f"--source: {source}: {fault}")
+    lines: dict[str, Line] = {}
+    faults: dict[str, str] = {}
     heights: dict[str, float] = {}
-    with contextlib.closing(parsed):
-        for name, result in zip(names, raw_files.with_progress(parsed, len(names)), strict=True):
-            if result.fault and is_file:
-                raise UserError(f"--source: {source}: {result.fault}")
-            if result.fault:
-                yield name, result.fault
-                continue
-            if getattr(result.content, "note", ""):
-                print(f"{name}: {result.content.note}")
-            digest.add("" if is_file else name, result.sha256)
-            lines = [line for line in result.content.values() if isinstance(line, Line)]
-            height = handwriting.median_stroke_height(line.offsets for line in lines)
-            if height:
-                heights[name] = height
-            prefix = "" if is_file and name.lower().endswith(".npz") else name
-            for part, line in result.content.items():
-                if scale == "stroke_height" and isinstance(line, Line):
-                    line = _scaled(line, height)
-                yield "/".join(filter(None, (prefix, part))), line
+    for name in names:
+        if name in raw.faults:
+            faults[name] = raw.faults[name]
+            continue
+        content = raw.by_name.pop(name)
+        if getattr(content, "note", ""):
+            print(f"{name}: {content.note}")
+        good = [line.offsets for line in content.values() if isinstance(line, Line)]
+        height = handwriting.median_stroke_height(good)
+        if height:
+            heights[name] = height
+        prefix = "" if is_file and name.lower().endswith(".npz") else name
+        for part, line in content.items():
+            if scale == "stroke_height" and isinstance(line, Line):
+                line = _scaled(line, height)
+            kind = faults if isinstance(line, str) else lines
+            kind["/".join(filter(None, (prefix, part)))] = line
     if scale != "stroke_height" and heights:
         _warn_of_spread(heights)
+    return lines, faults, raw.source_sha256
 
 
 def _scaled(line: Line, height: float) -> Line | str:
@@ -191,7 +187,33 @@ def _ignored(arguments: Mapping[str, Any]) -> Mapping[str, str]:
     return {} if arguments["split"] == "own" else splitting.shares_ignored(arguments)
 
 
-@command.preparation(ignored=_ignored)
+@command.preparation(
+    f"Folder with files that end in {', '.join(ENDINGS)}, or such a file.",
+    _ignored,
+    normalization=handwriting.NORMALIZATION,
+    split=Flag(
+        "own: by the arrays train, valid and what else there is of .npz files, else random; "
+        + splitting.SPLIT_HELP,
+        (*splitting.NAMES, "own"),
+    ),
+    **splitting.share_flags(),
+    y_axis=Flag(
+        "Which way y grows, where a file does not say it; by default down in JSON, InkML and "
+        "sketch-rnn's .npz, up in another .npz; in .npy it must be given.",
+        ("up", "down"),
+    ),
+    pen=Flag("Column of arrays that is the pen; by default, that of 0 and 1.", PENS),
+    layout=Flag(
+        "Lists of numbers in JSON are points or columns; by default told by the drawing.",
+        ink_json.LAYOUTS,
+    ),
+    offsets=Flag("Arrays hold differences; false: coordinates."),
+    scale=Flag(
+        "stroke_height: divide each file by the median height of its strokes.",
+        ("none", "stroke_height"),
+    ),
+    group=splitting.GROUP,
+)
 def prepare(
     source: Path,
     out: Path,
@@ -210,23 +232,9 @@ def prepare(
     workers: int = 1,
     command: str,
 ) -> None:
-    """Reads raw files, writes records and card to `out`, and prints what they hold.
-
-    The arguments are the flags of these names.
-
-    Raises:
-        UserError: a sequence is bad, a split is wrong or empty, or as `write_dataset`.
-    """
-    digest = raw_files.Digest()
-    lines: dict[str, Line] = {}
-    faults: dict[str, str] = {}
-    options = Options(y_axis, pen, layout, offsets)
+    """Prepares `source`; the arguments are the flags of these names."""
     splitting.grouping(group)  # a mistake in it should not cost a parse
-    for name, line in read(source, workers, options, scale, digest):
-        if isinstance(line, str):
-            faults[name] = line
-        else:
-            lines[name] = line
+    lines, faults, sha256 = read(source, workers, Options(y_axis, pen, layout, offsets), scale)
     if faults and not skip_bad:
         raw_files.refuse(faults, source)
     own = _own_parts(lines, source) if split == "own" else {}
@@ -239,47 +247,16 @@ def prepare(
     unit = "median stroke height of the file" if scale == "stroke_height" else "unit of the source"
     handwriting.write_records(
         out,
-        {part: RawSplit.of(lines, members) for part, members in parts.items()},
+        handwriting.lines_of(lines, parts),
         name="ink",
         unit=unit,
         normalization=normalization,
-        source_sha256=digest.hexdigest(),
+        source_sha256=sha256,
         command=command,
         extra={"skipped": faults},
         group_of=splitting.grouping(group, names),
     )
 
 
-def define_flags() -> None:
-    """Defines this command's flags."""
-    command.define_flags(f"Folder with files that end in {', '.join(ENDINGS)}, or such a file.")
-    handwriting.define_normalization_flag("channel")
-    splitting.define_split_flags("by the arrays train, valid and what else there is of .npz files")
-    flags.DEFINE_enum(
-        "y_axis",
-        None,
-        ["up", "down"],
-        "Which way y grows, where a file does not say it; by default down in JSON, InkML and "
-        "sketch-rnn's .npz, up in another .npz; in .npy it must be given.",
-    )
-    flags.DEFINE_enum(
-        "pen", None, list(PENS), "Column of arrays that is the pen; by default, that of 0 and 1."
-    )
-    flags.DEFINE_enum(
-        "layout",
-        None,
-        list(ink_json.LAYOUTS),
-        "Lists of numbers in JSON are points or columns; by default told by the drawing.",
-    )
-    flags.DEFINE_bool("offsets", True, "Arrays hold differences; false: coordinates.")
-    flags.DEFINE_enum(
-        "scale",
-        None,
-        ["none", "stroke_height"],
-        "stroke_height: divide each file by the median height of its strokes.",
-    )
-    splitting.define_group_flag()
-
-
 if __name__ == "__main__":
-    command.run(prepare, define_flags)
+    command.run(prepare)

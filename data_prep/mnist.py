@@ -27,6 +27,7 @@ Likelihoods under different binarizations are those of different tasks; the card
 import bz2
 import codecs
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -45,10 +46,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-from absl import flags
 
 from data_prep.common import command, raw_files
-from data_prep.common.command import import_records
+from data_prep.common.command import Flag, import_records
 from data_prep.common.npz import read_npy, read_npz
 from data_prep.common.raw_files import MAX_FILE_BYTES, FileFault
 from stcn_tf.data.card import Feature, Modality, Normalization
@@ -114,10 +114,7 @@ _ZEROS = re.compile(rb"\.0*(?:e[+-]?0+)?(?=\s|$)")  # as in 1.000e+00
 
 
 def parse(data: bytes) -> dict[str, np.ndarray]:
-    """Reads the images of a file, whose content tells what it is.
-
-    Args:
-        data: the file's bytes: IDX or text (perhaps packed), .npz, .npy or HDF5.
+    """Reads a file whose content tells what it is: IDX or text (perhaps packed), .npz, .npy, HDF5.
 
     Returns:
         By name (of single arrays ""), uint8 [num, height, width]: grey values, or 0 and 1.
@@ -278,12 +275,7 @@ def _dataset_in(path: Path) -> str:
 
 
 def find_sources(source: Path, dataset: str | None, grey: bool) -> tuple[str, str, list[Path]]:
-    """Finds the files of one data set, all of one kind.
-
-    Args:
-        source: as `--source`.
-        dataset: as `--dataset`.
-        grey: whether it must be a kind of grey values, though there may be others besides.
+    """Finds the files of one data set, all of one kind: if `grey`, of one of grey values.
 
     Returns:
         The name of the data set, the kind, and the files, those of train first.
@@ -329,18 +321,21 @@ def read(
         UserError: a file is missing or bad, files disagree, or images differ in size.
     """
     name, kind, paths = find_sources(source, dataset, grey)
-    digest, images = raw_files.Digest(), {}
-    with contextlib.closing(raw_files.parse_files(paths, parse, workers)) as results:
-        shown = raw_files.with_progress(results, len(paths))
-        for path, result in zip(paths, shown, strict=True):
-            if result.fault:
-                raise UserError(f"{path}: {result.fault}")
-            digest.add(_split_in(path.name) or "images", result.sha256)
-            for array, pixels in result.content.items():
-                split = _split_in(array) or _split_in(path.name)
-                # The same file may lie there twice, packed and not.
-                if split and not np.array_equal(images.setdefault(split, pixels), pixels):
-                    raise UserError(f"{path}: its images of {split} differ from others of {name}")
+    raw = raw_files.read_files(
+        functools.partial(raw_files.parse_file, parse=parse),
+        {str(path): path for path in paths},
+        workers,
+        digest_name=lambda path: _split_in(Path(path).name) or "images",
+    )
+    for path, fault in raw.faults.items():
+        raise UserError(f"{path}: {fault}")
+    images: dict[str, np.ndarray] = {}
+    for path, content in raw.by_name.items():
+        for array, pixels in content.items():
+            split = _split_in(array) or _split_in(Path(path).name)
+            # The same file may lie there twice, packed and not.
+            if split and not np.array_equal(images.setdefault(split, pixels), pixels):
+                raise UserError(f"{path}: its images of {split} differ from others of {name}")
     needed = SPLITS if "text" in kind else ("train", "test")
     if lacks := " and ".join(split for split in needed if split not in images):
         raise UserError(f"--source: {source}: {name} ({kind}) has no images for {lacks}")
@@ -361,7 +356,7 @@ def read(
     if name == "mnist" and len(images["train"]) == COMPLETE[name][0]:
         mean = images["train"].mean() / _GREY_LEVELS
         name = next((other for other, x in _MEANS.items() if abs(mean - x) < 1e-4), name)
-    return name, images, digest.hexdigest()
+    return name, images, raw.source_sha256
 
 
 def _lie(images: np.ndarray) -> bool:
@@ -372,14 +367,7 @@ def _lie(images: np.ndarray) -> bool:
 
 
 def download() -> tuple[str, dict[str, np.ndarray], str]:
-    """Downloads MNIST as `keras.datasets` has it (checked by its checksum there).
-
-    Returns:
-        As `read`.
-
-    Raises:
-        UserError: it cannot be downloaded.
-    """
+    """As `read`, of MNIST as `keras.datasets` downloads it (checked by its checksum there)."""
     cli.import_tensorflow()
     import keras
 
@@ -394,10 +382,9 @@ def download() -> tuple[str, dict[str, np.ndarray], str]:
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
-    digest, images = raw_files.Digest(), {"train": train, "test": test}
-    for split, pixels in images.items():
-        digest.add(split, hashlib.sha256(pixels.tobytes()).hexdigest())
-    return "mnist", images, digest.hexdigest()
+    images = {"train": train, "test": test}
+    sums = {split: hashlib.sha256(pixels.tobytes()).hexdigest() for split, pixels in images.items()}
+    return "mnist", images, raw_files.checksum_of(sums.items())
 
 
 # ------------------------------------------------------------------------------ binarization
@@ -424,7 +411,21 @@ def _ignored(arguments: Mapping[str, Any]) -> dict[str, str]:
     return {} if arguments["source"] else {"dataset": "without --source: MNIST is downloaded"}
 
 
-@command.preparation(_ignored)
+@command.preparation(
+    "Folder (or file of arrays) with MNIST, Fashion-MNIST, KMNIST, QMNIST, EMNIST or binarized "
+    "MNIST; without it MNIST is downloaded (keras.datasets).",
+    _ignored,
+    dataset=Flag("Of several in --source, the one to read.", COMPLETE),
+    binarization=Flag(
+        "Of grey values: fixed: pixels are drawn once; dynamic: in training anew each time; "
+        "threshold: 1 above 127. Default: fixed; some files are binarized already.",
+        BINARIZATIONS,
+    ),
+    num_valid=Flag(
+        f"How many of the last training images are valid, where no others are; else {NUM_VALID}."
+    ),
+    seed=Flag("Seed of the draws; else 0.", low=0),
+)
 def prepare(
     source: Path | None,
     out: Path,
@@ -436,13 +437,7 @@ def prepare(
     workers: int = 1,
     command: str,
 ) -> None:
-    """Reads raw files, writes records and card to `out`, and prints what they hold.
-
-    The arguments are the flags of these names.
-
-    Raises:
-        UserError: files are missing or bad, flags do not fit them, or as `write_dataset`.
-    """
+    """Prepares `source`; the arguments are the flags of these names."""
     is_grey = binarization is not None
     name, parts, sha256 = read(source, dataset, is_grey, workers) if source else download()
     train, valid = parts["train"], parts.get("valid")
@@ -503,29 +498,5 @@ def prepare(
     print(f"wrote {out} ({name}, binarization: {binarization})")
 
 
-def define_flags() -> None:
-    """Defines this command's flags."""
-    command.define_flags(
-        "Folder (or file of arrays) with MNIST, Fashion-MNIST, KMNIST, QMNIST, EMNIST or binarized "
-        "MNIST; without it MNIST is downloaded (keras.datasets).",
-        required=False,
-        can_skip=False,
-    )
-    flags.DEFINE_enum("dataset", None, list(COMPLETE), "Of several in --source, the one to read.")
-    flags.DEFINE_enum(
-        "binarization",
-        None,
-        list(BINARIZATIONS),
-        "Of grey values: fixed: pixels are drawn once; dynamic: in training anew each time; "
-        "threshold: 1 above 127. Default: fixed; some files are binarized already.",
-    )
-    flags.DEFINE_integer(
-        "num_valid",
-        None,
-        f"How many of the last training images are valid, where no others are; else {NUM_VALID}.",
-    )
-    flags.DEFINE_integer("seed", None, "Seed of the draws; else 0.", lower_bound=0)
-
-
 if __name__ == "__main__":
-    command.run(prepare, define_flags)
+    command.run(prepare)

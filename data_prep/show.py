@@ -124,11 +124,9 @@ def choose(excerpt: Excerpt, num: int, seed: int) -> Excerpt:
 
 
 def facts(card: DatasetCard, columns: int | None = None) -> list[str]:
-    """The card's numbers as lines of text; of `card.extra`, what is long is only counted.
+    """The card's numbers as lines of text, but the table's wrapped to so many `columns`, if any.
 
-    Args:
-        card: of a dataset.
-        columns: longer lines, the table's excepted, are wrapped; None: none is.
+    Of `card.extra`, what is long is only counted.
     """
     modality, norm = card.modality, card.normalization
     kind = {
@@ -216,11 +214,7 @@ def draw_page(
     num: int | None,
     seed: int,
 ) -> Figure:
-    """Draws the page about `split`, of which `shown` was read, and `lengths` of each split.
-
-    Returns:
-        The figure, for `media.save_png` or `media.save_svg`.
-    """
+    """Draws the page about `split`, of which `shown` was read, and `lengths` of each split."""
     examples = choose(shown, num or media.medium_of(card).num_shown, seed)
     picture = media.figure_to_rgb(draw_examples(card, examples))  # [height, width, 3]
     lines, panels = facts(card, _TEXT_COLUMNS), panels_of(card, list(shown.values()), lengths)
@@ -270,11 +264,7 @@ def draw_page(
 
 
 def show(folder: Path, out: Path, split: str, num: int | None, seed: int) -> None:
-    """Prints what a dataset holds and draws it; the arguments are as the flags.
-
-    Raises:
-        UserError: no dataset or split, a file that cannot be read, or `out` cannot be written.
-    """
+    """Prints what a dataset holds and draws it; the arguments are as the flags."""
     card = read_card(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; accepted: a dataset folder")

@@ -28,12 +28,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from data_prep.common import audio, command, raw_files, splitting
+from data_prep.common.command import Flag
 from stcn_tf.data.decoding import ENDINGS
 from stcn_tf.support.errors import UserError
-from stcn_tf.support.path_flag import define_path
 
 BUNDLED_LISTS = Path(__file__).parent / "splits" / "timit"
 BUNDLED_SPLIT = "srnn"
@@ -44,44 +43,17 @@ SEQUENCE_SAMPLES = 8000
 SEQUENCES_MULTIPLE = 64
 
 
-def define_flags() -> None:
-    """Defines this command's flags."""
-    command.define_flags("Folder that holds TRAIN and TEST, in whatever case, however deep.")
-    define_path(
-        "split",
-        BUNDLED_SPLIT,
-        f"{BUNDLED_SPLIT}, or a folder of train.txt, valid.txt and test.txt, which list files such "
-        "as TRAIN/DR2/FMMH0/SX187.WAV, one a line.",
-        names=[BUNDLED_SPLIT],
-    )
-    flags.DEFINE_integer(
-        "sequences_multiple",
-        SEQUENCES_MULTIPLE,
-        "What the number of sequences of train and of valid is rounded down to a multiple of.",
-        lower_bound=1,
-    )
-    flags.DEFINE_integer(
-        "frame_size",
-        FRAME_SIZE,
-        f"Number of samples of a frame, a divisor of {SEQUENCE_SAMPLES}.",
-        lower_bound=1,
-    )
-
-
 def read_splits(split: str | Path) -> dict[str, list[str]]:
     """Reads the files of each split, in the order of the lists.
 
     Raises:
         UserError: there is no such split, or as `splitting.read_lists`.
     """
-    folder = BUNDLED_LISTS if split == BUNDLED_SPLIT else Path(split)
-    if not folder.is_dir():
-        raise UserError(
-            f"--split={split}: neither {BUNDLED_SPLIT}, nor a folder of "
-            f"{', '.join(f'{name}.txt' for name in SPLITS)}"
-        )
+    accepted = f"{BUNDLED_SPLIT}, nor a folder of {', '.join(f'{name}.txt' for name in SPLITS)}"
+    folder = BUNDLED_LISTS if split == BUNDLED_SPLIT else split
+    lists = splitting.find_lists(folder, accepted, SPLITS)
     # In whatever case, as `find_listed` finds them.
-    return splitting.read_lists({name: [folder / f"{name}.txt"] for name in SPLITS}, key=str.lower)
+    return splitting.read_lists({name: lists[name] for name in SPLITS}, key=str.lower)
 
 
 def find_listed(found: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
@@ -140,7 +112,19 @@ def plan_stream(
     return plan, num_whole - num_kept
 
 
-@command.preparation()
+@command.preparation(
+    "Folder that holds TRAIN and TEST, in whatever case, however deep.",
+    split=Flag(
+        f"{BUNDLED_SPLIT}, or a folder of train.txt, valid.txt and test.txt, which list files such "
+        "as TRAIN/DR2/FMMH0/SX187.WAV, one a line.",
+        (BUNDLED_SPLIT,),
+    ),
+    sequences_multiple=Flag(
+        "What the number of sequences of train and of valid is rounded down to a multiple of.",
+        low=1,
+    ),
+    frame_size=Flag(f"Number of samples of a frame, a divisor of {SEQUENCE_SAMPLES}.", low=1),
+)
 def prepare(
     source: Path,
     out: Path,
@@ -152,13 +136,7 @@ def prepare(
     workers: int = 1,
     command: str,
 ) -> None:
-    """Reads raw files, writes records and card to `out`, and prints what they hold.
-
-    The arguments are the flags of these names.
-
-    Raises:
-        UserError: a mistake in the arguments or the files.
-    """
+    """Prepares `source`; the arguments are the flags of these names."""
     if SEQUENCE_SAMPLES % frame_size:
         raise UserError(
             f"--frame_size={frame_size}: accepted: a divisor of {SEQUENCE_SAMPLES}, the samples of "
@@ -214,4 +192,4 @@ def prepare(
 
 
 if __name__ == "__main__":
-    command.run(prepare, define_flags)
+    command.run(prepare)

@@ -14,44 +14,27 @@ are cut. How files are decoded, and which: `data_prep.common.audio`, `stcn_tf.da
 
 from pathlib import Path
 
-from absl import flags
-
 from data_prep.common import audio, command, raw_files, splitting
+from data_prep.common.command import Flag
 from stcn_tf.data.decoding import ENDINGS
 from stcn_tf.support.errors import UserError
 
-_MAX_FRAME_SIZE = 10_000
 
-
-def define_flags() -> None:
-    """Defines this command's flags."""
-    command.define_flags("Folder of WAV, FLAC, MP3, OGG and other sound files, however deep.")
-    splitting.define_split_flags()
-    flags.DEFINE_integer(
-        "sample_rate_hz",
-        0,
+@command.preparation(
+    "Folder of WAV, FLAC, MP3, OGG and other sound files, however deep.",
+    splitting.shares_ignored,
+    split=Flag(splitting.SPLIT_HELP, splitting.NAMES),
+    **splitting.share_flags(),
+    sample_rate_hz=Flag(
         "Sample rate to convert to; 0: that of the files, which must have the same one.",
-        lower_bound=0,
-        upper_bound=audio.MAX_RATE_HZ,
-    )
-    flags.DEFINE_integer(
-        "frame_size",
-        200,
-        "Number of samples of a frame.",
-        lower_bound=1,
-        upper_bound=_MAX_FRAME_SIZE,
-    )
-    flags.DEFINE_integer(
-        "sequence_frames",
-        0,
-        "Number of frames of a sequence; 0: a sequence is a whole file.",
-        lower_bound=0,
-    )
-    flags.DEFINE_bool("mix_channels", False, "Average the channels of files that have several.")
-    splitting.define_group_flag()
-
-
-@command.preparation(ignored=splitting.shares_ignored)
+        low=0,
+        high=audio.MAX_RATE_HZ,
+    ),
+    frame_size=Flag("Number of samples of a frame.", low=1, high=10_000),
+    sequence_frames=Flag("Number of frames of a sequence; 0: a sequence is a whole file.", low=0),
+    mix_channels=Flag("Average the channels of files that have several."),
+    group=splitting.GROUP,
+)
 def prepare(
     source: Path,
     out: Path,
@@ -68,13 +51,7 @@ def prepare(
     workers: int = 1,
     command: str,
 ) -> None:
-    """Reads raw files, writes records and card to `out`, and prints what they hold.
-
-    The arguments are the flags of these names.
-
-    Raises:
-        UserError: a mistake in the arguments or the files.
-    """
+    """Prepares `source`; the arguments are the flags of these names."""
     if 0 < sample_rate_hz < audio.MIN_RATE_HZ:
         raise UserError(
             f"--sample_rate_hz={sample_rate_hz}: accepted: 0, or {audio.MIN_RATE_HZ} to "
@@ -121,4 +98,4 @@ def prepare(
 
 
 if __name__ == "__main__":
-    command.run(prepare, define_flags)
+    command.run(prepare)

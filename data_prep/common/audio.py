@@ -29,7 +29,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,35 +91,28 @@ def decode(path: str | Path, decoding: Decoding, write: Callable[[np.ndarray], A
     Raises:
         FileFault: what is wrong with the file. Blocks may have been written before.
     """
-    with raw_files.open_regular(path) as file:
-        try:
-            with decoder.Sound(file) as sound:
-                rate_hz = _checked_rate(sound, decoding)
-                dtype = "float32" if sound.is_wide and not decoding.always_int16 else "int16"
-                count = 0
-                for block in sound.mono(rate_hz):
-                    count += len(block)
-                    write(_to_int16(block) if dtype == "int16" else block)
-        except decoder.SoundFault as fault:
-            raise FileFault(str(fault)) from fault
+    count = 0
+    try:
+        with raw_files.open_regular(path) as file, decoder.Sound(file) as sound:
+            rate_hz = sound.sample_rate_hz
+            if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+                accepted = f"{MIN_RATE_HZ} to {MAX_RATE_HZ}"
+                raise FileFault(f"has a sample rate of {rate_hz} Hz; accepted: {accepted}")
+            if sound.num_channels > 1 and not decoding.mixes_channels:
+                accepted = f"1{decoding.mono_advice}"
+                raise FileFault(f"has {sound.num_channels} channels; accepted: {accepted}")
+            wanted_hz = decoding.sample_rate_hz or rate_hz
+            if rate_hz != wanted_hz and not decoding.resamples:
+                raise FileFault(f"has a sample rate of {rate_hz} Hz; accepted: {wanted_hz}")
+            dtype = "float32" if sound.is_wide and not decoding.always_int16 else "int16"
+            for block in sound.mono(wanted_hz):
+                count += len(block)
+                write(_to_int16(block) if dtype == "int16" else block)
+    except decoder.SoundFault as fault:
+        raise FileFault(str(fault)) from fault
     if count < decoding.min_samples:
         raise FileFault(f"has {count} samples, at least {decoding.min_samples} are needed")
-    return Sound(rate_hz, dtype, count)
-
-
-def _checked_rate(sound: decoder.Sound, decoding: Decoding) -> int:
-    """The sample rate of the result."""
-    rate_hz = sound.sample_rate_hz
-    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-        raise FileFault(
-            f"has a sample rate of {rate_hz} Hz; accepted: {MIN_RATE_HZ} to {MAX_RATE_HZ}"
-        )
-    if sound.num_channels > 1 and not decoding.mixes_channels:
-        raise FileFault(f"has {sound.num_channels} channels; accepted: 1{decoding.mono_advice}")
-    wanted_hz = decoding.sample_rate_hz or rate_hz
-    if rate_hz != wanted_hz and not decoding.resamples:
-        raise FileFault(f"has a sample rate of {rate_hz} Hz; accepted: {wanted_hz}")
-    return wanted_hz
+    return Sound(wanted_hz, dtype, count)
 
 
 def _to_int16(block: np.ndarray) -> np.ndarray:
@@ -273,24 +266,26 @@ def decode_files(
     Raises:
         UserError: without `skip_bad` a file has a fault; nothing is left; sample rates differ.
     """
-    function = functools.partial(decode_to_cache, cache=str(cache), decoding=decoding)
-    paths = [(name, path) for name, copies in names.items() for path in copies]
-    results = raw_files.map_in_order(function, [str(source / path) for _, path in paths], workers)
+    owners = [(path, name) for name, copies in names.items() for path in copies]
+    raw = raw_files.read_files(
+        functools.partial(decode_to_cache, cache=str(cache), decoding=decoding),
+        {owner: source / owner[0] for owner in owners},
+        workers,
+        digest_name=lambda owner: owner[1] if owner[0] == names[owner[1]][0] else None,
+        what="decoding",
+        chunk=1,
+    )
     files: dict[str, DecodedFile] = {}
     faults: dict[str, str] = {}
-    digest = raw_files.Digest()
-    with contextlib.closing(results):
-        shown = raw_files.with_progress(results, len(paths), "decoding")
-        for (name, path), result in zip(paths, shown, strict=True):
-            first, file = names[name][0], result.content
-            if file is None:
-                copy = "" if path == first else f"has a copy, {path}, that "
-                faults.setdefault(name, f"{copy}{result.fault}")
-            elif path == first:
-                files[name] = file
-                digest.add(name, result.sha256)
-            elif name in files and file.content_sha256 != files[name].content_sha256:
-                faults[name] = f"may be {first} or {path}, whose samples differ"
+    for path, name in owners:
+        first, file = names[name][0], raw.by_name.get((path, name))
+        if file is None:
+            copy = "" if path == first else f"has a copy, {path}, that "
+            faults.setdefault(name, f"{copy}{raw.faults[path, name]}")
+        elif path == first:
+            files[name] = file
+        elif name in files and file.content_sha256 != files[name].content_sha256:
+            faults[name] = f"may be {first} or {path}, whose samples differ"
     if faults and not skip_bad:
         raw_files.refuse(faults, source)
     files = {name: file for name, file in files.items() if name not in faults}
@@ -307,7 +302,7 @@ def decode_files(
     # By an interrupted run, or of a file of equal content.
     reused = f"; the samples of {num_reused} more were there" if num_reused else ""
     print(f"decoded {len(files) - num_reused} files{reused}")
-    return Decoded(files, faults, digest.hexdigest(), file.sample_rate_hz)
+    return Decoded(files, faults, raw.source_sha256, file.sample_rate_hz)
 
 
 def print_shared(splits: Mapping[str, Mapping[str, DecodedFile]]) -> None:
@@ -379,6 +374,10 @@ class SplitPlan:
     num_steps: int  # of all of them together
     pieces: Callable[[], Iterator[tuple[str, np.ndarray]]]  # id, [frames * D] in full scale
 
+    def read(self, what: str) -> Iterator[tuple[str, np.ndarray]]:
+        """The pieces, with progress in doing `what`."""
+        return raw_files.with_progress(self.pieces(), self.num_sequences, what, "sequences")
+
 
 def plan_files(
     files: Mapping[str, DecodedFile], frame_size: int, sequence_frames: int = 0
@@ -414,19 +413,19 @@ class Sums(NamedTuple):
     square_total: float
 
 
-def sums_of_files(files: Iterable[DecodedFile]) -> Sums:
+def sums_of_files(files: Collection[DecodedFile]) -> Sums:
     """Sums over all samples of some files, whatever their order."""
-    counts, totals, square_totals = zip(
-        *((file.num_samples, file.total, file.square_total) for file in files), strict=True
+    return Sums(
+        sum(file.num_samples for file in files),
+        math.fsum(file.total for file in files),
+        math.fsum(file.square_total for file in files),
     )
-    return Sums(sum(counts), math.fsum(totals), math.fsum(square_totals))
 
 
 def sums_of_pieces(plan: SplitPlan) -> Sums:
     """Sums over all samples of the sequences of a split."""
     count, total, square_total = 0, 0.0, 0.0
-    pieces = raw_files.with_progress(plan.pieces(), plan.num_sequences, "summing", "sequences")
-    for _, samples in pieces:
+    for _, samples in plan.read("summing"):
         values = samples.astype(np.float64)
         count += len(values)
         total += values.sum()
@@ -464,19 +463,16 @@ def write_records(
     rate_hz = decoded.sample_rate_hz
     hours = {n: plan.num_steps * frame_size / rate_hz / 3600 for n, plan in splits.items()}
 
-    records = import_records()
     normalizer = Normalization("scalar", (mean,) * frame_size, (std,) * frame_size)
 
     def sequences(split: str) -> Iterator[tuple[str, np.ndarray, str]]:
-        plan, what = splits[split], f"writing {split}"
-        pieces = raw_files.with_progress(plan.pieces(), plan.num_sequences, what, "sequences")
-        for sequence_id, samples in pieces:
+        for sequence_id, samples in splits[split].read(f"writing {split}"):
             x = normalizer.normalize(samples.reshape(-1, frame_size))
             yield sequence_id, x, group_of(sequence_id)
 
     num_sequences = sum(plan.num_sequences for plan in splits.values())
     num_bytes = sum(plan.num_steps for plan in splits.values()) * frame_size * 4
-    records.write_dataset(
+    import_records().write_dataset(
         out,
         name=name,
         features=[

@@ -1,16 +1,17 @@
 """How every preparation runs: its flags are the arguments of its `prepare`.
 
-A command is a module with `define_flags`, and a function that `preparation` decorates, whose
-parameters have the names of the flags. `run` makes the one from the other.
+A command is a module with a function that `preparation` decorates, with help for each parameter;
+`run` makes the one from the other.
 """
 
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 
@@ -22,40 +23,58 @@ from stcn_tf.support.path_flag import define_path, path_of
 Ignored = Callable[[Mapping[str, Any]], Mapping[str, str]]
 
 
-def define_flags(source: str, required: bool = True, can_skip: bool = True) -> None:
-    """Defines the flags of every preparation: --source, --out, --skip_bad, --workers.
+class Flag(NamedTuple):
+    """What a flag has beside the name, the type and the default of its argument."""
 
-    Args:
-        source: help of --source.
-        required: whether --source must be given.
-        can_skip: whether there is --skip_bad: one of many sequences may be left out.
-    """
-    define_path("source", None, source, required=required)
-    define_path("out", None, "Folder of the records; a dataset there is replaced.", required=True)
-    if can_skip:
-        flags.DEFINE_bool("skip_bad", False, "Leave out what has faults, and count it.")
-    flags.DEFINE_integer(
-        "workers",
-        None,
+    help: str
+    accepted: Collection[str] = ()  # texts; of a path, those that stand in the place of one
+    low: int | None = None
+    high: int | None = None
+
+
+_COMMON = {
+    "out": Flag("Folder of the records; a dataset there is replaced."),
+    "skip_bad": Flag("Leave out what has faults, and count it."),
+    "workers": Flag(
         "Processes that read raw files; by default as many as this process may use CPUs, at most "
         "8.",
-        lower_bound=1,
-    )
+        low=1,
+    ),
+}
+
+
+def _define(parameter: inspect.Parameter, flag: Flag) -> None:
+    """Defines the flag of an argument."""
+    types = typing.get_args(parameter.annotation) or (parameter.annotation,)
+    needed = parameter.default is parameter.empty
+    # Of workers, None is as many as there are processors.
+    default = None if needed or parameter.name == "workers" else parameter.default
+    name, text, accepted, low, high = parameter.name, *flag
+    if Path in types:
+        required = needed and type(None) not in types
+        define_path(name, default, text, required=required, names=accepted)
+    elif accepted:
+        flags.DEFINE_enum(name, default, list(accepted), text)
+    elif int in types:
+        flags.DEFINE_integer(name, default, text, lower_bound=low, upper_bound=high)
+    else:
+        kinds = {bool: flags.DEFINE_bool, float: flags.DEFINE_float, str: flags.DEFINE_string}
+        kinds[types[0]](name, default, text)
 
 
 def num_workers() -> int:
     """What --workers says, or its default."""
-    return flags.FLAGS.workers or min(8, _num_cpus())
-
-
-def _num_cpus() -> int:
-    # A container or batch system may grant fewer CPUs than the machine has; only Linux tells.
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        # A container or batch system may grant fewer CPUs than the machine has; only Linux tells.
+        num_cpus = len(os.sched_getaffinity(0))
+    else:
+        num_cpus = os.cpu_count() or 1
+    return flags.FLAGS.workers or min(8, num_cpus)
 
 
-def preparation(ignored: Ignored = lambda arguments: {}) -> Callable[[Callable], Callable]:
+def preparation(
+    source: str, ignored: Ignored = lambda arguments: {}, **own: Flag
+) -> Callable[[Callable], Callable]:
     """Decorates the function that prepares a data set.
 
     The function takes `source` and `out` (paths), the flags by their names, and `command`, for the
@@ -64,8 +83,10 @@ def preparation(ignored: Ignored = lambda arguments: {}) -> Callable[[Callable],
     not cost a parse.
 
     Args:
+        source: help of --source.
         ignored: see `Ignored`; those are left out of the command, and are a mistake where they
             are given.
+        **own: the flags other than --source, --out, --skip_bad and --workers.
     """
 
     def decorate(prepare: Callable[..., None]) -> Callable[..., None]:
@@ -77,7 +98,10 @@ def preparation(ignored: Ignored = lambda arguments: {}) -> Callable[[Callable],
         def checked(*args: Any, **kwargs: Any) -> None:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            _check_out(bound.arguments["out"])
+            # A new folder needs no check, and then mistakes in the raw data answer before
+            # TensorFlow.
+            if bound.arguments["out"].exists():
+                import_records().check_replaceable(bound.arguments["out"])
             left_out = {"workers", *ignored(bound.arguments)}
             # A switch is shown where it is not as by default.
             left_out |= {
@@ -88,8 +112,13 @@ def preparation(ignored: Ignored = lambda arguments: {}) -> Callable[[Callable],
             shown = {name: x for name, x in bound.arguments.items() if name not in left_out}
             prepare(**bound.arguments, command=_command_line(prepare, shown))
 
+        def define_flags() -> None:
+            known = {"source": Flag(source), **_COMMON, **own}
+            for item in parameters:
+                _define(item, known[item.name])
+
         checked.__signature__ = signature
-        checked.ignored = ignored
+        checked.ignored, checked.define_flags = ignored, define_flags
         return checked
 
     return decorate
@@ -101,12 +130,6 @@ def import_records() -> ModuleType:
     from stcn_tf.data import records
 
     return records
-
-
-def _check_out(out: Path) -> None:
-    # A new folder needs no check, and then mistakes in the raw data answer before TensorFlow.
-    if out.exists():
-        import_records().check_replaceable(out)
 
 
 def _command_line(prepare: Callable, arguments: Mapping[str, Any]) -> str:
@@ -141,11 +164,6 @@ def call(prepare: Callable[..., None]) -> None:
     prepare(**arguments)
 
 
-def run(prepare: Callable[..., None], define: Callable[[], None]) -> NoReturn:
-    """Runs a preparation as a command.
-
-    Args:
-        prepare: decorated with `preparation`.
-        define: defines its flags.
-    """
-    cli.run(lambda: call(prepare), define, needs_tensorflow=False)
+def run(prepare: Callable[..., None]) -> NoReturn:
+    """Runs a decorated function as a command."""
+    cli.run(lambda: call(prepare), prepare.define_flags, needs_tensorflow=False)

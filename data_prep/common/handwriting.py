@@ -12,40 +12,33 @@ the pen stays 0 or 1. A log-likelihood depends on it, so numbers compare only un
 * `channel`: mean and standard deviation of dx and of dy.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 
 from data_prep.common import raw_files
-from data_prep.common.command import import_records
+from data_prep.common.command import Flag, import_records
 from data_prep.common.moments import std_of
 from data_prep.common.raw_files import FileFault
 from stcn_tf.data.card import DatasetCard, Feature, Normalization
 from stcn_tf.support.errors import UserError
 
-NORMALIZATIONS = ("vrnn", "channel")
+# Whose mean and std dx and dy are normalised by.
+NORMALIZATIONS = {"vrnn": ("scalar", "scalar"), "channel": ("dx", "dy")}
+NORMALIZATION = Flag(
+    "vrnn: one mean and std for dx and dy, sums over both divided by the number of steps; "
+    "channel: a mean and std for each.",
+    NORMALIZATIONS,
+)
 
 # Far beyond any tablet, and differences stay finite in float32.
 MAX_COORDINATE = 1e9
 # Far beyond any hand; a compressed byte can stand for hundreds of steps.
 MAX_STEPS = 2**24
 MAX_SEQUENCES = 2**20  # of one file
-
-
-def define_normalization_flag(default: str) -> None:
-    """Defines --normalization."""
-    flags.DEFINE_enum(
-        "normalization",
-        default,
-        list(NORMALIZATIONS),
-        "vrnn: one mean and std for dx and dy, sums over both divided by the number of steps; "
-        "channel: a mean and std for each.",
-    )
 
 
 # ------------------------------------------------------------------------------------- lines
@@ -58,54 +51,36 @@ class Line(NamedTuple):
     one_point_strokes: int  # strokes of a single point: dots, or a pen that hardly touched
 
 
-def line_of_points(points: np.ndarray, stroke_ends: np.ndarray, y_points_up: bool) -> Line:
-    """Makes a line of the points of its strokes; `time` is one less than their number.
-
-    Args:
-        points: float64 [num_points, 2], x (to the right) and y.
-        stroke_ends: int64 [num_strokes], number of points up to and including each stroke.
-        y_points_up: whether y grows upwards; else it is negated.
-
-    Raises:
-        FileFault: there are no strokes, or fewer than 2 points.
-    """
-    if not len(stroke_ends):
-        raise FileFault("has no strokes")
-    if len(points) < 2:
-        raise FileFault("has 1 point, at least 2 are needed")
-    pen = np.zeros(len(points))
-    pen[stroke_ends - 1] = 1.0
-    deltas = np.diff(points * (1.0, 1.0 if y_points_up else -1.0), axis=0)  # float64 [time, 2]
-    offsets = np.concatenate([deltas, pen[1:, None]], axis=1).astype(np.float32)
-    num_points_per_stroke = np.diff(stroke_ends, prepend=0)
-    return Line(offsets, int(np.sum(num_points_per_stroke == 1)))
-
-
 def line_of_strokes(strokes: Sequence[np.ndarray], y_points_up: bool) -> Line:
-    """As `line_of_points`, of strokes [points, 2] each.
+    """Makes a line of strokes, float64 [points, 2] of x (to the right) and y each.
 
     Raises:
-        FileFault: a stroke is empty, a point is far away, or as `line_of_points`.
+        FileFault: there are no strokes or fewer than 2 points, a stroke is empty, or a point is far
+            away.
     """
+    if not strokes:
+        raise FileFault("has no strokes")
     for number, stroke in enumerate(strokes, start=1):
         if not len(stroke):
             raise FileFault(f"stroke {number} is empty")
         if not (np.abs(stroke) <= MAX_COORDINATE).all():
             raise FileFault(f"stroke {number} goes beyond {MAX_COORDINATE:g}")
-    ends = np.cumsum([len(stroke) for stroke in strokes], dtype=np.int64)
-    points = np.concatenate([np.zeros((0, 2)), *strokes])
-    return line_of_points(points, ends, y_points_up)
+    points = np.concatenate(strokes)
+    if len(points) < 2:
+        raise FileFault("has 1 point, at least 2 are needed")
+    lengths = np.array([len(stroke) for stroke in strokes])
+    pen = np.zeros(len(points))
+    pen[np.cumsum(lengths) - 1] = 1.0
+    deltas = np.diff(points * (1.0, 1.0 if y_points_up else -1.0), axis=0)  # float64 [time, 2]
+    offsets = np.concatenate([deltas, pen[1:, None]], axis=1).astype(np.float32)
+    return Line(offsets, int(np.sum(lengths == 1)))
 
 
 def line_of_steps(steps: np.ndarray, y_points_up: bool) -> Line:
-    """Makes a line of steps that are differences already.
+    """Makes a line of steps that are differences already, numbers [time, 3]: dx, dy, pen.
 
     Of the first stroke nobody knows whether a point came before its first step: it counts as one
     that did.
-
-    Args:
-        steps: numbers, [time, 3]: dx, dy, pen.
-        y_points_up: whether y grows upwards; else dy is negated.
 
     Raises:
         FileFault: another shape, no steps or too many, values that are not finite or far too
@@ -135,39 +110,11 @@ def line_of_steps(steps: np.ndarray, y_points_up: bool) -> Line:
     return Line(offsets, int(np.sum((offsets[1:, 2] == 1) & (offsets[:-1, 2] == 1))))
 
 
-@dataclasses.dataclass
-class RawSplit:
-    """The lines of one split, in order."""
-
-    ids: list[str] = dataclasses.field(default_factory=list)
-    # float32 [time, 3] each, raw units
-    offsets: list[np.ndarray] = dataclasses.field(default_factory=list)
-    one_point_strokes: int = 0
-
-    @classmethod
-    def of(cls, lines: Mapping[str, Line], names: Iterable[str]) -> "RawSplit":
-        """Those of `names` that there are."""
-        split = cls()
-        for name in names:
-            if name in lines:
-                split.add(name, lines[name])
-        return split
-
-    def add(self, line_id: str, line: Line) -> None:
-        """Adds a line."""
-        self.ids.append(line_id)
-        self.offsets.append(line.offsets)
-        self.one_point_strokes += line.one_point_strokes
-
-    @property
-    def num_steps(self) -> int:
-        """Steps of all lines together."""
-        return sum(len(offsets) for offsets in self.offsets)
-
-    @property
-    def pen_rate(self) -> float:
-        """Share of steps that end a stroke."""
-        return math.fsum(float(offsets[:, 2].sum()) for offsets in self.offsets) / self.num_steps
+def lines_of(
+    lines: Mapping[str, Line], parts: Mapping[str, Iterable[str]]
+) -> dict[str, list[tuple[str, Line]]]:
+    """Names and lines of each part, of those names that have one."""
+    return {part: [(n, lines[n]) for n in names if n in lines] for part, names in parts.items()}
 
 
 # -------------------------------------------------------------------------------- statistics
@@ -190,60 +137,50 @@ def median_stroke_height(lines: Iterable[np.ndarray]) -> float:
     return float(np.median(tall)) if len(tall) else 0.0
 
 
-class OffsetStatistics(NamedTuple):
-    """Means and standard deviations of (dx, dy), and the scalar pair; raw units."""
-
-    mean: tuple[float, float]
-    std: tuple[float, float]
-    scalar_mean: float
-    # None where its square is not positive, which the definition does not rule out.
-    scalar_std: float | None
+Statistics = dict[str, dict[str, float | None]]
 
 
-def offset_statistics(offsets: Iterable[np.ndarray]) -> OffsetStatistics:
-    """Statistics of dx and dy of lines, float32 [time, 3] each, in whatever order.
+def offset_statistics(lines: Iterable[np.ndarray]) -> Statistics:
+    """Mean and std of dx, dy and both ("scalar") of lines, float32 [time, 3] each, in any order.
+
+    The std of both is None where its square is not positive, which its definition does not rule
+    out.
 
     Raises:
         UserError: dx or dy do not vary.
     """
     count, sums = 0, []
-    for line in offsets:
+    for line in lines:
         values = line[:, :2].astype(np.float64)
         count += len(values)
         sums.append([*values.sum(axis=0), *np.square(values).sum(axis=0)])
     # Each line is summed in float64 and the sums of lines exactly, whatever their order.
-    means = [math.fsum(column) / count for column in zip(*sums, strict=True)]
-    first, second = means[:2], means[2:]
-    scalar_variance = sum(second) - sum(first) ** 2
-    what = "dx or dy"
-    return OffsetStatistics(
-        mean=(first[0], first[1]),
-        std=(std_of(second[0], first[0], what), std_of(second[1], first[1], what)),
-        scalar_mean=sum(first),
-        scalar_std=math.sqrt(scalar_variance) if scalar_variance > 0 else None,
-    )
+    dx, dy, dx2, dy2 = (math.fsum(column) / count for column in zip(*sums, strict=True))
+    variance, what = dx2 + dy2 - (dx + dy) ** 2, "dx or dy"
+    return {
+        "dx": {"mean": dx, "std": std_of(dx2, dx, what)},
+        "dy": {"mean": dy, "std": std_of(dy2, dy, what)},
+        "scalar": {"mean": dx + dy, "std": math.sqrt(variance) if variance > 0 else None},
+    }
 
 
-def mean_and_std(
-    statistics: OffsetStatistics, kind: str
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def normalization_of(statistics: Statistics, kind: str) -> Normalization:
     """Chooses mean and std of (dx, dy, pen), of which the pen's are 0 and 1.
 
     Raises:
         UserError: `kind` is unknown, or the lines have none of it.
     """
-    if kind == "vrnn":
-        mean, std = statistics.scalar_mean, statistics.scalar_std
-        if std is None:
-            raise UserError(
-                "--normalization=vrnn: undefined, since the means of dx and dy, "
-                f"{statistics.mean[0]:g} and {statistics.mean[1]:g}, are too large beside their "
-                "variation; accepted here: channel"
-            )
-        return (mean, mean, 0.0), (std, std, 1.0)
-    if kind == "channel":
-        return (*statistics.mean, 0.0), (*statistics.std, 1.0)
-    raise UserError(f"--normalization={kind}: accepted are {', '.join(NORMALIZATIONS)}")
+    if kind not in NORMALIZATIONS:
+        raise UserError(f"--normalization={kind}: accepted are {', '.join(NORMALIZATIONS)}")
+    chosen = [statistics[name] for name in NORMALIZATIONS[kind]]
+    if chosen[0]["std"] is None:
+        raise UserError(
+            "--normalization=vrnn: undefined, since the means of dx and dy, "
+            f"{statistics['dx']['mean']:g} and {statistics['dy']['mean']:g}, are too large beside "
+            "their variation; accepted here: channel"
+        )
+    mean, std = ([values[name] for values in chosen] for name in ("mean", "std"))
+    return Normalization(kind, (*mean, 0.0), (*std, 1.0))
 
 
 # ----------------------------------------------------------------------------------- records
@@ -251,7 +188,7 @@ def mean_and_std(
 
 def write_records(
     out: Path,
-    splits: Mapping[str, RawSplit],
+    splits: Mapping[str, Sequence[tuple[str, Line]]],
     *,
     name: str,
     unit: str,
@@ -262,40 +199,34 @@ def write_records(
     group_of: Callable[[str], str] = lambda line_id: "",
     complete: Mapping[str, tuple[int, int]] | None = None,
 ) -> DatasetCard:
-    """Normalises lines, writes them with their card, and prints what they hold.
+    """Normalises lines with their ids, writes records and card, and prints what they hold.
 
-    Args:
-        out: folder of the records.
-        splits: the lines of each split, `train` among them.
-        name: of the dataset.
-        unit: of dx and dy.
-        normalization: one of `NORMALIZATIONS`.
-        source_sha256: checksum of what the lines were made from.
-        command: that makes the records, without the paths, so that the same data prepared elsewhere
-            give the same bytes.
-        extra: more facts for the card; the pen rates, one-point strokes and statistics are added.
-        group_of: gives the group of a line of that name (`records.Sequence`).
-        complete: as for `raw_files.print_sizes_check`.
-
-    Returns:
-        The card.
+    `unit` is that of dx and dy, `group_of` gives the group of a line of that name, `complete` is as
+    for `raw_files.print_sizes_check`; the others are as for `records.write_dataset`.
 
     Raises:
         UserError: a split is empty, the lines cannot be normalised, or as `write_dataset`.
     """
-    for split, raw in splits.items():
-        if not raw.ids:
+    for split, lines in splits.items():
+        if not lines:
             raise UserError(f"no line is left for the split {split!r}")
-    statistics = offset_statistics(splits["train"].offsets)
-    mean, std = mean_and_std(statistics, normalization)
-    records = import_records()
-    normalizer = Normalization(kind=normalization, mean=mean, std=std)
+    statistics = offset_statistics(line.offsets for _, line in splits["train"])
+    normalizer = normalization_of(statistics, normalization)
 
-    def sequences(raw: RawSplit) -> Iterator[tuple[str, np.ndarray, str]]:
-        for line_id, offsets in zip(raw.ids, raw.offsets, strict=True):
-            yield line_id, normalizer.normalize(offsets), group_of(line_id)
+    def sequences(lines: Sequence[tuple[str, Line]]) -> Iterator[tuple[str, np.ndarray, str]]:
+        for line_id, line in lines:
+            yield line_id, normalizer.normalize(line.offsets), group_of(line_id)
 
-    card = records.write_dataset(
+    extra = {
+        "pen_rate": {split: _pen_rate(lines) for split, lines in splits.items()},
+        "one_point_strokes": {
+            split: sum(line.one_point_strokes for _, line in lines)
+            for split, lines in splits.items()
+        },
+        "train_statistics": statistics,
+        **extra,
+    }
+    card = import_records().write_dataset(
         out,
         name=name,
         features=(
@@ -303,37 +234,29 @@ def write_records(
             Feature("dy", "real", unit, "difference to the point before, upwards"),
             Feature("pen", "binary", "none", "1 on the last point of a stroke"),
         ),
-        splits={split: sequences(raw) for split, raw in splits.items()},
+        splits={split: sequences(lines) for split, lines in splits.items()},
         normalization=normalizer,
         source_sha256=source_sha256,
         command=command,
-        extra={
-            "pen_rate": {split: raw.pen_rate for split, raw in splits.items()},
-            "one_point_strokes": {split: raw.one_point_strokes for split, raw in splits.items()},
-            "train_statistics": {
-                "dx": {"mean": statistics.mean[0], "std": statistics.std[0]},
-                "dy": {"mean": statistics.mean[1], "std": statistics.std[1]},
-                "scalar": {"mean": statistics.scalar_mean, "std": statistics.scalar_std},
-            },
-            **extra,
-        },
+        extra=extra,
     )
-    _print_summary(card)
-    raw_files.print_sizes_check(card.splits, complete or {})
-    print(f"wrote {out} ({card.normalization.kind} normalisation)")
-    return card
-
-
-def _print_summary(card: DatasetCard) -> None:
-    extra = card.extra
-    for name, split in card.splits.items():
-        lengths = split.length_quantiles
+    for split, facts in card.splits.items():
+        lengths = facts.length_quantiles
         print(
-            f"{name}: {split.num_sequences} lines, {split.num_steps} steps, "
-            f"T {lengths['0']}..{lengths['1']}, pen rate {extra['pen_rate'][name]:.4f}, "
-            f"one-point strokes {extra['one_point_strokes'][name]}"
+            f"{split}: {facts.num_sequences} lines, {facts.num_steps} steps, "
+            f"T {lengths['0']}..{lengths['1']}, pen rate {extra['pen_rate'][split]:.4f}, "
+            f"one-point strokes {extra['one_point_strokes'][split]}"
         )
-    for channel, values in extra["train_statistics"].items():
+    for channel, values in statistics.items():
         std = "undefined" if values["std"] is None else f"{values['std']:.6g}"
         print(f"train {channel}: mean {values['mean']:.6g}, std {std}")
     raw_files.print_skipped(extra["skipped"])
+    raw_files.print_sizes_check(card.splits, complete or {})
+    print(f"wrote {out} ({normalization} normalisation)")
+    return card
+
+
+def _pen_rate(lines: Sequence[tuple[str, Line]]) -> float:
+    """Share of steps that end a stroke."""
+    pens = [line.offsets[:, 2] for _, line in lines]
+    return math.fsum(float(pen.sum()) for pen in pens) / sum(map(len, pens))

@@ -16,8 +16,6 @@ from data_prep.common.raw_files import FileFault
 
 PENS = ("first", "last")
 _SKETCH_SPLITS = {"train", "valid", "test"}  # arrays of sketch-rnn's and quickdraw's files
-
-
 _MIN_STEPS = 50  # below which nothing is said of how handwriting looks
 _MAX_LOOKED_AT = 1000  # sequences, for that
 
@@ -40,16 +38,9 @@ class Sequences(dict[str, Line | str]):
 def parse_arrays(
     arrays: Mapping[str, np.ndarray], options: Options, has_names: bool = True
 ) -> Sequences:
-    """Makes the lines of the arrays of a file.
+    """Makes the lines of the arrays of a file, by name (of the third of an array: NAME/000002).
 
-    Args:
-        arrays: by name.
-        options: what the flags say.
-        has_names: whether the file names its arrays (`.npz`): dy grows upwards in it.
-
-    Returns:
-        For each sequence, by name (of the third of an array: NAME/000002), its line or what is
-        wrong with it.
+    In a file that names its arrays (`.npz`) dy grows upwards.
 
     Raises:
         FileFault: it has no or too many sequences, two of one name, or leaves open which way y

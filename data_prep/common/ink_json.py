@@ -54,16 +54,12 @@ ACCEPTED = 'accepted: {"strokes": [[[x, y], ...], ...]}, {"points": [...]}, and 
 def parse_json(
     data: bytes, y_axis: str | None = None, layout: str | None = None
 ) -> dict[str, Line | str]:
-    """Parses a file.
+    """Parses a file: by number (of the only one "") the line of each drawing, or what is wrong.
 
     Args:
         data: its bytes.
         y_axis: "up" or "down", where the file says nothing of it; None: down.
         layout: one of `LAYOUTS`; None: told apart.
-
-    Returns:
-        For each drawing its line, or what is wrong with it: by "" where it is the only one, else by
-        its number.
 
     Raises:
         FileFault: it is no JSON.

@@ -12,7 +12,7 @@ is put in those of X. Of `canvasTransform`, the identity and affine mappings are
 import re
 from array import array
 from typing import NamedTuple
-from xml.etree.ElementTree import Element, TreeBuilder
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
@@ -23,16 +23,15 @@ from data_prep.common.xml_files import parse_xml
 _NAMESPACE = "http://www.w3.org/2003/InkML"
 _XML_ID = "{http://www.w3.org/XML/1998/namespace}id"
 _MAX_DEPTH = 100  # of elements
-_MAX_ELEMENTS = 2**20
 _MAX_WORK = 2**23  # points and elements looked at, however often they are referred to
 _METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "in": 0.0254, "pt": 0.0254 / 72, "pc": 0.0254 / 6}
-# A comma, or a value: its prefix and a symbol, or its prefix, sign and number. (Possessive, so that
-# the time grows with the length only.)
-_TOKEN = re.compile(
-    r"\s*+(?:(,)|([!'\"]?+)\s*+(?:([TF*?])|([-+]?+)\s*+"
-    r"(#[0-9A-Fa-f]++|(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+)))"
+_POINT = re.compile(r"(?:\A|,)([^,]*+)")
+# A value: its prefix and a symbol, or its prefix, sign and number; or what is none. (Possessive, so
+# that the time grows with the length only.)
+_VALUE = re.compile(
+    r"([!'\"]?+)\s*+(?:([TF*?])|([-+]?+)\s*+"
+    r"(#[0-9A-Fa-f]++|(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+))|(\S{1,20})"
 )
-_WORD = re.compile(r"\s*+(\S{0,20})")
 _PLAIN = re.compile(r"[-+0-9.eE,\s]*+")
 _MAX_PLAIN = 2**20  # characters that are split at once
 _TYPES = ("penDown", "penUp", "indeterminate")
@@ -44,43 +43,17 @@ _ORDERS = {"!": 0, "'": 1, '"': 2}
 
 
 def parse_inkml(data: bytes, y_axis: str | None = None) -> Line:
-    """Parses a document.
-
-    Args:
-        data: the file's bytes.
-        y_axis: "up" if y grows upwards where the document says nothing of it.
-
-    Returns:
-        The line.
+    """Parses a document, in which y grows upwards if it says nothing of it and `y_axis` is "up".
 
     Raises:
         FileFault: it is malformed, or not as the module docstring says.
     """
-    root = parse_xml(data, _Builder())
+    root = parse_xml(data)
     namespace, name = _names(root)
     if name != "ink":
         raise FileFault(f"its root element is {name[:20]!r}; accepted: ink")
     _clean(root, {namespace, _NAMESPACE})
     return line_of_strokes(_Document(root, y_axis).strokes, y_points_up=False)
-
-
-class _Builder(TreeBuilder):
-    """XMLParser target: the root of a tree of limited size."""
-
-    def __init__(self):
-        super().__init__()
-        self._count = self._depth = 0
-
-    def start(self, tag: str, attributes: dict[str, str]) -> Element:
-        self._count += 1
-        self._depth += 1
-        if self._depth > _MAX_DEPTH or self._count > _MAX_ELEMENTS:
-            raise FileFault(f"has more than {_MAX_ELEMENTS} elements, or {_MAX_DEPTH} in another")
-        return super().start(tag, attributes)
-
-    def end(self, tag: str) -> Element:
-        self._depth -= 1
-        return super().end(tag)
 
 
 def _names(node: Element) -> tuple[str, str]:
@@ -310,36 +283,21 @@ class _Document:
 
     def _any_points(self, text: str, form: _Format, stroke: str) -> np.ndarray:
         axes = {form.x: _Axis(), form.y: _Axis()}
-        needed, accepted = max(axes) + 1, form.num_channels
         coordinates = array("d")
-        position, count, number = 0, 0, 1
-
-        def end_point() -> None:
-            fault = "too few for X and Y" if count < needed else ""
-            if count > accepted:
-                fault = f"more than the {accepted} channels (commas separate points)"
-            if fault:
-                raise FileFault(f"{stroke}, point {number} has {count} values, {fault}")
-            coordinates.append(axes[form.x].value)
-            coordinates.append(axes[form.y].value)
-
-        while position < len(text):
-            match = _TOKEN.match(text, position)
-            if match is None:
-                shown = _WORD.match(text, position)[1]
-                raise FileFault(f"{stroke}, point {number} has {shown!r}, which is no value")
-            position = match.end()
-            if match[1]:
-                end_point()
-                count, number = 0, number + 1
-                continue
-            axis = axes.get(count)
-            if axis is not None and not axis.read(*match.groups()[1:]):
-                shown = match[0].strip()[:20]
-                raise FileFault(f"{stroke}, point {number} has {shown!r}, which is no coordinate")
-            count += 1
-        if text:
-            end_point()
+        for number, point in enumerate(_POINT.finditer(text) if text else (), start=1):
+            where, count = f"{stroke}, point {number} has", 0
+            for count, match in enumerate(_VALUE.finditer(point[1]), start=1):
+                *value, other = match.groups()
+                if other:
+                    raise FileFault(f"{where} {other!r}, which is no value")
+                if count - 1 in axes and not axes[count - 1].read(*value):
+                    raise FileFault(f"{where} {match[0].strip()[:20]!r}, which is no coordinate")
+            if count <= max(axes):
+                raise FileFault(f"{where} {count} values, too few for X and Y")
+            if count > form.num_channels:
+                accepted = f"the {form.num_channels} channels (commas separate points)"
+                raise FileFault(f"{where} {count} values, more than {accepted}")
+            coordinates.extend((axes[form.x].value, axes[form.y].value))
         return np.array(coordinates).reshape(-1, 2)
 
     # ------------------------------------------------------------------------------- formats

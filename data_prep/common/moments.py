@@ -6,12 +6,7 @@ from stcn_tf.support.errors import UserError
 
 
 def std_of(mean_square: float, mean: float, what: str) -> float:
-    """The standard deviation from both moments.
-
-    Args:
-        mean_square: mean of squares.
-        mean: mean.
-        what: is normalised, for the message.
+    """The standard deviation from both moments; `what` is normalised, for the message.
 
     Raises:
         UserError: it is 0 or undefined.

@@ -30,15 +30,9 @@ _OBJECT_BYTES = 100  # roughly what a small object takes
 
 
 def read_npz(data: bytes, names: list[str] | None = None) -> dict[str, np.ndarray]:
-    """Reads arrays of an `.npz` file.
+    """Reads the arrays of an `.npz` file by name, or those of `names`, in their order.
 
-    Args:
-        data: the file's bytes.
-        names: of the arrays that are wanted; None: all there are.
-
-    Returns:
-        The arrays by name, in the order of `names` or of the file. Elements of arrays of objects
-        are arrays themselves.
+    Elements of arrays of objects are arrays themselves.
 
     Raises:
         FileFault: it is no such file, is damaged, lacks an array, or holds anything but arrays.

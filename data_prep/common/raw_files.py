@@ -8,7 +8,6 @@ Needs no TensorFlow, so that worker processes start fast and mistakes answer at 
 import concurrent.futures
 import concurrent.futures.process
 import contextlib
-import functools
 import hashlib
 import math
 import multiprocessing
@@ -54,16 +53,20 @@ class ParsedFile(NamedTuple):
     fault: str
 
 
+class Contents(NamedTuple):
+    """What files hold, or what is wrong with them, by name."""
+
+    by_name: dict[str, Any]
+    faults: dict[str, str]
+    source_sha256: str  # over names and checksums of the files without a fault
+
+
 def find_files(root: Path, endings: Sequence[str], pattern: re.Pattern | None = None) -> list[str]:
     """Lists the files under `root` whose names end in one of `endings`, in whatever case.
 
     Linked folders are followed, but none into itself, nor from one such back into `root`. How many
-    files have other endings is printed.
-
-    Args:
-        root: a folder.
-        endings: with their dots, in lower case.
-        pattern: that names in lower case are searched for instead; `endings` say what it finds.
+    files have other endings is printed. With a `pattern`, names in lower case are searched for it,
+    and `endings` only say what it finds.
 
     Returns:
         Paths relative to `root`, with slashes, sorted. Hidden files and folders are left out.
@@ -115,13 +118,6 @@ def find_files(root: Path, endings: Sequence[str], pattern: re.Pattern | None = 
                 f"--source: {root} holds {os.fsencode(path)!r}, whose name is not UTF-8 without "
                 "control characters; rename it"
             )
-    if others:
-        _print_others(others, endings)
-    return sorted(paths)
-
-
-def _print_others(others: Counter[str], endings: Sequence[str]) -> None:
-    """Says how many files of which endings are not read."""
     ordered = sorted(others.items(), key=lambda item: (-item[1], item[0]))
     shown = [
         f"{count} {ending.encode('unicode_escape').decode() or 'without an ending'}"
@@ -129,15 +125,13 @@ def _print_others(others: Counter[str], endings: Sequence[str]) -> None:
     ]
     if len(ordered) > len(shown):
         shown.append(f"{sum(count for _, count in ordered[len(shown) :])} with others")
-    print(f"not read: {', '.join(shown)} (read are {', '.join(endings)})")
+    if shown:
+        print(f"not read: {', '.join(shown)} (read are {', '.join(endings)})")
+    return sorted(paths)
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Opens a file to read its bytes, without a buffer.
-
-    Raises:
-        FileFault: it is no regular file, or cannot be read.
-    """
+    """Opens a file to read its bytes, without a buffer, or raises `FileFault`."""
     try:
         # Opening a named pipe would wait for a writer; a device may never end.
         if stat.S_ISREG(os.stat(path).st_mode):
@@ -154,14 +148,9 @@ def check_size(size: int, max_bytes: int) -> None:
 
 
 def read_regular(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Reads a file.
-
-    Raises:
-        FileFault: it is no regular file, has more than `max_bytes`, or cannot be read.
-    """
+    """Reads a regular file of at most `max_bytes`, or raises `FileFault`."""
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        check_size(size, max_bytes)
+        check_size(os.fstat(file.fileno()).st_size, max_bytes)
         try:
             return file.read()
         except OSError as error:
@@ -171,16 +160,9 @@ def read_regular(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 def parse_file(
     path: str | Path, parse: Callable[[bytes], Any], max_bytes: int = MAX_FILE_BYTES
 ) -> ParsedFile:
-    """Reads and parses one file; never raises for what is wrong with it.
+    """Reads and parses one file of at most `max_bytes`; `parse` raises `FileFault`, this nothing.
 
-    Args:
-        path: a file.
-        parse: turns its bytes into what is wanted, or raises `FileFault`.
-        max_bytes: the size beyond which it is not read.
-
-    Returns:
-        The content and the file's SHA-256, or the fault in words. (A value rather than an
-        exception, so that worker processes hand back every fault, not only the first.)
+    (A value rather than an exception, so that workers hand back every fault, not only the first.)
     """
     sha256 = ""
     try:
@@ -191,43 +173,39 @@ def parse_file(
         return ParsedFile(None, sha256, str(fault))
 
 
-def parse_files(
-    paths: Sequence[str],
-    parse: Callable[[bytes], Any],
+def read_files(
+    parse_path: Callable[[Path], ParsedFile],
+    paths: Mapping[str, Path],
     workers: int,
-    max_bytes: int = MAX_FILE_BYTES,
-) -> Iterator[ParsedFile]:
-    """Parses files in order, in `workers` processes.
+    *,
+    digest_name: Callable[[str], str | None] = str,
+    what: str = "parsing",
+    chunk: int = 32,
+) -> Contents:
+    """Parses files (by name) in order, by `map_in_order`, and shows `what` is being done.
 
-    Args:
-        paths: the files.
-        parse: a function of a module, as for `parse_file`.
-        workers: number of processes.
-        max_bytes: as for `parse_file`.
-
-    Yields:
-        One `ParsedFile` for each path, in the order of `paths`.
+    `digest_name` gives a file's name in the checksum; None: it is not in it.
     """
-    parse_one = functools.partial(parse_file, parse=parse, max_bytes=max_bytes)
-    return map_in_order(parse_one, paths, workers, chunk=32)
+    contents, faults, checksums = {}, {}, []
+    results = map_in_order(parse_path, list(paths.values()), workers, chunk)
+    with contextlib.closing(results):
+        for name, result in zip(paths, with_progress(results, len(paths), what), strict=True):
+            if result.fault:
+                faults[name] = result.fault
+            else:
+                contents[name] = result.content
+                if (label := digest_name(name)) is not None:
+                    checksums.append((label, result.sha256))
+    return Contents(contents, faults, checksum_of(checksums))
 
 
 def map_in_order(
     function: Callable[[Any], Any], items: Sequence[Any], workers: int, chunk: int = 1
 ) -> Iterator[Any]:
-    """`map` in `workers` processes (in this one if one is enough).
+    """`map` in `workers` processes (in this one if one is enough), each given `chunk` at once.
 
     Only so many items are under way at once as keep the workers busy: neither what waits nor
-    what is finished grows with `items`.
-
-    Args:
-        function: of a module, or a `functools.partial` of one.
-        items: its arguments.
-        workers: number of processes.
-        chunk: how many items a process is given at once.
-
-    Yields:
-        The results, in the order of `items`.
+    what is finished grows with `items`. `function` is one of a module, or a partial of one.
 
     Raises:
         UserError: a process ended before its time.
@@ -280,14 +258,7 @@ def _children_ignore_interrupts() -> Iterator[None]:
 def with_progress(
     results: Iterable[Any], total: int, what: str = "parsing", unit: str = "files"
 ) -> Iterator[Any]:
-    """A bar on a terminal, else a plain line now and then; both on stderr.
-
-    Args:
-        results: what to pass on.
-        total: how many there will be.
-        what: what is being done.
-        unit: what is counted.
-    """
+    """Passes on `total` results; a bar on a terminal, else a plain line now and then, on stderr."""
     if sys.stderr.isatty():
         yield from tqdm(results, total=total, desc=what, unit=f" {unit}", file=sys.stderr)
         return
@@ -299,31 +270,14 @@ def with_progress(
             last = time.monotonic()
 
 
-class Digest:
-    """SHA-256 over names and checksums: of what a dataset was made from."""
-
-    def __init__(self):
-        self._sha256 = hashlib.sha256()
-
-    def add(self, name: str, sha256: str) -> None:
-        """Adds a file, in the order of the files."""
-        self._sha256.update(f"{name} {sha256}\n".encode())
-
-    def hexdigest(self) -> str:
-        """Of all files added so far."""
-        return self._sha256.hexdigest()
+def checksum_of(files: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 over names and checksums, in their order: of what a dataset was made from."""
+    text = "".join(f"{name} {sha256}\n" for name, sha256 in files)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def refuse(faults: Mapping[str, str], source: Path) -> None:
-    """Ends a preparation whose files have faults.
-
-    Args:
-        faults: what is wrong, by file (or form, utterance, ...).
-        source: where they are.
-
-    Raises:
-        UserError: always, naming the first of them.
-    """
+    """Ends, by a `UserError`, a preparation whose files (or forms, utterances, ...) have faults."""
     shown = [f"{name}: {reason}" for name, reason in list(faults.items())[:_FAULTS_SHOWN]]
     if len(faults) > len(shown):
         shown.append(f"and {len(faults) - len(shown)} more")
@@ -344,10 +298,7 @@ def print_sizes_check(splits: Mapping[str, Split], complete: Mapping[str, tuple[
     """Compares splits with those of the owners' complete files, where their sizes are known.
 
     A file may be missing, or end between two sequences, without a fault of what is there.
-
-    Args:
-        splits: as on the card.
-        complete: number of sequences and of steps of each split whose sizes are known.
+    `complete` is the number of sequences and of steps of each split whose sizes are known.
     """
     for name, sizes in complete.items():
         same = sizes == (splits[name].num_sequences, splits[name].num_steps)

@@ -7,75 +7,48 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
+from data_prep.common.command import Flag
 from data_prep.common.raw_files import MAX_TEXT_BYTES, FileFault, read_regular
 from stcn_tf.support.errors import UserError
-from stcn_tf.support.path_flag import define_path
 
 NAMES = ("random", "folders")  # that --split takes in the place of a folder
-SHARES = ("valid_share", "test_share")
+SPLIT_HELP = (
+    "random: by --valid_share and --test_share; folders: by the topmost folder of each file "
+    "(train, valid, and what else there is); or a folder with one NAME.txt per split, which "
+    "lists files, one a line, relative to --source."
+)
+GROUP = Flag(
+    "Regular expression that is looked for in the names of sequences: what its first parentheses "
+    "match is the group, such as a writer or a speaker, over which standard errors are taken. "
+    "'_([a-z]+)_' finds theo in 3_theo_0.wav. Default: none."
+)
 
 _NAME = re.compile(r".+")
 _NAME_SHOWN = 100  # characters
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+")  # as records have it
 
 
-def define_split_flags(own: str = "") -> None:
-    """Defines how one's own data are split: --split, --valid_share, --test_share.
-
-    Args:
-        own: what splits a source may have itself, for the help of --split=own, then the default.
-    """
-    text = (
-        "random: by --valid_share and --test_share; folders: by the topmost folder of each file "
-        "(train, valid, and what else there is); or a folder with one NAME.txt per split, which "
-        "lists files, one a line, relative to --source."
-    )
-    if own:
-        define_path("split", "own", f"own: {own}, else random; {text}", names=(*NAMES, "own"))
-    else:
-        define_path("split", "random", text, names=NAMES)
-    define_share_flags("with --split=random")
+def share_flags(where: str = "with --split=random") -> dict[str, Flag]:
+    """--valid_share and --test_share; `where` says when they are used."""
+    what = "Share of the files, or of the sequences of one file, in"
+    return {
+        "valid_share": Flag(f"{what} valid, {where}."),
+        "test_share": Flag(f"{what} test, {where}; 0: no test."),
+    }
 
 
 def shares_ignored(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Shares mean nothing with another --split than random (as `command.Ignored`)."""
-    if arguments["split"] == "random":
-        return {}
-    return dict.fromkeys(SHARES, f"with --split={arguments['split']}")
-
-
-def define_share_flags(where: str) -> None:
-    """Defines --valid_share and --test_share; `where` says when they are used."""
-    what = "Share of the files, or of the sequences of one file, in"
-    flags.DEFINE_float("valid_share", 0.1, f"{what} valid, {where}.")
-    flags.DEFINE_float("test_share", 0.0, f"{what} test, {where}; 0: no test.")
-
-
-def define_group_flag() -> None:
-    """Defines --group."""
-    flags.DEFINE_string(
-        "group",
-        "",
-        "Regular expression that is looked for in the names of sequences: what its first "
-        "parentheses match is the group, such as a writer or a speaker, over which standard errors "
-        "are taken. '_([a-z]+)_' finds theo in 3_theo_0.wav. Default: none.",
-    )
+    split = arguments["split"]
+    return {} if split == "random" else dict.fromkeys(share_flags(), f"with --split={split}")
 
 
 def grouping(pattern: str, names: Sequence[str] = ()) -> Callable[[str], str]:
-    """Reads --group.
-
-    Args:
-        pattern: as --group.
-        names: of the sequences; it must be found in one of them, if there are any.
-
-    Returns:
-        Gives the group of a sequence by its name; empty where the pattern is not found.
+    """Reads --group: gives the group of a sequence by its name, "" where `pattern` is not found.
 
     Raises:
-        UserError: it is no regular expression with parentheses, or is found nowhere.
+        UserError: it is no regular expression with parentheses, or there are `names` of sequences,
+            and it is found in none.
     """
     try:
         expression = re.compile(pattern or "()")
@@ -96,13 +69,7 @@ def grouping(pattern: str, names: Sequence[str] = ()) -> Callable[[str], str]:
 def split_names(
     names: Sequence[str], split: str | Path, valid_share: float, test_share: float
 ) -> dict[str, list[str]]:
-    """Splits one's own data.
-
-    Args:
-        names: of the files (or sequences), with slashes, each once.
-        split: as --split.
-        valid_share: as --valid_share.
-        test_share: as --test_share.
+    """Splits one's own data: `names` of files or sequences, with slashes, each once.
 
     Returns:
         The names of each split, sorted; of `random` those with the smallest checksums are in
@@ -113,65 +80,71 @@ def split_names(
             be one, or a list is wrong.
     """
     if split == "random":
-        if not (valid_share > 0 and test_share >= 0 and valid_share + test_share < 1):
-            raise UserError(
-                f"--valid_share={valid_share:g} --test_share={test_share:g}: accepted: more than 0 "
-                "and 0 or more, with a sum of less than 1"
-            )
-        order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-        num_test = math.ceil(round(test_share * len(order), 6))
-        num_valid = math.ceil(round(valid_share * len(order), 6))
-        if len(order) - num_test - num_valid < 1:
-            raise UserError(
-                f"{len(order)} sequences are too few for "
-                f"{'train, valid and test' if num_test else 'train and valid'}"
-            )
-        parts = {
-            "train": order[num_test + num_valid :],
-            "valid": order[num_test : num_test + num_valid],
-        }
-        if num_test:
-            parts["test"] = order[:num_test]
-        return {name: sorted(members) for name, members in parts.items()}
-    if split == "folders":
-        parts = {}
-        for name in names:
-            top, slash, _ = name.partition("/")
-            if not slash:
-                raise UserError(f"--split=folders: {name} lies in no folder")
-            parts.setdefault(top, []).append(name)
-        for needed in ("train", "valid"):
-            if needed not in parts:
-                raise UserError(
-                    f"--split=folders: there is no folder {needed}, only "
-                    f"{', '.join(sorted(parts)) or 'nothing'}"
-                )
-        _check_split_names(parts)
-        order = ("train", "valid")
-        rest = sorted(set(parts) - set(order))
-        return {name: sorted(parts[name]) for name in (*order, *rest)}
-    return _listed_names(names, split)
+        parts = _random_parts(names, valid_share, test_share)
+    elif split == "folders":
+        parts = _folder_parts(names)
+    else:
+        parts = read_lists(find_lists(split, "random nor folders, nor a folder of NAME.txt files"))
+        known = set(names)
+        for part, members in parts.items():
+            for name in sorted(members):
+                if name not in known:
+                    raise UserError(
+                        f"--split={split}: {_shown(name)}, listed in {part}.txt, does not exist"
+                    )
+    return {name: sorted(members) for name, members in parts.items()}
 
 
-def _listed_names(names: Sequence[str], split: str | Path) -> dict[str, list[str]]:
+def _random_parts(
+    names: Sequence[str], valid_share: float, test_share: float
+) -> dict[str, list[str]]:
+    if not (valid_share > 0 and test_share >= 0 and valid_share + test_share < 1):
+        raise UserError(
+            f"--valid_share={valid_share:g} --test_share={test_share:g}: accepted: more than 0 "
+            "and 0 or more, with a sum of less than 1"
+        )
+    order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    num_test = math.ceil(round(test_share * len(order), 6))
+    num_held = num_test + math.ceil(round(valid_share * len(order), 6))
+    if len(order) <= num_held:
+        into = "train, valid and test" if num_test else "train and valid"
+        raise UserError(f"{len(order)} sequences are too few for {into}")
+    parts = {"train": order[num_held:], "valid": order[num_test:num_held]}
+    return parts | ({"test": order[:num_test]} if num_test else {})
+
+
+def _folder_parts(names: Sequence[str]) -> dict[str, list[str]]:
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        top, slash, _ = name.partition("/")
+        if not slash:
+            raise UserError(f"--split=folders: {name} lies in no folder")
+        parts.setdefault(top, []).append(name)
+    order = dict.fromkeys(["train", "valid", *sorted(parts)])
+    for needed in ("train", "valid"):
+        if needed not in parts:
+            there = ", ".join(sorted(parts)) or "nothing"
+            raise UserError(f"--split=folders: there is no folder {needed}, only {there}")
+    _check_split_names(parts)
+    return {name: parts[name] for name in order}
+
+
+def find_lists(
+    split: str | Path, accepted: str, needed: Sequence[str] = ("train", "valid")
+) -> dict[str, list[Path]]:
+    """Finds the NAME.txt of each split in a folder.
+
+    Raises:
+        UserError: there is no such folder, but what is `accepted`, or it lacks one that is needed.
+    """
     folder = Path(split)
     if not folder.is_dir():
-        raise UserError(
-            f"--split={split}: neither random nor folders, nor a folder of NAME.txt files"
-        )
+        raise UserError(f"--split={split}: neither {accepted}")
     lists = {path.stem: [path] for path in sorted(folder.glob("*.txt"))}
-    for needed in ("train", "valid"):
-        if needed not in lists:
-            raise UserError(f"--split={split}: the folder has no {needed}.txt")
-    known = set(names)
-    parts = {part: sorted(members) for part, members in read_lists(lists).items()}
-    for part, members in parts.items():
-        for name in members:
-            if name not in known:
-                raise UserError(
-                    f"--split={split}: {_shown(name)}, listed in {part}.txt, does not exist"
-                )
-    return parts
+    for name in needed:
+        if name not in lists:
+            raise UserError(f"--split={split}: the folder has no {name}.txt")
+    return lists
 
 
 def read_lists(
@@ -181,72 +154,47 @@ def read_lists(
     what: str = "name",
     key: Callable[[str], str] = str,
 ) -> dict[str, list[str]]:
-    """Reads what each split consists of.
+    """Reads what each split consists of, in the order of the lists that it unites.
 
-    Args:
-        lists: the lists that each split unites.
-        pattern: as for `read_list`.
-        what: as for `read_list`.
-        key: names are the same if this makes the same of them.
-
-    Returns:
-        The names of each split, in the order of its lists.
+    A list has a name on each line; blank lines and lines that begin with # are skipped. A name,
+    which is a `what`, matches `pattern`; those of which `key` makes the same are the same.
 
     Raises:
-        UserError: as `read_list`, a name is in two lists, or a split's name cannot be one.
+        UserError: a list cannot be read, has nothing or something else, a name comes twice, or a
+            split's name cannot be one.
     """
     _check_split_names(lists)
-    parts: dict[str, list[str]] = {}
+    parts: dict[str, list[str]] = {part: [] for part in lists}
     owner: dict[str, Path] = {}
-    for part, paths in lists.items():
-        parts[part] = []
-        for path in paths:
-            for name in read_list(path, pattern, what, key):
-                if owner.setdefault(key(name), path) != path:
-                    raise UserError(
-                        f"--split: {_shown(name)} is in {owner[key(name)]} and in {path}"
-                    )
-                parts[part].append(name)
+    for part, path in ((part, path) for part, paths in lists.items() for path in paths):
+        before = len(owner)
+        for number, line in enumerate(_lines(path), start=1):
+            name = line.strip()
+            if not name or name.startswith("#"):
+                continue
+            shown, where = _shown(name), f"--split: {path}, line {number}"
+            if not pattern.fullmatch(name):
+                raise UserError(f"{where}: {shown} is no {what}")
+            first = owner.get(key(name))
+            if first == path:
+                raise UserError(f"{where}: {shown} is listed twice")
+            if first is not None:
+                raise UserError(f"--split: {shown} is in {first} and in {path}")
+            owner[key(name)] = path
+            parts[part].append(name)
+        if len(owner) == before:
+            raise UserError(f"--split: {path} lists nothing")
     return parts
 
 
-def read_list(
-    path: Path,
-    pattern: re.Pattern = _NAME,
-    what: str = "name",
-    key: Callable[[str], str] = str,
-) -> list[str]:
-    """Reads names, one per line; blank lines and lines that begin with # are skipped.
-
-    Args:
-        path: the list.
-        pattern: what a name must match as a whole.
-        what: a name is, for the message.
-        key: names are the same if this makes the same of them.
-
-    Raises:
-        UserError: the file cannot be read, lists nothing, something else, or a name twice.
-    """
+def _lines(path: Path) -> list[str]:
     try:
         # Some editors write a mark of the byte order.
-        lines = read_regular(path, MAX_TEXT_BYTES).decode("utf-8-sig").splitlines()
+        return read_regular(path, MAX_TEXT_BYTES).decode("utf-8-sig").splitlines()
     except FileFault as fault:
         raise UserError(f"--split: {path} {fault}") from fault
     except UnicodeDecodeError as error:
         raise UserError(f"--split: {path} cannot be read: {error}") from error
-    names: dict[str, str] = {}
-    for number, text in enumerate(lines, start=1):
-        name = text.strip()
-        if not name or name.startswith("#"):
-            continue
-        if not pattern.fullmatch(name):
-            raise UserError(f"--split: {path}, line {number}: {_shown(name)} is no {what}")
-        if key(name) in names:
-            raise UserError(f"--split: {path}, line {number}: {_shown(name)} is listed twice")
-        names[key(name)] = name
-    if not names:
-        raise UserError(f"--split: {path} lists nothing")
-    return list(names.values())
 
 
 def _check_split_names(splits: Iterable[str]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 
 from data_prep.common.raw_files import MAX_FILE_BYTES, FileFault
 
-_MAX_NAME = 200  # characters
 # Other kinds of compression would be unpacked without a limit.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -20,17 +19,10 @@ def read_zip(
     kind: str = ".npz",
     max_bytes: int = MAX_FILE_BYTES,
 ) -> Iterator[tuple[str, bytes]]:
-    """Reads members of an archive.
+    """Yields name and content of those members that `choose` takes of the names of all.
 
-    Args:
-        data: the archive's bytes.
-        choose: of the names of all members, those that are wanted.
-        what: a member is, for messages.
-        kind: of file this is, for messages.
-        max_bytes: that all wanted members may have together.
-
-    Yields:
-        Name and content of each.
+    Together they have at most `max_bytes`. `what` a member is, and the `kind` of file, are for
+    messages.
 
     Raises:
         FileFault: it is no archive, is damaged, or not as wanted; or `choose` raises it.
@@ -39,7 +31,7 @@ def read_zip(
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {info.filename: info for info in archive.infolist()}
             for name in members:
-                if not name.isprintable() or len(name) > _MAX_NAME:
+                if not name.isprintable() or len(name) > 200:
                     raise FileFault(f"holds the name {name[:40]!r}")
             if len(members) < len(archive.infolist()):
                 raise FileFault(f"holds two {what}s of one name")

@@ -22,7 +22,7 @@ from pathlib import Path
 from absl import flags
 
 from data_prep.synthetic.formats import DEFAULT_FORMAT, FORMATS, write
-from data_prep.synthetic.settings import Settings
+from stcn_tf.settings import Settings
 from stcn_tf.support import cli
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.path_flag import define_path
@@ -45,15 +45,11 @@ def define_flags() -> None:
     flags.DEFINE_enum("format", DEFAULT_FORMAT, list(FORMATS), "Format of the raw data.")
     for name, (field, formats) in _flag_fields().items():
         note = "" if len(formats) == len(FORMATS) else f" Of {', '.join(formats)}."
-        flags.DEFINE_integer(name, field.default, field.metadata["description"] + note)
+        flags.DEFINE_integer(name, field.default, field.metadata["help"] + note)
 
 
 def settings_from_flags() -> Settings:
-    """Reads the settings of the format that the flags name.
-
-    Raises:
-        UserError: a value is out of range, or a flag of other formats is given.
-    """
+    """Reads the settings of the format that the flags name; refuses flags of other formats."""
     values = flags.FLAGS
     settings = FORMATS[values.format].settings
     own = [field.name for field in dataclasses.fields(settings)]

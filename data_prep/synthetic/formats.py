@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.synthetic import handwriting, images, speech
-from data_prep.synthetic.settings import Settings
+from stcn_tf.settings import Settings
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import replacing_folder
 
@@ -49,19 +49,11 @@ FORMATS = {
 
 
 def write(out: Path, name: str, settings: Settings) -> str:
-    """Writes synthetic raw data, all of it or nothing.
-
-    Args:
-        out: a folder that does not exist, is empty, or holds what this function wrote earlier
-            (which is replaced).
-        name: of the format, a key of `FORMATS`.
-        settings: what to write, of the format's own class.
-
-    Returns:
-        What was written, in words.
+    """Writes synthetic raw data of the format `name`, all of it or nothing; says what, in words.
 
     Raises:
-        UserError: `out` holds something else, or the format cannot be written here.
+        UserError: `out` holds something other than earlier output, or the format cannot be written
+            here.
     """
     _check_replaceable(out)
     with replacing_folder(out) as partial:

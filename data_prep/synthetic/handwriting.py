@@ -19,6 +19,7 @@ called x01-000z-01 in every format, and is the same writing. Written are:
 
 import dataclasses
 import json
+import string
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from HersheyFonts import HersheyFonts
 from tqdm import tqdm
 
 from data_prep.synthetic import sentences
-from data_prep.synthetic.settings import Settings, integer, seed
+from stcn_tf.settings import Settings, setting
 
 MAX_FORMS = 99_000  # form ids run from x01-000z to x99-999z
 MIN_CHARS = 12  # the longest word with its punctuation fits
@@ -45,10 +46,7 @@ _LINE_DISTANCE = 700.0
 _MARGIN = 900.0
 
 # Facts of the Deepwriting files: their letters (label 0 is none), preprocessing, and scale.
-_ALPHABET = [
-    "",
-    *"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'.,-()/",
-]
+_ALPHABET = ["", *string.digits, *string.ascii_letters, *"'.,-()/"]
 _PREPROCESSING = ["scale"] * 2 + ["origin_translation", "relative_representation"]
 _PREPROCESSING += ["normalization"] * 2
 _DEEPWRITING_UNIT = 8000.0  # whiteboard units; steps are then about as long as there
@@ -57,19 +55,14 @@ _DEEPWRITING_STEPS = 400  # longer sequences are cut off there, wherever the pen
 
 @dataclasses.dataclass(frozen=True)
 class HandwritingSettings(Settings):
-    """How much is to be written.
+    """How much is to be written; everything follows from `seed`."""
 
-    Attributes:
-        num_forms: number of forms, at least 2; each has its own writer.
-        lines_per_form: number of lines of each form, 1 to 99.
-        max_chars: the most characters a line may have.
-        seed: everything follows from it.
-    """
-
-    num_forms: int = integer(60, 2, MAX_FORMS, "Number of forms, each by another writer.")
-    lines_per_form: int = integer(6, 1, 99, "Number of lines of each form.")
-    max_chars: int = integer(18, MIN_CHARS, 100, "The most characters of a line.")
-    seed: int = seed()
+    num_forms: int = setting(
+        60, "Number of forms, each by another writer.", least=2, most=MAX_FORMS
+    )
+    lines_per_form: int = setting(6, "Number of lines of each form.", least=1, most=99)
+    max_chars: int = setting(18, "The most characters of a line.", least=MIN_CHARS, most=100)
+    seed: int = setting(0, "Random seed.", least=0)
 
 
 class Writer(NamedTuple):
@@ -212,10 +205,9 @@ def _arc_length(path: np.ndarray) -> np.ndarray:
 
 
 def write_stroke(path: np.ndarray, writer: Writer, rng: np.random.Generator) -> np.ndarray:
-    """Moves the pen along a path, [points, 2] whiteboard units.
+    """Moves the pen along a path, [points, 2] whiteboard units: where it is, [samples, 2].
 
-    Returns:
-        Where the pen is at each sample, [samples, 2]; 1 sample for a path without length.
+    A path without length gives 1 sample.
     """
     length = _arc_length(path)
     if length[-1] < _PATH_STEP:
@@ -245,13 +237,7 @@ def write_stroke(path: np.ndarray, writer: Writer, rng: np.random.Generator) -> 
 def write_line(
     text: str, writer: Writer, rng: np.random.Generator, top_left: tuple[float, float]
 ) -> list[np.ndarray]:
-    """Writes one line of printable ASCII.
-
-    Args:
-        text: the line.
-        writer: the hand.
-        rng: the source of variation.
-        top_left: where the line begins, x and the baseline's y.
+    """Writes a line of printable ASCII that begins at `top_left`, x and the baseline's y.
 
     Returns:
         Strokes, int64 [samples, 2], positive whiteboard coordinates, y downwards.
@@ -320,10 +306,7 @@ def _split(form: int, settings: HandwritingSettings) -> str:
 
 
 def lines(settings: HandwritingSettings) -> Iterator[Line]:
-    """Writes form by form, with a progress bar on a terminal.
-
-    More forms or more lines of each leave the earlier ones as they are.
-    """
+    """Writes form by form; more forms or more lines of each leave the earlier ones as they are."""
     for form in tqdm(range(settings.num_forms), desc="writing", unit=" forms", disable=None):
         rng = np.random.default_rng([settings.seed, form])
         writer = draw_writer(rng)
@@ -339,7 +322,7 @@ def lines(settings: HandwritingSettings) -> Iterator[Line]:
 def to_offsets(strokes: list[np.ndarray]) -> np.ndarray:
     """Differences from point to point, float64 [samples of all - 1, 3]: dx, dy and pen.
 
-    The pen is 1 on a stroke's last point; the first point has no difference and is dropped.
+    The pen is 1 on a stroke's last point; the first point, without a difference, is dropped.
     """
     offsets = np.zeros((sum(map(len, strokes)), 3))
     offsets[1:, :2] = np.diff(np.concatenate(strokes), axis=0)
@@ -351,11 +334,7 @@ def to_offsets(strokes: list[np.ndarray]) -> np.ndarray:
 
 
 def write_iamondb(folder: Path, settings: HandwritingSettings) -> str:
-    """Writes IAM-OnDB's XML files and form lists into an empty folder.
-
-    Returns:
-        What was written, in words (as all functions of this section).
-    """
+    """Writes IAM-OnDB's XML files and form lists; says how much, in words, as those below."""
     for line in lines(settings):
         form = form_id(line.form)
         path = folder / "lineStrokes" / form[:3] / form[:-1] / f"{line.id}.xml"
@@ -370,7 +349,7 @@ def write_iamondb(folder: Path, settings: HandwritingSettings) -> str:
 
 
 def write_deepwriting(folder: Path, settings: HandwritingSettings) -> str:
-    """Writes Deepwriting's two files, with most of their arrays, into an empty folder."""
+    """Writes Deepwriting's two files, with most of their arrays."""
     written = list(lines(settings))
     unit = (_DEEPWRITING_UNIT, _DEEPWRITING_UNIT, 1.0)
     offsets = {line.id: to_offsets(line.strokes)[:_DEEPWRITING_STEPS] / unit for line in written}
@@ -416,7 +395,7 @@ def _object_array(values: list[np.ndarray]) -> np.ndarray:
 
 
 def write_ink_json(folder: Path, settings: HandwritingSettings) -> str:
-    """Writes one JSON file of strokes per line into an empty folder."""
+    """Writes one JSON file of strokes per line."""
     for line in lines(settings):
         strokes = [stroke.tolist() for stroke in line.strokes]
         _write_ink(folder, line, "json", json.dumps({"strokes": strokes, "y_axis": "down"}) + "\n")
@@ -424,7 +403,7 @@ def write_ink_json(folder: Path, settings: HandwritingSettings) -> str:
 
 
 def write_inkml(folder: Path, settings: HandwritingSettings) -> str:
-    """Writes one InkML file per line, with channels X, Y and T (ms), into an empty folder."""
+    """Writes one InkML file per line, with channels X, Y and T (ms)."""
     for line in lines(settings):
         text = [
             '<?xml version="1.0" encoding="UTF-8"?>',
@@ -444,7 +423,7 @@ def write_inkml(folder: Path, settings: HandwritingSettings) -> str:
 
 
 def write_ink_npz(folder: Path, settings: HandwritingSettings) -> str:
-    """Writes a file of plain arrays [dx, dy, pen], one per line, into an empty folder."""
+    """Writes a file of plain arrays [dx, dy, pen], one per line."""
     arrays = {}
     for line in lines(settings):
         offsets = to_offsets(line.strokes) * (1.0, -1.0, 1.0)  # y upwards

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.synthetic.handwriting import PRINTED_FACES, load_glyphs
-from data_prep.synthetic.settings import Settings, integer, seed
+from stcn_tf.settings import Settings, setting
 
 AMAT_NAMES = {split: f"binarized_mnist_{split}.amat" for split in ("train", "valid", "test")}
 IDX_NAMES = {  # images, labels
@@ -30,9 +30,11 @@ _IDX_UINT8 = 0x08  # type code of the IDX format
 class ImageSettings(Settings):
     """How many images are to be drawn, and how large; everything follows from `seed`."""
 
-    num_images: int = integer(200, 1, 60_000, "Images of train; other splits have a fifth.")
-    image_size: int = integer(28, 4, 256, "Height and width of the images in pixels.")
-    seed: int = seed()
+    num_images: int = setting(
+        200, "Images of train; other splits have a fifth.", least=1, most=60_000
+    )
+    image_size: int = setting(28, "Height and width of the images in pixels.", least=4, most=256)
+    seed: int = setting(0, "Random seed.", least=0)
 
 
 def draw_digit(digit: int, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -75,11 +77,7 @@ def _distances(points: np.ndarray, segments: np.ndarray) -> np.ndarray:
 def digits(
     split: str, settings: ImageSettings
 ) -> Iterator[tuple[int, np.ndarray, np.random.Generator]]:
-    """Draws the digits of a split, with a progress bar on a terminal.
-
-    Yields:
-        The digit, its image (uint8 [size, size]), and the source of what else is random about it.
-    """
+    """Yields a split's digits, their images, and the source of what else is random about them."""
     count = settings.num_images if split == "train" else max(1, settings.num_images // 5)
     for index in tqdm(range(count), desc=f"drawing {split}", disable=None):
         rng = np.random.default_rng([settings.seed, _SPLIT_NUMBERS[split], index])
@@ -88,11 +86,7 @@ def digits(
 
 
 def write_amat(folder: Path, settings: ImageSettings) -> str:
-    """Writes Larochelle's text into an empty folder: each pixel is drawn once by its grey value.
-
-    Returns:
-        What was written, in words.
-    """
+    """Writes Larochelle's text, each pixel drawn once by its grey; says how much, in words."""
     count = 0
     for split, name in AMAT_NAMES.items():
         with open(folder / name, "w", encoding="ascii") as file:
@@ -104,7 +98,7 @@ def write_amat(folder: Path, settings: ImageSettings) -> str:
 
 
 def write_idx(folder: Path, settings: ImageSettings) -> str:
-    """Writes grey images and their labels, as `write_amat`, as gzipped IDX."""
+    """Writes grey images and their labels as gzipped IDX; says how much, in words."""
     count = 0
     for split, names in IDX_NAMES.items():
         labels, images, _ = zip(*digits(split, settings), strict=True)

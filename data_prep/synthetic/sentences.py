@@ -50,14 +50,7 @@ def _clause(rng: np.random.Generator) -> list[str]:
 
 
 def words(rng: np.random.Generator) -> Iterator[str]:
-    """Yields the words of an endless text, with capitals and punctuation attached.
-
-    Args:
-        rng: the source of all choices.
-
-    Yields:
-        Words of ASCII letters, digits, commas, full stops and question marks.
-    """
+    """Yields the words of an endless text in ASCII, with capitals and punctuation attached."""
     while True:
         sentence = _clause(rng)
         if rng.random() < 0.4:
@@ -71,15 +64,9 @@ def words(rng: np.random.Generator) -> Iterator[str]:
 
 
 def lines(rng: np.random.Generator, num_lines: int, max_chars: int) -> list[str]:
-    """Breaks a text into lines of whole words.
+    """Breaks a text into lines of whole words, each as full as the next word allows.
 
-    Args:
-        rng: the source of all choices.
-        num_lines: number of lines.
-        max_chars: the most characters a line may have; at least that of the longest word.
-
-    Returns:
-        Lines of text, each as full as the next word allows.
+    `max_chars`, the most characters of a line, is at least that of the longest word.
     """
     source = words(rng)
     result = []

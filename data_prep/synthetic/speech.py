@@ -18,7 +18,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from data_prep.synthetic.settings import Settings, integer, seed
+from stcn_tf.settings import Settings, setting
 from stcn_tf.support.errors import UserError
 
 PEAK = 0.3  # of full scale
@@ -31,16 +31,20 @@ _CODECS = {".wav": "pcm_s16le", ".flac": "flac", ".mp3": "libmp3lame"}
 class SpeechSettings(Settings):
     """How much is to be recorded; a sixth of it is valid, another sixth test."""
 
-    num_recordings: int = integer(24, 3, 10_000, "Number of recordings, 0.8 to 2 seconds each.")
-    seed: int = seed()
+    num_recordings: int = setting(
+        24, "Number of recordings, 0.8 to 2 seconds each.", least=3, most=10_000
+    )
+    seed: int = setting(0, "Random seed.", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class BookSettings(Settings):
     """How much is to be read aloud."""
 
-    num_chapters: int = integer(6, 1, 99, "Chapters, each two recordings of 5 to 8 seconds.")
-    seed: int = seed()
+    num_chapters: int = setting(
+        6, "Chapters, each two recordings of 5 to 8 seconds.", least=1, most=99
+    )
+    seed: int = setting(0, "Random seed.", least=0)
 
 
 class Speaker(NamedTuple):
@@ -78,11 +82,7 @@ def speak(seconds: float, rate_hz: int, speaker: Speaker, rng: np.random.Generat
 
 
 def recordings(settings: SpeechSettings, rate_hz: int) -> Iterator[tuple]:
-    """Records train's, valid's and test's speakers, of whom even numbers are female.
-
-    Yields:
-        Split, speaker, number (of up to four of the speaker's), int16 [samples].
-    """
+    """Yields split, speaker (even ones are female), number (of up to four) and int16 [samples]."""
     share = max(1, settings.num_recordings // 6)
     speaker = -1
     for split in ("train", "valid", "test"):
@@ -96,11 +96,7 @@ def recordings(settings: SpeechSettings, rate_hz: int) -> Iterator[tuple]:
 
 
 def write_timit(folder: Path, settings: SpeechSettings) -> str:
-    """Writes TIMIT's tree of SPHERE files, and lists, into an empty folder.
-
-    Returns:
-        What was written, in words (as the functions below).
-    """
+    """Writes TIMIT's tree of SPHERE files, and lists; says how much, in words, as those below."""
     (folder / "lists").mkdir()
     for split, speaker, number, samples in recordings(settings, 16_000):
         # Dialect region, speaker (sex, initials, 0), sentence.
@@ -122,11 +118,7 @@ def write_timit(folder: Path, settings: SpeechSettings) -> str:
 
 
 def write_blizzard(folder: Path, settings: BookSettings) -> str:
-    """Writes folders of MP3 files, chapters read by one speaker, into an empty folder.
-
-    Raises:
-        UserError: MP3 cannot be written here.
-    """
+    """Writes folders of MP3 files, chapters read by one speaker, if MP3 can be written here."""
     if "libmp3lame" not in av.codec.codecs_available:
         raise UserError(
             "--format=blizzard: the FFmpeg of this machine writes no MP3; --format=wav needs none"
@@ -142,7 +134,7 @@ def write_blizzard(folder: Path, settings: BookSettings) -> str:
 
 
 def write_wav(folder: Path, settings: SpeechSettings) -> str:
-    """Writes WAV files, and FLAC files of each speaker's last words, into an empty folder."""
+    """Writes WAV files, and FLAC files of each speaker's last words."""
     for split, speaker, number, samples in recordings(settings, 8_000):
         ending = "flac" if number == _RECORDINGS_PER_SPEAKER - 1 else "wav"
         path = folder / "audio" / split / f"speaker_{speaker:03d}" / f"{number}.{ending}"

@@ -282,7 +282,7 @@ def test_sums_of_files_and_pieces(tmp_path):
     everything = np.concatenate(samples).astype(np.float64)
     sums = audio.sums_of_files(files.values())
     assert sums == (1080, everything.sum(), np.square(everything).sum())  # of few bits: exact
-    assert audio.sums_of_files(reversed(files.values())) == sums
+    assert audio.sums_of_files([*reversed(files.values())]) == sums
     by_piece = audio.sums_of_pieces(audio.plan_files(files, 10, sequence_frames=7))
     cut = np.concatenate([samples[0], samples[1], samples[2][:140]]).astype(np.float64)
     assert by_piece == (1050, cut.sum(), np.square(cut).sum())

@@ -9,14 +9,14 @@ from absl import flags
 
 from data_prep import blizzard, deepwriting, iamondb, ink, mnist, timit, wav
 from data_prep.common import command, splitting
-from data_prep.common.command import preparation
+from data_prep.common.command import Flag, preparation
 from stcn_tf.support.errors import UserError
 
 COMMANDS = [blizzard, deepwriting, iamondb, ink, mnist, timit, wav]
 
 
 def test_the_number_of_workers(parse_flags, monkeypatch):
-    parse_flags(lambda: command.define_flags("from"), "--source=a", "--out=b")
+    parse_flags(prepare.define_flags, "--source=a", "--out=b")
     for num_cpus, expected in ((3, 3), (20, 8)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=num_cpus: range(n), raising=False)
         assert command.num_workers() == expected
@@ -30,7 +30,7 @@ def test_the_number_of_workers(parse_flags, monkeypatch):
 @pytest.mark.parametrize("module", COMMANDS)
 def test_the_flags_of_every_command_are_the_arguments_of_its_preparation(parse_flags, module):
     before = set(flags.FLAGS)
-    parse_flags(module.define_flags, "--source=a", "--out=b")
+    parse_flags(module.prepare.define_flags, "--source=a", "--out=b")
     parameters = inspect.signature(module.prepare).parameters
     assert set(flags.FLAGS) - before == set(parameters)
     for name, parameter in parameters.items():
@@ -41,7 +41,12 @@ def test_the_flags_of_every_command_are_the_arguments_of_its_preparation(parse_f
 CALLS = []
 
 
-@preparation(splitting.shares_ignored)
+@preparation(
+    "from",
+    splitting.shares_ignored,
+    split=Flag(splitting.SPLIT_HELP, splitting.NAMES),
+    **splitting.share_flags(),
+)
 def prepare(
     source: Path | None,
     out: Path,
@@ -54,11 +59,6 @@ def prepare(
     command: str,
 ) -> None:
     CALLS.append(locals())
-
-
-def define_flags():
-    command.define_flags("from", required=False)
-    splitting.define_split_flags()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def define_flags():
     ],
 )
 def test_flags_become_arguments_and_the_card_s_command(parse_flags, words, changes, shown):
-    parse_flags(define_flags, "--source=from", "--out=to", "--workers=1", *words)
+    parse_flags(prepare.define_flags, "--source=from", "--out=to", "--workers=1", *words)
     CALLS.clear()
     command.call(prepare)
     expected = {
@@ -98,14 +98,15 @@ def test_what_is_not_given_is_not_in_the_command():
 
 
 def test_flags_that_would_be_ignored_are_refused(parse_flags):
-    parse_flags(define_flags, "--source=a", "--out=b", "--split=folders", "--test_share=0.2")
+    words = ["--source=a", "--out=b", "--split=folders", "--test_share=0.2"]
+    parse_flags(prepare.define_flags, *words)
     with pytest.raises(UserError, match="^--test_share means nothing with --split=folders$"):
         command.call(prepare)
 
 
 @pytest.mark.parametrize("name", ["source", "out"])
 def test_paths_that_are_empty_are_refused(parse_flags, name):
-    parse_flags(define_flags, "--source=a", "--out=b", f"--{name}=")
+    parse_flags(prepare.define_flags, "--source=a", "--out=b", f"--{name}=")
     with pytest.raises(UserError, match=f"^--{name} is empty; accepted: a path$"):
         command.call(prepare)
 

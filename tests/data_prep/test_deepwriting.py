@@ -360,7 +360,7 @@ def test_check_values_of_the_validation_data(tmp_path, read_back):
 
 def test_shares_of_a_folder_are_refused(source, parse_flags, tmp_path):
     words = [f"--source={source}", f"--out={tmp_path / 'out'}", "--valid_share=0.3"]
-    parse_flags(deepwriting.define_flags, *words)
+    parse_flags(deepwriting.prepare.define_flags, *words)
     with pytest.raises(UserError) as error:
         command.call(deepwriting.prepare)
     assert str(error.value) == (

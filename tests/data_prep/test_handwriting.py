@@ -6,49 +6,48 @@ import numpy as np
 import pytest
 
 from data_prep.common import handwriting
-from data_prep.common.handwriting import Line, RawSplit, line_of_points, line_of_steps
+from data_prep.common.handwriting import Line, line_of_steps, line_of_strokes
 from data_prep.common.raw_files import FileFault
 from stcn_tf.support.errors import UserError
 
 # --------------------------------------------------------------------------------- lines
 
 
-def points_of(*strokes):
-    """Points and stroke ends of strokes, each a list of (x, y)."""
-    points = [point for stroke in strokes for point in stroke]
-    return np.array(points, np.float64).reshape(-1, 2), np.cumsum([len(s) for s in strokes])
+def line_of(*strokes, y_points_up=True):
+    """The line of strokes, each a list of (x, y)."""
+    return line_of_strokes([np.array(stroke, np.float64) for stroke in strokes], y_points_up)
 
 
 STROKES = ([(10, 20), (13, 18), (13, 25)], [(40, 20)], [(41, 19), (38, 23)])
 
 
 def test_steps_of_points_by_hand():
-    up = line_of_points(*points_of(*STROKES), y_points_up=True)
+    up = line_of(*STROKES)
     expected = np.array([[3, -2, 0], [0, 7, 1], [27, -5, 1], [1, -1, 0], [-3, 4, 1]], np.float32)
     np.testing.assert_array_equal(up.offsets, expected)
     assert up.offsets.dtype == np.float32
     assert up.one_point_strokes == 1
-    down = line_of_points(*points_of(*STROKES), y_points_up=False)
+    down = line_of(*STROKES, y_points_up=False)
     np.testing.assert_array_equal(down.offsets, expected * (1, -1, 1))
     assert down.one_point_strokes == 1
 
 
 def test_the_first_point_takes_its_pen_bit_along():
-    line = line_of_points(*points_of([(7, 7)], [(9, 4), (9, 6)], [(0, 0)]), y_points_up=True)
+    line = line_of([(7, 7)], [(9, 4), (9, 6)], [(0, 0)])
     np.testing.assert_array_equal(line.offsets, [[2, -3, 0], [0, 2, 1], [-9, -6, 1]])
     assert line.one_point_strokes == 2
 
 
 def test_differences_are_taken_before_they_become_float32():
-    line = line_of_points(*points_of([(1e9, 0), (1e9 - 0.25, -0.5)]), y_points_up=True)
+    line = line_of([(1e9, 0), (1e9 - 0.25, -0.5)])
     np.testing.assert_array_equal(line.offsets, [[-0.25, -0.5, 1]])
 
 
 def test_lines_need_two_points():
     with pytest.raises(FileFault, match="^has no strokes$"):
-        line_of_points(*points_of(), y_points_up=True)
+        line_of()
     with pytest.raises(FileFault, match="^has 1 point, at least 2 are needed$"):
-        line_of_points(*points_of([(1, 1)]), y_points_up=True)
+        line_of([(1, 1)])
 
 
 @pytest.mark.parametrize("dtype", ["f2", ">f4", "f8", "i1", "i8"])
@@ -75,7 +74,7 @@ def test_one_point_strokes_of_steps(pen, one_point_strokes):
 
 @pytest.mark.parametrize("first_stroke", [[(0, 0), (1, 2)], [(0, 0), (1, 2), (3, 5)]])
 def test_points_and_their_steps_make_the_same_line(first_stroke):
-    line = line_of_points(*points_of(first_stroke, *STROKES), y_points_up=True)
+    line = line_of(first_stroke, *STROKES)
     again = line_of_steps(line.offsets, y_points_up=True)
     np.testing.assert_array_equal(again.offsets, line.offsets)
     assert again.one_point_strokes == line.one_point_strokes == 1
@@ -113,19 +112,28 @@ STEPS = [
 def test_statistics_by_hand():
     statistics = handwriting.offset_statistics(STEPS)
     # N = 5, sum dx = 10, sum dy = 5, sum dx^2 = 36, sum dy^2 = 69.
-    assert statistics.mean == pytest.approx((2.0, 1.0), rel=1e-15)
-    assert statistics.std == pytest.approx((np.sqrt(36 / 5 - 4), np.sqrt(69 / 5 - 1)), rel=1e-15)
-    assert statistics.scalar_mean == pytest.approx(3.0, rel=1e-15)
-    assert statistics.scalar_std == pytest.approx(np.sqrt(105 / 5 - 9), rel=1e-15)
+    by_hand = {
+        "dx": {"mean": 2.0, "std": np.sqrt(36 / 5 - 4)},
+        "dy": {"mean": 1.0, "std": np.sqrt(69 / 5 - 1)},
+        "scalar": {"mean": 3.0, "std": np.sqrt(105 / 5 - 9)},
+    }
+    assert list(statistics) == list(by_hand)
+    for name, values in by_hand.items():
+        assert statistics[name] == pytest.approx(values, rel=1e-15)
     assert handwriting.offset_statistics(STEPS[::-1]) == statistics
 
 
 def test_statistics_are_those_of_each_normalization():
-    statistics = handwriting.OffsetStatistics((2.0, 3.0), (5.0, 7.0), 11.0, 13.0)
-    assert handwriting.mean_and_std(statistics, "vrnn") == ((11.0, 11.0, 0.0), (13.0, 13.0, 1.0))
-    assert handwriting.mean_and_std(statistics, "channel") == ((2.0, 3.0, 0.0), (5.0, 7.0, 1.0))
+    pairs = {"dx": (2.0, 5.0), "dy": (3.0, 7.0), "scalar": (11.0, 13.0)}
+    statistics = {name: {"mean": mean, "std": std} for name, (mean, std) in pairs.items()}
+    for kind, mean, std in (
+        ("vrnn", (11.0, 11.0, 0.0), (13.0, 13.0, 1.0)),
+        ("channel", (2.0, 3.0, 0.0), (5.0, 7.0, 1.0)),
+    ):
+        chosen = handwriting.normalization_of(statistics, kind)
+        assert (chosen.kind, chosen.mean, chosen.std) == (kind, mean, std)
     with pytest.raises(UserError, match="^--normalization=none: accepted are vrnn, channel$"):
-        handwriting.mean_and_std(statistics, "none")
+        handwriting.normalization_of(statistics, "none")
 
 
 def test_channel_statistics_are_numpys_and_the_scalar_ones_vrnns():
@@ -136,21 +144,25 @@ def test_channel_statistics_are_numpys_and_the_scalar_ones_vrnns():
     ]
     statistics = handwriting.offset_statistics(lines)
     dx, dy = np.concatenate(lines).astype(np.float64)[:, :2].T
-    assert statistics.mean == pytest.approx((dx.mean(), dy.mean()), rel=1e-12)
-    assert statistics.std == pytest.approx((dx.std(), dy.std()), rel=1e-12)
+    for name, x in (("dx", dx), ("dy", dy)):
+        assert statistics[name] == pytest.approx({"mean": x.mean(), "std": x.std()}, rel=1e-12)
     # The sums of Chung et al. (2015), over both, divided by the number of steps.
-    assert statistics.scalar_mean == pytest.approx((dx + dy).mean(), rel=1e-12)
     variance = (dx**2 + dy**2).mean() - (dx + dy).mean() ** 2
-    assert statistics.scalar_std == pytest.approx(np.sqrt(variance), rel=1e-12)
+    expected = {"mean": (dx + dy).mean(), "std": np.sqrt(variance)}
+    assert statistics["scalar"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_lines_that_drift_may_have_no_scalar_statistics(tmp_path, capsys):
     steps = np.array([[5, 3, 0], [6, 4, 1]], np.float32)
     statistics = handwriting.offset_statistics([steps])
     # Means 5.5 and 3.5; mean squares 30.5 and 12.5, together less than 9 squared.
-    assert statistics == ((5.5, 3.5), (0.5, 0.5), 9.0, None)
+    assert list(statistics.values()) == [
+        {"mean": 5.5, "std": 0.5},
+        {"mean": 3.5, "std": 0.5},
+        {"mean": 9.0, "std": None},
+    ]
     with pytest.raises(UserError) as error:
-        handwriting.mean_and_std(statistics, "vrnn")
+        handwriting.normalization_of(statistics, "vrnn")
     assert str(error.value) == (
         "--normalization=vrnn: undefined, since the means of dx and dy, 5.5 and 3.5, are too large "
         "beside their variation; accepted here: channel"
@@ -171,10 +183,7 @@ def test_statistics_of_a_straight_line_are_refused():
 
 
 def split_of(**lines):
-    split = RawSplit()
-    for name, (steps, one_point_strokes) in lines.items():
-        split.add(name, Line(steps, one_point_strokes))
-    return split
+    return [(name, Line(*content)) for name, content in lines.items()]
 
 
 def write(out, splits=None, **changes):
@@ -192,12 +201,6 @@ def write(out, splits=None, **changes):
         valid = split_of(v=(np.array([[100, -50, 1]] * 4, np.float32), 3))
         splits = {"train": train, "valid": valid}
     return handwriting.write_records(out, splits, **arguments | changes)
-
-
-def test_split_adds_up():
-    split = split_of(s2=(STEPS[0], 1), s1=(STEPS[1], 2))
-    assert (split.ids, split.num_steps, split.one_point_strokes) == (["s2", "s1"], 5, 3)
-    assert split.pen_rate == 2 / 5
 
 
 def test_records_hold_the_lines_in_their_order(tmp_path, read_back):

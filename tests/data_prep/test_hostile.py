@@ -29,7 +29,7 @@ from data_prep import deepwriting, iamondb, ink, mnist, timit, wav
 from data_prep.common import audio, handwriting, npz, raw_files
 from data_prep.common.inkml import parse_inkml
 from data_prep.common.raw_files import FileFault
-from data_prep.common.splitting import read_list
+from data_prep.common.splitting import read_lists
 from stcn_tf.support.errors import UserError
 
 # What is attacked, under the names that it has in the code.
@@ -857,7 +857,7 @@ def read_names(data, folder, draw=None):
     path = folder / "list.txt"
     path.write_bytes(data)
     try:
-        names = read_list(path)
+        (names,) = read_lists({"x": [path]}).values()
     except UserError as error:
         assert len(str(error).splitlines()) == 1 and len(str(error)) < 500
         return None

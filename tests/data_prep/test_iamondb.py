@@ -408,7 +408,7 @@ def test_what_is_no_dataset_is_refused_before_parsing(source, monkeypatch, files
     (kept / "thesis.tex").write_text("precious")
     (source / "file").write_text("precious")
     before = files_of(kept)
-    monkeypatch.setattr(iamondb, "read_raw", None)
+    monkeypatch.setattr(iamondb.raw_files, "read_files", None)
     for out, message in (
         ("lists", "lists: holds 'train.txt', which is no part of a dataset"),
         ("kept", "kept: holds 'thesis.tex', which is no part of a dataset"),

@@ -838,7 +838,7 @@ def test_a_failing_download_says_what_to_do(tmp_path, monkeypatch):
     ],
 )
 def test_flags_that_would_be_ignored_are_refused(parse_flags, tmp_path, words, message):
-    parse_flags(mnist.define_flags, f"--out={tmp_path / 'out'}", *words)
+    parse_flags(mnist.prepare.define_flags, f"--out={tmp_path / 'out'}", *words)
     with pytest.raises(UserError) as error:
         command.call(mnist.prepare)
     assert str(error.value) == message

@@ -141,7 +141,6 @@ def test_files_are_parsed_or_their_faults_told(tmp_path):
     assert raw_files.parse_file(path, parse_number, max_bytes=4).content == 123
     too_large = ParsedFile(None, "", "has 4 bytes, at most 3 are accepted")
     assert raw_files.parse_file(path, parse_number, max_bytes=3) == too_large
-    assert list(raw_files.parse_files([str(path)], parse_number, 1, max_bytes=3)) == [too_large]
 
     path.write_bytes(b"1x")
     sha256 = hashlib.sha256(b"1x").hexdigest()
@@ -164,12 +163,9 @@ def test_mistakes_of_a_parser_are_not_faults_of_a_file(tmp_path):
 
 
 def test_digest_is_over_names_and_checksums_in_order():
-    digest = raw_files.Digest()
-    assert digest.hexdigest() == hashlib.sha256(b"").hexdigest()
-    digest.add("a/größe.json", "5e1f")
-    digest.add("", "0d")
+    assert raw_files.checksum_of([]) == hashlib.sha256(b"").hexdigest()
     expected = hashlib.sha256("a/größe.json 5e1f\n 0d\n".encode()).hexdigest()
-    assert digest.hexdigest() == expected
+    assert raw_files.checksum_of([("a/größe.json", "5e1f"), ("", "0d")]) == expected
 
 
 # Functions of the standard library: other processes import them fast.
@@ -304,17 +300,21 @@ def test_ctrl_c_is_seen_by_the_parent_alone(processes):
 
 
 def test_files_are_parsed_alike_by_any_number_of_processes(tmp_path):
-    paths = []
+    paths, contents, checksums = {}, {}, []
     for number in range(70):  # three chunks
-        paths.append(str(tmp_path / f"{number}"))
+        paths[str(number)] = path = tmp_path / f"{number}"
         if number % 10:
-            Path(paths[-1]).write_bytes(f'{{"n": {number}}}'.encode() * (number // 20))
-    parse = functools.partial(re.findall, rb"\d+")
-    one, two = (list(raw_files.parse_files(paths, parse, workers)) for workers in (1, 2))
-    assert one == two
-    for number, result in enumerate(one):
-        assert bool(result.fault) == (number % 10 == 0)
-        assert result.content == ([b"%d" % number] * (number // 20) if number % 10 else None)
+            data = f'{{"n": {number}}}'.encode() * (number // 20)
+            path.write_bytes(data)
+            contents[str(number)] = [b"%d" % number] * (number // 20)
+            checksums.append((f"no. {number}", hashlib.sha256(data).hexdigest()))
+    parse = functools.partial(raw_files.parse_file, parse=functools.partial(re.findall, rb"\d+"))
+    for workers in (1, 2):
+        read = raw_files.read_files(parse, paths, workers, digest_name="no. {}".format)
+        assert list(read.by_name.items()) == list(contents.items())
+        assert list(read.faults) == [str(number) for number in range(0, 70, 10)]
+        assert all("No such file" in fault for fault in read.faults.values())
+        assert read.source_sha256 == raw_files.checksum_of(checksums)
 
 
 # -------------------------------------------------------------------------------- progress

@@ -194,7 +194,8 @@ def test_faults_of_a_list(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError) as error:
-        splitting.read_list(path, re.compile(r"[a-z]\d"), "letter and digit")
+        pattern, what = re.compile(r"[a-z]\d"), "letter and digit"
+        splitting.read_lists({"x": [path]}, pattern=pattern, what=what)
     separator = "" if message.startswith(" ") else ", "
     assert str(error.value).startswith(f"--split: {path}{separator}{message}")
 
@@ -202,17 +203,17 @@ def test_faults_of_a_list(tmp_path, content, message):
 def test_a_list_that_would_never_end_is_refused(tmp_path):
     os.mkfifo(tmp_path / "list.txt")
     with pytest.raises(UserError, match="^--split: .*/list.txt is no regular file$"):
-        splitting.read_list(tmp_path / "list.txt")
+        splitting.read_lists({"x": [tmp_path / "list.txt"]})
 
 
 def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
-    assert splitting.read_list(tmp_path / "list.txt") == ["a", "b"]
+    assert splitting.read_lists({"x": [tmp_path / "list.txt"]}) == {"x": ["a", "b"]}
 
 
 def test_lists_keep_their_order(tmp_path):
     (tmp_path / "list.txt").write_text("b 2\n#c\n\t a\r\n")
-    assert splitting.read_list(tmp_path / "list.txt") == ["b 2", "a"]
+    assert splitting.read_lists({"x": [tmp_path / "list.txt"]}) == {"x": ["b 2", "a"]}
 
 
 @pytest.mark.parametrize(

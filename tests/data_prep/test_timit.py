@@ -287,7 +287,7 @@ def test_other_mistakes(source):
     accepted = "neither srnn, nor a folder of train.txt, valid.txt, test.txt"
     with pytest.raises(UserError, match=f"^--split=cwrnn: {accepted}$"):
         prepare(source, split="cwrnn")
-    with pytest.raises(UserError, match="^--split: .*raw/train.txt cannot be read"):
+    with pytest.raises(UserError, match="^--split=.*raw: the folder has no train.txt$"):
         prepare(source, split=str(source / "raw"))
     with open(source / "lists" / "test.txt", "a") as file:
         file.write("\ntrain/dr1/faaa0/sa1.wav\n")

@@ -14,7 +14,8 @@ DEFINERS = [getattr(stcn_flags, name) for name in dir(stcn_flags) if name.starts
 COMMANDS = [
     define for define in DEFINERS if define.__name__ not in ("define_settings", "define_path")
 ]
-PREPARATIONS = [blizzard, deepwriting, iamondb, ink, mnist, show, synthetic, timit, wav]
+PREPARATIONS = [blizzard, deepwriting, iamondb, ink, mnist, timit, wav]
+PREPARATIONS = [module.prepare.define_flags for module in PREPARATIONS]
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def defined():
 
 @pytest.mark.parametrize(
     "define",
-    [*COMMANDS, *(module.define_flags for module in PREPARATIONS)],
+    [*COMMANDS, *PREPARATIONS, show.define_flags, synthetic.define_flags],
     ids=lambda define: f"{define.__module__}.{define.__name__}",
 )
 def test_every_flag_that_takes_any_text_is_a_path(defined, define, monkeypatch):
