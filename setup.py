@@ -43,7 +43,12 @@ setuptools.setup(
     install_requires=_requirements(),
     extras_require={
         "dev": [
+            "httpx>=0.28,<1",
             "hypothesis>=6.120,<7",
+            "ipykernel>=7,<8",
+            "nbclient>=0.10,<1",
+            "nbformat>=5.10,<6",
+            "playwright>=1.60,<2",
             "pytest>=8.3,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.17,<0.18",
