@@ -17,6 +17,7 @@ from stcn_tf.models import registry
 from stcn_tf.settings import Settings
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.path_flag import define_path
+from stcn_tf.web.settings import ServeSettings
 
 FLAGS = flags.FLAGS
 
@@ -320,6 +321,34 @@ def define_export() -> None:
     _define_jit_compile()
 
 
+def define_serve() -> None:
+    """Flags of `python -m stcn_tf.serve`."""
+    _define_run(required=False)
+    define_path("model", None, "in its place, a SavedModel of stcn_tf.export")
+    flags.DEFINE_string("host", "127.0.0.1", "address to listen on; 0.0.0.0: all of this machine")
+    flags.DEFINE_integer("port", 8000, "0: any", lower_bound=0, upper_bound=2**16 - 1)
+    flags.DEFINE_list(
+        "names",
+        [],
+        "names, separated by commas, that the service may be asked for by, beside --host: what "
+        "browsers of other machines have in their address line",
+    )
+    flags.DEFINE_bool("open", False, "open the page in a browser")
+    define_settings(ServeSettings)
+
+
+def serve_settings() -> ServeSettings:
+    """The limits that the parsed flags give.
+
+    Raises:
+        UserError: a value is not accepted.
+    """
+    try:
+        return ServeSettings(**_given(ServeSettings.names()))
+    except UserError as error:
+        raise UserError(f"--{error}") from error
+
+
 def define_benchmark() -> None:
     """Flags of `python -m stcn_tf.benchmark`."""
     define_model()
@@ -506,8 +535,8 @@ def _define_data() -> None:
     define_path("data", None, "folder of records, as data_prep makes them", required=True)
 
 
-def _define_run() -> None:
-    define_path("run_dir", None, "run directory of stcn_tf.train", required=True)
+def _define_run(required: bool = True) -> None:
+    define_path("run_dir", None, "run directory of stcn_tf.train", required=required)
     flags.DEFINE_enum(
         "checkpoint", "best", ["best", "latest"], "weights: best by validation ELBO, or latest"
     )

@@ -1,0 +1,61 @@
+"""Serves a trained model over HTTP, and a page on which it goes on with what one writes.
+
+python -m stcn_tf.serve --run_dir=DIR
+python -m stcn_tf.serve --model=SAVED_MODEL
+
+Then open http://127.0.0.1:8000/ in a browser: write a beginning with mouse, pen or finger, and the
+model goes on from there; of speech a recording is continued, of images the lower half is
+completed. GET /openapi.json describes the service for programs. It listens to this machine alone
+unless --host says otherwise; whoever reaches it may use it. Ctrl-C stops it.
+"""
+
+import webbrowser
+
+from stcn_tf import flags
+from stcn_tf.support import cli
+from stcn_tf.support.errors import UserError
+
+
+def main() -> None:
+    """Listens, loads the model, serves."""
+    args = flags.FLAGS
+    if (args.run_dir is None) == (args.model is None):
+        raise UserError("--run_dir, --model: one of them is needed, and no more")
+    settings = flags.serve_settings()
+
+    from stcn_tf.web import server
+
+    listener = server.listen(args.host, args.port)
+    try:
+        cli.import_tensorflow()
+
+        from stcn_tf.web import app
+        from stcn_tf.web.engine import Engine
+
+        print("loading the model, which takes some seconds", flush=True)
+        engine = Engine(_model(args))
+        service = app.create(engine, settings, server.names_of(args.host, args.names))
+        url = server.url_of(listener)
+        print(f"{url} serves a model of {engine.card.name}; Ctrl-C stops it", flush=True)
+        if args.open:
+            webbrowser.open(url)
+        server.run(service, listener)
+    finally:
+        listener.close()
+
+
+def _model(args):
+    from stcn_tf.web.engine import load_saved_model
+
+    if args.model is not None:
+        return load_saved_model(args.model)
+
+    from stcn_tf.inference.served import ServedModel
+    from stcn_tf.runs import RunDirectory
+
+    run = RunDirectory.open(args.run_dir)
+    return ServedModel(run.load(args.checkpoint).model, run.card)
+
+
+if __name__ == "__main__":
+    cli.run(main, flags.define_serve, needs_tensorflow=False)

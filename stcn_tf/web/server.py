@@ -1,0 +1,75 @@
+"""Listens, and stops cleanly."""
+
+import socket
+from collections.abc import Collection
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from stcn_tf.support.errors import UserError
+from stcn_tf.web.guard import LOOPBACK
+
+_MOST_MESSAGE_BYTES = 2**16
+_SECONDS_TO_STOP = 3
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that nobody else has; before the model is loaded, which takes long.
+
+    Args:
+        host: a name or address of this machine.
+        port: 0: any that is free.
+
+    Raises:
+        UserError: there is no such address, or the port is in use.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise UserError(f"--host={host}: {error.strerror}; accepted: an address here") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise UserError(
+            f"--host={host} --port={port}: {error.strerror}; accepted: a free port of this "
+            "machine, or 0 for any"
+        ) from error
+    return listener
+
+
+def names_of(host: str, others: Collection[str]) -> set[str]:
+    """The names under which a service may be asked for that listens on a host."""
+    is_loopback = host in LOOPBACK or host.startswith("127.")
+    return {host, *others, *LOOPBACK} if is_loopback else {host, *others}
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a browser on this machine finds it."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def run(app: ASGIApp, listener: socket.socket) -> None:
+    """Serves until the process is asked to stop.
+
+    Raises:
+        KeyboardInterrupt: by SIGINT, once all is closed.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws_max_size=_MOST_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=_SECONDS_TO_STOP,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
