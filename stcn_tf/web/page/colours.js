@@ -1,0 +1,41 @@
+// @ts-check
+/** From numbers to colours, and the colours of the sheet for canvases. */
+
+// Viridis, cut to what can be read on light and dark paper.
+const STOPS = [
+  [70, 50, 126],
+  [49, 104, 142],
+  [33, 145, 140],
+  [94, 201, 98],
+  [240, 200, 35],
+];
+
+/** @param {number} share 0 to 1 @returns {string} */
+export function colourOf(share) {
+  const at = Math.min(Math.max(share, 0), 1) * (STOPS.length - 1);
+  const low = Math.min(Math.floor(at), STOPS.length - 2);
+  const part = at - low;
+  const channels = STOPS[low].map((c, i) => Math.round(c + part * (STOPS[low + 1][i] - c)));
+  return `rgb(${channels.join(" ")})`;
+}
+
+/** The same as a CSS gradient, for a legend. */
+export const GRADIENT = `linear-gradient(to right, ${STOPS.map((c) => `rgb(${c.join(" ")})`).join(", ")})`;
+
+/** @param {string} name of a colour in the sheet, without -- @returns {string} */
+export function themeColour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+/**
+ * Where a scale of colours begins and ends: most values are within.
+ * @param {number[]} values
+ * @returns {{low: number, high: number}}
+ */
+export function scaleOf(values) {
+  const sorted = values.filter(Number.isFinite).sort((a, b) => a - b);
+  const at = (/** @type {number} */ q) => sorted[Math.floor(q * (sorted.length - 1))] ?? 0;
+  const low = Math.min(at(0.02), at(0.5) >= 0 && at(0) >= 0 ? 0 : Infinity);
+  const high = at(0.98);
+  return { low, high: high > low ? high : low + 1e-6 };
+}
