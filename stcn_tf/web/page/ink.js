@@ -5,7 +5,7 @@ import { colourOf, themeColour } from "./colours.js";
 import { request } from "./connection.js";
 import { element, inFrame, sharp } from "./dom.js";
 import { inkml, json, png, round, svg } from "./downloads.js";
-import { Paper } from "./paper.js";
+import { MIDDLE, Paper } from "./paper.js";
 import { resample } from "./resample.js";
 
 const EXAMPLES = ["hello", "the sun", "once upon", "we write"];
@@ -108,7 +108,7 @@ class Sheet {
     const letter = this.letterPx();
     context.strokeStyle = themeColour("guide");
     context.lineWidth = 1;
-    for (let middle = row / 2; middle < this.height; middle += row) {
+    for (let middle = MIDDLE * row; middle < this.height; middle += row) {
       for (const y of [middle - letter / 2, middle + letter / 2]) {
         context.beginPath();
         context.moveTo(0, Math.round(y) + 0.5);
@@ -445,7 +445,7 @@ export class InkMedium {
       const { paper } = this.pad;
       const [x] = paper.pen;
       const line = paper.lines[paper.lines.length - 1];
-      const base = (line.row + 0.5) * paper.rowHeight + 0.5 * paper.letter;
+      const base = (line.row + MIDDLE) * paper.rowHeight + 0.5 * paper.letter;
       const strokes = answer.strokes.map((/** @type {number[][]} */ stroke) =>
         stroke.map(([sx, sy]) => [x + sx * paper.letter, base + (sy - 1) * paper.letter]),
       );

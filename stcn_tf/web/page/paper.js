@@ -4,7 +4,8 @@
  * shown, in rows as wide as the paper. Raw units, y downwards (that of records is upwards).
  */
 
-const ROW_HEIGHT = 3.0; // in heights of small letters
+const ROW_HEIGHT = 3.6; // in heights of small letters
+export const MIDDLE = 0.55; // of small letters, from the top of a row, in heights of a row
 const MARGIN = 0.7; // on the left, in the same
 const END_OF_ROW = 2.0; // from the right edge, where no stroke begins any more
 
@@ -74,7 +75,7 @@ export class Paper {
   /** Where the next stroke may begin, as shown. @returns {number[]} */
   get pen() {
     const last = this.length - 1;
-    if (last < 0) return [2 * MARGIN * this.letter, 0.5 * this.rowHeight + 0.5 * this.letter];
+    if (last < 0) return [2 * MARGIN * this.letter, MIDDLE * this.rowHeight + 0.5 * this.letter];
     const [x, y] = this.shown(last);
     return [x + 0.5 * this.letter, y];
   }
@@ -152,7 +153,7 @@ export class Paper {
     if (i === 0 && this.given === 0 && this.x[0] === 0 && this.y[0] === 0) {
       // Written by the model alone, from the beginning on.
       line.ox = 2 * MARGIN * letter;
-      line.oy = 0.5 * this.rowHeight + 0.3 * letter;
+      line.oy = MIDDLE * this.rowHeight + 0.3 * letter;
     }
     const broken = this.breaks.get(i);
     const isStart = i === 0 || this.ends[i - 1];
@@ -174,7 +175,7 @@ export class Paper {
       const row = Math.max(line.row, Math.floor((mean + line.oy) / this.rowHeight)) + 1;
       line = {
         ox: MARGIN * letter - this.x[i],
-        oy: (row + 0.5) * this.rowHeight - mean,
+        oy: (row + MIDDLE) * this.rowHeight - mean,
         row,
         first: i,
       };
