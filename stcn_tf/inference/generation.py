@@ -57,9 +57,9 @@ AS_MODELLED = Temperatures()
 
 def _accepted(name: str, value: tf.Tensor | float) -> tuple[tf.Tensor | bool, str]:
     """Whether a number may be asked for, and which may; `name` is of a temperature, if no other."""
-    if name == "num":
+    if name in ("num", "count"):
         return value >= 1, "1 or more"
-    if name in ("length", "count"):
+    if name == "length":
         return value >= 0, "0 or more"
     return tf.math.is_finite(value) & (value >= 0.0), "a finite number, 0 or more"
 

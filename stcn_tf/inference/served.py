@@ -25,7 +25,7 @@ class ServedModel(tf.Module):
     """Functions of a trained model. Each is a `tf.function` with a signature of its own.
 
     x: float32 [num, steps, features], raw units, as the card says; binary features are 0 or 1.
-    num: int32, number of sequences, 1 or more. length, count: int32, steps, 0 or more.
+    num: int32, number of sequences, 1 or more. length: int32, steps, 0 or more; count: 1 or more.
     lengths: int32 [num], how many steps of each row of x are its own; the others are padding.
     seed: int32 [2]; the same seed gives the same numbers, each row its own.
     temperature: float32, of the real-valued features: divides the logits of the mixture and
@@ -176,14 +176,14 @@ class ServedModel(tf.Module):
         for name, values in zip(_TEMPERATURES, temperatures, strict=True):
             is_accepted = tf.math.is_finite(values) & (values >= 0.0)
             operations.append(_require(is_accepted, f"{name}: accepted: finite, 0 or more"))
+        # Not each by itself, which would take longer; layers may make numbers of what is none.
+        total = tf.add_n([tf.reduce_sum(p) for p in state.values() if p.dtype.is_floating])
+        operations.append(_require(tf.math.is_finite(total), "state: accepted: finite numbers"))
         with tf.control_dependencies(operations):
             seeds, count = tf.identity(state[_SEED]), tf.identity(count)
         own = _restored(self._generator.state_spec, state)
         drawn, after = self._generator.steps(own, seeds, Temperatures(*temperatures), count)
-        with tf.control_dependencies(
-            [_require(tf.math.is_finite(drawn), "state: accepted: finite, as it was given")]
-        ):
-            return {**_named(after), _SEED: seeds, "x": self._raw(drawn)}
+        return {**_named(after), _SEED: seeds, "x": self._raw(drawn)}
 
     def _reconstruct(self, x, lengths, seed, latent_temperature=1.0):
         _, lengths, x = self._given(x, lengths, latent_temperature=latent_temperature)
