@@ -135,7 +135,7 @@ class Writing(BaseModel):
     """The size of what the model writes by itself, raw units."""
 
     stroke_height: float = Field(description="median height of its strokes")
-    step_length: float = Field(description="median length of its steps within strokes")
+    step_length: float = Field(description="mean length of its steps within strokes")
 
 
 class LimitsOf(BaseModel):

@@ -375,11 +375,11 @@ class App {
     const select = byId("layer");
     const add = (/** @type {string} */ value, /** @type {string} */ text) => select.append(element("option", { value }, text));
     if (layers) {
+      add("all", "All layers together");
       for (let l = layers; l >= 1; l--) {
         const place = l === 1 ? ", the lowest" : l === layers ? ", the highest" : "";
         add(String(l - 1), `Layer ${l}${place}`);
       }
-      add("all", "All layers together");
     } else {
       byId("wake-label").textContent = "What surprised";
     }
@@ -450,15 +450,16 @@ class App {
   }
 
   async reconstruct() {
-    let x;
+    const { run } = this;
     try {
-      x = this.medium.given();
+      const x = this.medium.given();
       if (!x.length) throw new Error("There is nothing to reconstruct yet.");
       const answer = await request("POST", "/api/reconstruct", {
         x: x.slice(0, this.model.limits.max_beginning),
         seed: this.seed,
         latent_temperature: this.temperatures.latent_temperature,
       });
+      if (this.run !== run) return; // something else is shown by now
       this.medium.showReconstruction(answer.x);
       this.hasReconstruction = true;
       say("Reconstructed: it is shown below.");

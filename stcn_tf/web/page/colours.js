@@ -3,7 +3,7 @@
 
 // Viridis, cut to what can be read on light and dark paper.
 const STOPS = [
-  [70, 50, 126],
+  [92, 74, 170],
   [49, 104, 142],
   [33, 145, 140],
   [94, 201, 98],
@@ -28,7 +28,7 @@ export function themeColour(name) {
 }
 
 /**
- * Where a scale of colours begins and ends: most values are within.
+ * Where a scale of colours begins and ends: nearly all values are within.
  * @param {number[]} values
  * @returns {{low: number, high: number}}
  */
@@ -36,6 +36,6 @@ export function scaleOf(values) {
   const sorted = values.filter(Number.isFinite).sort((a, b) => a - b);
   const at = (/** @type {number} */ q) => sorted[Math.floor(q * (sorted.length - 1))] ?? 0;
   const low = Math.min(at(0.02), at(0.5) >= 0 && at(0) >= 0 ? 0 : Infinity);
-  const high = at(0.98);
+  const high = at(0.95);
   return { low, high: high > low ? high : low + 1e-6 };
 }

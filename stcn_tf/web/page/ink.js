@@ -10,7 +10,7 @@ import { resample } from "./resample.js";
 
 const EXAMPLES = ["hello", "the sun", "once upon", "we write"];
 const LETTER_PX = { least: 12, most: 60, wide: 30, narrow: 22 };
-const PAD_ROWS = 2;
+const PAD_ROWS = { wide: 3, narrow: 2 };
 const LETTER_OF_STROKES = 0.8; // height of small letters, in median heights of strokes
 
 /** A paper on a canvas. */
@@ -158,9 +158,10 @@ export class InkMedium {
     const letter = LETTER_OF_STROKES * model.writing.stroke_height;
     const most = Math.min(model.limits.max_steps, 2000);
     this.length = { least: 50, most, step: 50, usual: Math.min(400, most) };
-    this.letterPx = window.innerWidth < 600 ? LETTER_PX.narrow : LETTER_PX.wide;
+    const size = window.innerWidth < 600 ? "narrow" : "wide";
+    this.letterPx = LETTER_PX[size];
     const label = "Writing pad. Arrow keys move the pen, space puts it down and lifts it.";
-    this.pad = new Sheet(new Paper(letter), label, () => this.letterPx, PAD_ROWS);
+    this.pad = new Sheet(new Paper(letter), label, () => this.letterPx, PAD_ROWS[size]);
     Object.assign(this.pad.canvas, { className: "pad", tabIndex: 0, id: "ink" });
     this.pad.canvas.setAttribute("role", "application");
     /** @type {Sheet[]} */ this.sheets = [this.pad];

@@ -6,7 +6,9 @@
 
 const ROW_HEIGHT = 3.6; // in heights of small letters
 export const MIDDLE = 0.55; // of small letters, from the top of a row, in heights of a row
-const MARGIN = 0.7; // on the left, in the same
+const MARGIN = 1.3; // on the left, in the same
+const RECENT = 80; // points, whose middle says where the writing is
+const SLACK = 0.5; // by which it may leave the middle of its row before it is put back, in letters
 const END_OF_ROW = 2.0; // from the right edge, where no stroke begins any more
 
 export class Paper {
@@ -75,7 +77,7 @@ export class Paper {
   /** Where the next stroke may begin, as shown. @returns {number[]} */
   get pen() {
     const last = this.length - 1;
-    if (last < 0) return [2 * MARGIN * this.letter, MIDDLE * this.rowHeight + 0.5 * this.letter];
+    if (last < 0) return [MARGIN * this.letter, MIDDLE * this.rowHeight + 0.5 * this.letter];
     const [x, y] = this.shown(last);
     return [x + 0.5 * this.letter, y];
   }
@@ -120,7 +122,7 @@ export class Paper {
       const oy = current.oy + (row - current.row) * this.rowHeight;
       return { ox, oy, isNew: true, row };
     }
-    const line = this.lines.find((other) => other.row === row) ?? current;
+    const line = this.lines.findLast((other) => other.row === row) ?? current;
     return { ...line, isNew: false };
   }
 
@@ -152,7 +154,7 @@ export class Paper {
     let line = this.lines[this.lines.length - 1];
     if (i === 0 && this.given === 0 && this.x[0] === 0 && this.y[0] === 0) {
       // Written by the model alone, from the beginning on.
-      line.ox = 2 * MARGIN * letter;
+      line.ox = MARGIN * letter;
       line.oy = MIDDLE * this.rowHeight + 0.3 * letter;
     }
     const broken = this.breaks.get(i);
@@ -169,9 +171,7 @@ export class Paper {
       };
       this.lines.push(line);
     } else if (isFull || (isStart && !isGiven && shown > width - END_OF_ROW * letter)) {
-      const from = Math.max(line.first, i - 250);
-      const recent = this.y.slice(from, i);
-      const mean = recent.reduce((sum, y) => sum + y, 0) / Math.max(recent.length, 1);
+      const mean = this.recentMiddle(i, line.first);
       const row = Math.max(line.row, Math.floor((mean + line.oy) / this.rowHeight)) + 1;
       line = {
         ox: MARGIN * letter - this.x[i],
@@ -180,8 +180,25 @@ export class Paper {
         first: i,
       };
       this.lines.push(line);
+    } else if (isStart && !isGiven && i > 0) {
+      this.level(i, line);
     }
     this.line[i] = this.lines.length - 1;
+  }
+
+  /** Lines of the model climb or sink: they are shown level, a stroke at a time. @param {number} i @param {any} line */
+  level(i, line) {
+    const middle = this.recentMiddle(i, line.first) + line.oy;
+    const off = middle - (line.row + MIDDLE) * this.rowHeight;
+    if (Math.abs(off) < SLACK * this.letter) return;
+    const by = Math.sign(off) * Math.min(0.5 * Math.abs(off), this.letter);
+    this.lines.push({ ...line, oy: line.oy - by });
+  }
+
+  /** @param {number} i @param {number} first of its row */
+  recentMiddle(i, first) {
+    const recent = this.y.slice(Math.max(first, i - RECENT), i);
+    return recent.reduce((sum, y) => sum + y, 0) / Math.max(recent.length, 1);
   }
 
   /** Where a point is shown. @param {number} i @returns {number[]} */
