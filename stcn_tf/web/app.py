@@ -175,6 +175,7 @@ def create(engine: Engine, settings: ServeSettings, names: Collection[str]) -> F
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        max_body_size=int(settings.max_body_mib * 2**20),
         responses={
             status: {"model": schemas.Problem, "description": text}
             for status, text in (
@@ -193,7 +194,6 @@ def create(engine: Engine, settings: ServeSettings, names: Collection[str]) -> F
         Guard,
         names=names,
         requests_per_second=settings.requests_per_second,
-        max_body_bytes=int(settings.max_body_mib * 2**20),
     )
     return app
 

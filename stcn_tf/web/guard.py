@@ -1,4 +1,4 @@
-"""What stands before the service: whose requests are let in, how many, how large; and headers.
+"""What stands before the service: whose requests are let in, and how often; and headers.
 
 The service has no accounts: whoever reaches it may use it. By default that is this machine alone.
 But a page of any site, open in a browser on this machine, reaches it too. So a request must be
@@ -11,7 +11,6 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -66,21 +65,12 @@ class Guard:
         app: what it stands before.
         names: under which the service may be asked for.
         requests_per_second: of one address, pages not counted.
-        max_body_bytes: size of a request's body.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        names: Collection[str],
-        requests_per_second: float,
-        max_body_bytes: int,
-    ):
+    def __init__(self, app: ASGIApp, names: Collection[str], requests_per_second: float):
         self._app = app
         self._names = {name.lower() for name in names}
         self._rate = requests_per_second
-        self._max_body_bytes = max_body_bytes
-        self._too_large = f"the request is too large, accepted: {max_body_bytes} bytes"
         self._buckets: dict[str, TokenBucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,10 +86,7 @@ class Guard:
             # Of a WebSocket too: before it is accepted, it is a request that may be answered.
             await _Refusal(*refusal)(scope, receive, send)
             return
-        if is_http:
-            await self._app(scope, self._limited(receive), _with_headers(send))
-        else:
-            await self._app(scope, receive, send)
+        await self._app(scope, receive, _with_headers(send) if is_http else send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str, float] | None:
         """Status, reason and seconds until it may go better, if it is not let in."""
@@ -118,9 +105,6 @@ class Guard:
             wait = self._bucket((scope.get("client") or ("",))[0]).take()
             if wait:
                 return 429, f"too many requests, {self._rate:g} a second are accepted", wait
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._max_body_bytes:
-            return 413, self._too_large, 0.0
         return None
 
     def _bucket(self, address: str) -> TokenBucket:
@@ -129,20 +113,6 @@ class Guard:
                 self._buckets = {k: b for k, b in self._buckets.items() if not b.is_full}
             self._buckets[address] = TokenBucket(self._rate)
         return self._buckets[address]
-
-    def _limited(self, receive: Receive) -> Receive:
-        """Bodies that come in parts, whose size nobody said."""
-        left = self._max_body_bytes
-
-        async def limited() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise HTTPException(413, self._too_large)
-            return message
-
-        return limited
 
 
 class _Refusal(JSONResponse):

@@ -56,13 +56,9 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def run(app: ASGIApp, listener: socket.socket) -> None:
-    """Serves until the process is asked to stop.
-
-    Raises:
-        KeyboardInterrupt: by SIGINT, once all is closed.
-    """
-    config = uvicorn.Config(
+def config_of(app: ASGIApp) -> uvicorn.Config:
+    """How an application is served: quietly, and to no proxies."""
+    return uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
@@ -72,4 +68,12 @@ def run(app: ASGIApp, listener: socket.socket) -> None:
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=_SECONDS_TO_STOP,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+
+
+def run(app: ASGIApp, listener: socket.socket) -> None:
+    """Serves until the process is asked to stop.
+
+    Raises:
+        KeyboardInterrupt: by SIGINT, once all is closed.
+    """
+    uvicorn.Server(config_of(app)).run(sockets=[listener])

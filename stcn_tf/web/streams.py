@@ -1,8 +1,9 @@
 """Steps of a session streamed by WebSocket, with back-pressure and resumption."""
 
-import asyncio
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
+import anyio
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
@@ -44,18 +45,21 @@ async def serve_stream(
 
 
 async def _serve(websocket: WebSocket, service: "Service", session: Session, mark: object) -> None:
-    tasks = [
-        asyncio.create_task(_read(websocket, service, session)),
-        asyncio.create_task(_write(websocket, session, mark)),
-    ]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    """Reads and writes until one of them ends."""
+    endings: list[Exception] = []
+    async with anyio.create_task_group() as group:
+
+        async def run(part: Awaitable[None]) -> None:
+            try:
+                await part
+            except (RequestError, WebSocketDisconnect) as error:
+                endings.append(error)
+            group.cancel_scope.cancel()
+
+        group.start_soon(run, _read(websocket, service, session))
+        group.start_soon(run, _write(websocket, session, mark))
+    if endings:
+        raise endings[0]
 
 
 async def _read(websocket: WebSocket, service: "Service", session: Session) -> None:
@@ -64,7 +68,7 @@ async def _read(websocket: WebSocket, service: "Service", session: Session) -> N
     while True:
         text = await websocket.receive_text()
         while wait := bucket.take():
-            await asyncio.sleep(wait)
+            await anyio.sleep(wait)
         try:
             message = schemas.StreamMessage.model_validate_json(text)
         except ValidationError as error:

@@ -1,0 +1,438 @@
+"""The page in a real browser, with a model that needs no training."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+import xml.etree.ElementTree as ET
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+import uvicorn
+from playwright.sync_api import Page, expect, sync_playwright
+
+from data_prep.common.ink_json import parse_json
+from data_prep.common.inkml import parse_inkml
+from stcn_tf.web import app as web_app
+from stcn_tf.web import server
+from stcn_tf.web.engine import Engine
+from stcn_tf.web.settings import ServeSettings
+from tests.web.fake import FakeModel
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium is installed")
+
+FLAGS = (
+    "--no-sandbox",  # of containers, whose root it refuses otherwise
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+)
+LIMITS = ServeSettings(requests_per_second=1000.0)
+
+
+class Served:
+    """A service in a thread of its own, which can be stopped and started again."""
+
+    def __init__(self, kind: str, step_seconds: float = 0.0):
+        self.model = FakeModel(kind, step_seconds)
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        listener = server.listen("127.0.0.1", self.port)
+        self.port = listener.getsockname()[1]
+        self.app = web_app.create(Engine(self.model), LIMITS, {"127.0.0.1"})
+        self.uvicorn = uvicorn.Server(server.config_of(self.app))
+        self.thread = threading.Thread(target=self.uvicorn.run, args=([listener],))
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.uvicorn.should_exit = True
+        self.thread.join()
+
+    def cut(self) -> None:
+        """Ends every connection without a word, as a network does."""
+        for connection in list(self.uvicorn.server_state.connections):
+            transport = connection.transport
+            transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    @property
+    def sessions(self) -> list:
+        return list(self.app.state.service.sessions)
+
+
+@contextlib.contextmanager
+def serving(kind: str, **how):
+    served = Served(kind, **how)
+    try:
+        yield served
+    finally:
+        served.stop()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def ink():
+    with serving("handwriting") as served:
+        yield served
+
+
+@pytest.fixture
+def open_page(browser):
+    """Function (served, **context) -> its page; nothing may be wrong on it in the end."""
+    with contextlib.ExitStack() as contexts:
+        problems = []
+
+        def opened(served: Served, **context) -> Page:
+            context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **context})
+            contexts.callback(context.close)
+            page = context.new_page()
+            page.set_default_timeout(15_000)
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on(
+                "console",
+                lambda message: problems.append(message.text) if message.type == "error" else None,
+            )
+            page.goto(f"http://127.0.0.1:{served.port}/")
+            expect(page.locator("#connection-text")).to_have_text("connected")
+            return page
+
+        opened.problems = problems
+        yield opened
+        assert problems == []
+
+
+def draw(page: Page, *points: tuple[float, float], canvas: str = "#ink") -> None:
+    box = page.locator(canvas).bounding_box()
+    places = [(box["x"] + x, box["y"] + y) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
+
+
+def write(page: Page) -> None:
+    draw(page, (40, 60), (60, 90), (80, 60), (100, 90))
+    draw(page, (120, 80), (150, 60))
+
+
+def set_range(page: Page, name: str, value: float) -> None:
+    page.locator(f"#{name}").fill(str(value))
+
+
+def go_on(page: Page, length: int | None = 100) -> None:
+    if length:
+        set_range(page, "length", length)
+    set_range(page, "pace", page.locator("#pace").get_attribute("max"))
+    page.locator("#continue").click()
+
+
+def wait_until_done(page: Page) -> None:
+    expect(page.locator("#status")).to_have_text(re.compile("^Done"))
+
+
+def downloaded(page: Page, ending: str) -> bytes:
+    with page.expect_download() as download:
+        page.locator(f"#save-{ending}").click()
+    assert download.value.suggested_filename == f"continued.{ending}"
+    with open(download.value.path(), "rb") as file:
+        return file.read()
+
+
+def line_of(page: Page) -> dict:
+    return json.loads(downloaded(page, "json"))
+
+
+def steps_of(strokes: list) -> list[list[float]]:
+    """As the records have them: y upwards."""
+    points = [(x, y, i == len(s) - 1) for s in strokes for i, (x, y) in enumerate(s)]
+    return [
+        [b[0] - a[0], a[1] - b[1], float(b[2])] for a, b in zip(points, points[1:], strict=False)
+    ]
+
+
+def test_a_line_is_drawn_and_goes_on_as_the_model_says(open_page, ink):
+    page = open_page(ink)
+    expect(page.locator("#pad-title")).to_have_text("Write here")
+    expect(page.locator("#continue")).to_be_disabled()
+    write(page)
+    go_on(page, 100)
+    wait_until_done(page)
+    line = line_of(page)
+    steps, given = steps_of(line["strokes"]), line["given_points"] - 1
+    assert len(steps) == given + 100
+    # The strokes that were drawn, resampled to the length of the model's own steps.
+    assert sum(pen for *_, pen in steps[:given]) == 2
+    unit = ink.app.state.service.model.writing
+    lengths = [np.hypot(dx, dy) for dx, dy, _ in steps[:given]]
+    assert 0.4 * unit.step_length < np.median(lengths) < 1.6 * unit.step_length
+    # 30 pixels of the pad, from one corner to the next, are a small letter.
+    assert np.ptp([y for _, y in line["strokes"][0]]) == pytest.approx(
+        0.8 * unit.stroke_height, rel=0.25
+    )
+    answer = page.request.post(
+        f"http://127.0.0.1:{ink.port}/api/continue",
+        data={
+            "beginnings": [steps[:given]],
+            "seed": line["seed"],
+            "temperatures": line["temperatures"],
+            "length": 100,
+        },
+    )
+    np.testing.assert_allclose(steps[given:], answer.json()["x"][0], atol=1e-3)
+
+    page.locator("#continue").click()
+    expect(page.locator("#status")).to_have_text(re.compile("^Done, 200 points"))
+    further = steps_of(line_of(page)["strokes"])
+    assert len(further) == given + 200
+    np.testing.assert_allclose(further[: given + 100], steps, atol=1e-6)
+    # Whoever goes on writing keeps what was made.
+    draw(page, (300, 80), (320, 60), (340, 80))
+    expect(page.locator("#again")).to_be_disabled()
+    assert line_of(page)["given_points"] > given + 200
+
+
+def test_a_slider_acts_while_it_goes_on(open_page):
+    with serving("handwriting", step_seconds=0.002) as served:
+        page = open_page(served)
+        page.locator("#example").click()
+        go_on(page, 2000)
+        expect(page.locator("#continue")).to_have_text("Pause")
+        set_range(page, "temperature", 0.25)
+        expect(page.locator("#temperature-out")).to_have_text("0.25")
+        (session,) = served.sessions
+        wait_until(lambda: session.temperatures.real == 0.25)
+        page.locator("#continue").click()
+        expect(page.locator("#status")).to_have_text("Paused.")
+        made = session.made
+        time.sleep(0.2)
+        assert session.made <= made + 64  # and no more is asked for
+        page.locator("#clear").click()
+        wait_until(lambda: not served.sessions)
+        expect(page.locator("#continue")).to_be_disabled()
+
+
+def wait_until(holds) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_downloads_are_what_others_read(open_page, ink):
+    page = open_page(ink)
+    write(page)
+    go_on(page, 100)
+    wait_until_done(page)
+    svg = ET.fromstring(downloaded(page, "svg"))
+    assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+    colours = {line.get("stroke") for line in svg.iter("{http://www.w3.org/2000/svg}polyline")}
+    assert len(colours) == 2  # what was given, what was made
+    picture = matplotlib.image.imread(io.BytesIO(downloaded(page, "png")), format="png")
+    assert np.ptp(picture[..., 0]) > 0.3
+    by_inkml = parse_inkml(downloaded(page, "inkml"))
+    by_json = parse_json(downloaded(page, "json"))[""]
+    np.testing.assert_allclose(by_inkml.offsets, by_json.offsets, atol=2e-3)
+    assert len(by_json.offsets) > 100
+    np.testing.assert_allclose(by_json.offsets, steps_of(line_of(page)["strokes"]), atol=1e-3)
+
+
+def test_a_connection_is_lost_and_regained(open_page, ink):
+    lines = []
+    for is_cut in (False, True):
+        with serving("handwriting", step_seconds=0.002) as served:
+            page = open_page(served)
+            page.locator("#example").click()
+            go_on(page, 400)
+            if is_cut:
+                (session,) = wait_for_one(served)
+                wait_until(lambda session=session: session.have > 40)
+                served.cut()
+                expect(page.locator("#status")).to_have_text(re.compile("^Connected again"))
+                assert served.sessions == [session]
+            wait_until_done(page)
+            lines.append(line_of(page)["strokes"])
+            page.close()
+    assert lines[0] == lines[1]
+
+
+def wait_for_one(served: Served) -> list:
+    wait_until(lambda: len(served.sessions) == 1)
+    return served.sessions
+
+
+def test_a_service_that_is_started_anew_goes_on_from_what_is_shown(open_page):
+    with serving("handwriting", step_seconds=0.002) as served:
+        page = open_page(served)
+        page.locator("#example").click()
+        go_on(page, 400)
+        (session,) = wait_for_one(served)
+        wait_until(lambda: session.have > 40)
+        served.stop()
+        expect(page.locator("#connection-text")).to_have_text("not connected")
+        served.start()
+        wait_until_done(page)
+        expect(page.locator("#connection-text")).to_have_text("connected")
+        line = line_of(page)
+        assert len(steps_of(line["strokes"])) == line["given_points"] - 1 + 400
+    # What the browser itself says of requests that nobody answers.
+    open_page.problems[:] = [p for p in open_page.problems if "ERR_CONNECTION" not in p]
+
+
+def test_what_woke_up_is_coloured_and_told_in_numbers(open_page, ink):
+    page = open_page(ink)
+    page.locator("#example").click()
+    page.locator("#wake").check()
+    rows = page.locator("#layers tbody tr")
+    expect(rows).to_have_count(3)
+    expect(page.locator("#legend-high")).not_to_have_text("")
+    page.locator("#layer").select_option("0")
+    expect(page.locator("#legend-about")).to_have_text(
+        "What the latents carry (KL) in each step, from 0.00 to 1.00 nats."
+    )
+    svg = downloaded(page, "svg").decode()
+    assert len(set(re.findall(r'stroke="(rgb[^"]*)"', svg))) > 10
+    page.locator("#reconstruct").click()
+    expect(page.locator("#reconstruction canvas")).to_be_visible()
+    page.locator("#wake").uncheck()
+    assert "rgb" not in downloaded(page, "svg").decode()
+
+
+def test_several_continuations_of_which_one_is_kept(open_page, ink):
+    page = open_page(ink)
+    page.locator("#example").click()
+    expect(page.locator("#continue")).to_be_enabled()
+    page.locator("#rows").select_option("3")
+    page.locator("#seed").fill("7")
+    go_on(page, 50)
+    wait_until_done(page)
+    expect(page.locator("#views canvas")).to_have_count(2)
+    lines = line_of(page)
+    assert len(lines) == 3 and len({json.dumps(line["strokes"]) for line in lines}) == 3
+    page.locator("#again").click()
+    wait_until_done(page)
+    expect(page.locator("#seed")).to_have_value("8")
+    page.get_by_role("button", name="Keep continuation 3").click()
+    expect(page.locator("#views canvas")).to_have_count(0)
+    kept = line_of(page)
+    points = sum(map(len, kept["strokes"]))
+    assert kept["given_points"] == points == lines[0]["given_points"] + 50
+    page.locator("#undo").click()
+    assert sum(map(len, line_of(page)["strokes"])) < points
+
+
+def test_from_nothing(open_page, ink):
+    page = open_page(ink)
+    set_range(page, "length", 50)
+    page.locator("#alone").click()
+    wait_until_done(page)
+    line = line_of(page)
+    assert line["given_points"] == 0
+    assert len(steps_of(line["strokes"])) == 50
+
+
+def test_with_the_keyboard_alone(open_page, ink):
+    page = open_page(ink)
+    page.locator("#ink").focus()
+    for key in ["Space", *["ArrowRight"] * 4, *["ArrowDown"] * 3, *["Shift+ArrowLeft"] * 3]:
+        page.keyboard.press(key)
+    expect(page.locator("#status")).to_have_text("Pen down.")
+    page.keyboard.press("Space")
+    expect(page.locator("#status")).to_have_text("Pen lifted.")
+    strokes = line_of(page)["strokes"]
+    assert len(strokes) == 1 and len(strokes[0]) > 3
+    page.locator("#word").fill("hi")
+    page.keyboard.press("Enter")
+    expect(page.locator("#continue")).to_be_enabled()
+    wait_until(lambda: len(line_of(page)["strokes"]) == 5)
+    page.locator("#continue").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#continue")).to_have_text("Pause")
+
+
+@pytest.mark.parametrize("kind", ["handwriting", "audio", "image"])
+def test_every_control_has_a_name_and_a_small_screen_is_enough(open_page, kind):
+    with serving(kind) as served:
+        page = open_page(served, viewport={"width": 360, "height": 700}, has_touch=True)
+        expect(page.locator("#example")).to_be_visible()
+        named = 0
+        for control in page.locator("button, input, select, canvas, progress").all():
+            if control.is_visible():
+                expect(control).to_have_accessible_name(re.compile(r"\S"))
+                named += 1
+        assert named > 15
+        widths = page.evaluate(
+            "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        )
+        assert widths[0] <= widths[1] == 360
+        ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map((e) => e.id)")
+        assert len(ids) == len(set(ids))
+        assert page.locator("#status").get_attribute("aria-live") == "polite"
+        assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_without_motion_all_is_shown_as_it_comes(open_page, ink):
+    page = open_page(ink, reduced_motion="reduce", color_scheme="dark")
+    page.locator("#example").click()
+    expect(page.locator("#continue")).to_be_enabled()
+    set_range(page, "length", 2000)
+    set_range(page, "pace", 20)
+    page.locator("#continue").click()  # 100 s at that pace
+    wait_until_done(page)
+
+
+def test_a_sound_goes_on(open_page):
+    with serving("audio") as served:
+        page = open_page(served)
+        page.locator("#example").click()
+        go_on(page, 10)
+        wait_until_done(page)
+        samples, rate = soundfile.read(io.BytesIO(downloaded(page, "wav")))
+        assert rate == 1600
+        assert len(samples) == 400 + 10 * 40  # a quarter of a second, and what was made
+        assert np.abs(samples[400:]).max() == pytest.approx(0.27, abs=0.02)
+        page.get_by_role("button", name="Play continuation").click()
+        ET.fromstring(downloaded(page, "svg"))
+        assert downloaded(page, "png").startswith(b"\x89PNG")
+        page.get_by_role("button", name="Keep this one").click()
+        assert len(line_of(page)["sounds"][0]) == 800
+        page.locator("#record").click()
+        expect(page.locator("#record")).to_have_text("Stop recording")
+        page.wait_for_timeout(500)
+        page.locator("#record").click()
+        expect(page.locator("#status")).to_have_text(re.compile("given. Press Continue"))
+
+
+def test_an_image_is_completed(open_page):
+    with serving("image") as served:
+        page = open_page(served)
+        box = page.locator("#picture").bounding_box()
+        draw(page, (20, 20), (box["width"] - 20, 20), canvas="#picture")
+        page.locator("#rows").select_option("2")
+        go_on(page, None)
+        wait_until_done(page)
+        images = np.array(json.loads(downloaded(page, "json"))["images"])
+        assert images.shape == (2, 12, 10)
+        assert images[:, 0].sum() >= 10 and (images[0, :6] == images[1, :6]).all()
+        stripes = (np.arange(60, 120)[None] + np.arange(2)[:, None]) % 4 < 2
+        np.testing.assert_array_equal(images[:, 6:].reshape(2, -1), stripes)
+        ET.fromstring(downloaded(page, "svg"))
+        assert downloaded(page, "png").startswith(b"\x89PNG")
+        expect(page.locator("#save-inkml")).to_have_count(0)
