@@ -9,6 +9,7 @@ import { spectrogram } from "./spectrum.js";
 const WAVE_PX = 90;
 const SPECTRUM_PX = 110;
 const GAP_PX = 8;
+const LOWEST_RATE = 3000; // in Hz
 const LONGEST_RECORDING_SECONDS = 6;
 const FORMANTS = [
   [660, 80, 1],
@@ -102,9 +103,14 @@ class Track {
     }
     const context = (Track.context ??= new AudioContext());
     await context.resume();
+    // Browsers play no lower rates.
+    const times = Math.ceil(LOWEST_RATE / this.rate);
     const samples = this.samples;
-    const buffer = context.createBuffer(1, samples.length, this.rate);
-    buffer.copyToChannel(samples, 0);
+    const buffer = context.createBuffer(1, times * samples.length, times * this.rate);
+    buffer.copyToChannel(
+      Float32Array.from({ length: times * samples.length }, (_, i) => samples[Math.floor(i / times)]),
+      0,
+    );
     const source = (this.source = context.createBufferSource());
     source.buffer = buffer;
     source.connect(context.destination);

@@ -47,7 +47,13 @@ class Picture {
       const colour = this.colour(i);
       if (!colour) continue;
       context.fillStyle = colour;
-      context.fillRect((i % width) * zoom, Math.floor(i / width) * zoom, zoom, zoom);
+      const [x, y] = [(i % width) * zoom, Math.floor(i / width) * zoom];
+      context.fillRect(x, y, zoom, zoom);
+      if (this.values && this.pixels[i] > 0.5) {
+        // Its own pixels are still seen among the colours.
+        context.fillStyle = themeColour("you");
+        context.fillRect(x + zoom / 4, y + zoom / 4, zoom / 2, zoom / 2);
+      }
     }
     if (this.cursor !== null) {
       context.strokeStyle = themeColour("accent");

@@ -2,6 +2,7 @@
 /** Shows steps at a steady pace, however they arrive. */
 
 const ACKNOWLEDGE_EVERY_MS = 80;
+const MOST_PACE = 1e6;
 
 export class Playout {
   /**
@@ -42,11 +43,12 @@ export class Playout {
         this.isRunning = false;
         return;
       }
-      budget += ((now - last) / 1000) * this.pace;
+      budget += ((now - last) / 1000) * Math.min(this.pace, MOST_PACE);
       last = now;
-      const count = Math.min(Math.floor(budget), this.available - this.shown);
+      const isAtOnce = this.pace === Infinity;
+      const count = Math.min(isAtOnce ? Infinity : Math.floor(budget), this.available - this.shown);
       for (let i = 0; i < count; i++) this.show(this.shown++);
-      budget = count === this.available - this.shown ? Math.min(budget - count, 1) : budget - count;
+      budget = Math.min(Math.max(budget - count, 0), 1);
       const isEmpty = this.shown >= this.available;
       if (this.shown > this.told && (isEmpty || now - this.toldAt > ACKNOWLEDGE_EVERY_MS)) {
         this.told = this.shown;
