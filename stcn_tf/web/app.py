@@ -152,7 +152,7 @@ def create(engine: Engine, settings: ServeSettings, names: Collection[str]) -> F
     """The service as an ASGI application.
 
     Args:
-        engine: the model; it is used once here, which takes some seconds.
+        engine: the model; of handwriting it writes a little here.
         settings: the limits.
         names: under which the service may be asked for.
     """

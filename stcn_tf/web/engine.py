@@ -14,6 +14,9 @@ State = dict[str, np.ndarray]  # by name; the first axis of each is the rows
 
 # Steps of what is given are padded to multiples of this: few shapes, to which TensorFlow adapts.
 _PAD = 64
+# Products of few rows round in another way than those of more: with fewer rows than this, what a
+# session gets would depend, in its last bits, on how many others are served. Eight take no longer.
+_LEAST_ROWS = 8
 # Farther from the mean no sum of squares can be trusted.
 MOST_DEVIATIONS = 1e4
 _METHODS = ("card", "start", "begin", "steps", "score", "reconstruct")
@@ -63,6 +66,8 @@ class Engine:
 
     None of its methods may be called by two threads at once: they would share the processors.
 
+    Everything is called once when it is made, which takes some seconds.
+
     Args:
         model: a `stcn_tf.inference.served.ServedModel`, or one that was exported and loaded.
 
@@ -74,8 +79,12 @@ class Engine:
     def __init__(self, model: Any):
         self._model = model
         self.card = DatasetCard.from_json(model.card().numpy().decode(), "the model")
+        # Functions are traced when they are first called, which takes seconds: not the first client's.
         nothing = np.zeros((1, self.card.num_features), np.float32)
         self.num_layers = self.score(nothing, 0, 1.0).kl.shape[-1]
+        self.reconstruct(nothing, 0, 1.0)
+        for beginning in (nothing[:0], nothing):
+            self.steps([self.begin([beginning], 0, 1.0)], 1, [Temperatures()])
 
     def begin(self, beginnings: Sequence[np.ndarray], seed: int, latent: float) -> State:
         """The state of as many rows as there are beginnings, [steps, features] each.
@@ -97,7 +106,8 @@ class Engine:
     ) -> tuple[list[np.ndarray], list[State]]:
         """The next `count` steps of several states at once.
 
-        Rows are padded to a power of two, of which there are few.
+        Rows are padded to a power of two: few shapes. What comes is that of each state alone, to
+        the last bit where TensorFlow computes rows alike.
 
         Args:
             states: of any number of rows each.
@@ -109,7 +119,7 @@ class Engine:
         """
         rows = [len(next(iter(state.values()))) for state in states]
         total = sum(rows)
-        padding = (1 << (total - 1).bit_length()) - total
+        padding = max(_LEAST_ROWS, 1 << (total - 1).bit_length()) - total
         state = {
             name: np.concatenate(
                 [part[name] for part in states] + [states[0][name][:1]] * padding, axis=0

@@ -358,34 +358,35 @@ def test_letters_are_strokes(client):
 def test_steps_of_all_sessions_are_made_together_and_nobody_sees_it():
     model = FakeModel(step_seconds=0.002)
     with served(model) as client:
-        alone = [continued(client, 40, seed=seed) for seed in range(4)]
+        alone = [continued(client, 40, seed=seed) for seed in range(6)]
         model.rows.clear()
         results = {}
 
         def run(seed):
             results[seed] = continued(client, 40, seed=seed)
 
-        threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
+        threads = [threading.Thread(target=run, args=(seed,)) for seed in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    for seed in range(4):
+    for seed in range(6):
         np.testing.assert_array_equal(results[seed], alone[seed])
-    # Rows are padded to powers of two.
-    assert max(model.rows) == 8
-    assert set(model.rows) <= {2, 4, 8}
+    # Each has two rows; they are padded to powers of two, to eight at least.
+    assert max(model.rows) == 16
+    assert set(model.rows) <= {8, 16}
 
 
 def test_rows_at_once_are_limited():
     model = FakeModel(step_seconds=0.002)
-    with served(model, rows_at_once=2) as client:
-        threads = [threading.Thread(target=continued, args=(client, 20)) for _ in range(3)]
+    with served(model, rows_at_once=8) as client:
+        threads = [threading.Thread(target=continued, args=(client, 20)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert set(model.rows[1:]) == {2}
+        assert client.get("/api/status").json()["steps_made"] == 8 * 2 * 20
+    assert set(model.rows) == {8}
 
 
 def test_a_model_that_fails_is_told_and_the_service_goes_on(caplog):
