@@ -23,17 +23,26 @@ def main() -> None:
         raise UserError("--run_dir, --model: one of them is needed, and no more")
     settings = flags.serve_settings()
 
+    from stcn_tf.runs import RunDirectory
     from stcn_tf.web import server
 
+    # What can be known soon is told before TensorFlow, which takes long to import.
+    run = None if args.run_dir is None else RunDirectory.open(args.run_dir)
     listener = server.listen(args.host, args.port)
     try:
         cli.import_tensorflow()
 
         from stcn_tf.web import app
-        from stcn_tf.web.engine import Engine
+        from stcn_tf.web.engine import Engine, load_saved_model
 
         print("loading the model, which takes some seconds", flush=True)
-        engine = Engine(_model(args))
+        if run is None:
+            model = load_saved_model(args.model)
+        else:
+            from stcn_tf.inference.served import ServedModel
+
+            model = ServedModel(run.load(args.checkpoint).model, run.card)
+        engine = Engine(model)
         service = app.create(engine, settings, server.names_of(args.host, args.names))
         url = server.url_of(listener)
         print(f"{url} serves a model of {engine.card.name}; Ctrl-C stops it", flush=True)
@@ -42,19 +51,6 @@ def main() -> None:
         server.run(service, listener)
     finally:
         listener.close()
-
-
-def _model(args):
-    from stcn_tf.web.engine import load_saved_model
-
-    if args.model is not None:
-        return load_saved_model(args.model)
-
-    from stcn_tf.inference.served import ServedModel
-    from stcn_tf.runs import RunDirectory
-
-    run = RunDirectory.open(args.run_dir)
-    return ServedModel(run.load(args.checkpoint).model, run.card)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ DEFINERS = {
     stcn_flags.define_sample: {"run_dir": "r", "out": "o"},
     stcn_flags.define_reconstruct: {"data": "d", "run_dir": "r", "out": "o"},
     stcn_flags.define_export: {"run_dir": "r", "out": "o"},
+    stcn_flags.define_serve: {},
     stcn_flags.define_runs: {},
     stcn_flags.define_report: {},
     stcn_flags.define_import_tf1: {"checkpoint": "p", "config": "c", "run_dir": "r"},

@@ -79,7 +79,7 @@ class Engine:
     def __init__(self, model: Any):
         self._model = model
         self.card = DatasetCard.from_json(model.card().numpy().decode(), "the model")
-        # Functions are traced when they are first called, which takes seconds: not the first client's.
+        # Functions are traced when they are first called: the first client shall not wait for that.
         nothing = np.zeros((1, self.card.num_features), np.float32)
         self.num_layers = self.score(nothing, 0, 1.0).kl.shape[-1]
         self.reconstruct(nothing, 0, 1.0)

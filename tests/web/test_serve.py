@@ -1,0 +1,82 @@
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from stcn_tf import flags, serve
+from stcn_tf.support.errors import UserError
+from stcn_tf.web import server
+
+
+@pytest.fixture
+def parse(parse_flags):
+    return lambda *arguments: parse_flags(flags.define_serve, *arguments)
+
+
+def test_a_port_that_is_in_use_is_told_in_one_line(tiny_run, parse):
+    with contextlib.closing(server.listen("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        parse(f"--run_dir={tiny_run}", f"--port={port}")
+        with pytest.raises(UserError) as error:
+            serve.main()
+    assert str(error.value) == (
+        f"--host=127.0.0.1 --port={port}: Address already in use; accepted: a free port of this "
+        "machine, or 0 for any"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "--run_dir, --model: one of them is needed, and no more"),
+        (("--run_dir=a", "--model=b"), "--run_dir, --model: one of them is needed, and no more"),
+        (("--run_dir=nowhere",), "nowhere: "),
+        (("--model=nowhere", "--port=0"), "nowhere: no SavedModel; accepted: a folder of"),
+        (("--model=m", "--host=no.such.invalid"), "--host=no.such.invalid: "),
+        (("--model=m", "--max_rows=0"), "--max_rows: 0; accepted: 1 to 64"),
+        (("--model=m", "--idle_seconds=0"), "--idle_seconds: 0.0; accepted: more than 0"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_one_line(parse, arguments, told):
+    parse(*arguments)
+    with pytest.raises(UserError) as error:
+        serve.main()
+    assert str(error.value).startswith(told)
+    assert "\n" not in str(error.value)
+
+
+def test_names_and_addresses():
+    assert server.names_of("127.0.0.1", []) == {"localhost", "127.0.0.1", "::1"}
+    assert server.names_of("0.0.0.0", ["box"]) == {"0.0.0.0", "box"}
+    with contextlib.closing(server.listen("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert server.url_of(listener) == f"http://127.0.0.1:{port}/"
+    with contextlib.closing(server.listen("0.0.0.0", 0)) as listener:
+        assert server.url_of(listener).startswith("http://127.0.0.1:")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_serves_until_it_is_asked_to_stop(tiny_run, asked):
+    command = [sys.executable, "-u", "-m", "stcn_tf.serve", f"--run_dir={tiny_run}", "--port=0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if found := re.match(r"http://127\.0\.0\.1:(\d+)/ serves a model of tiny", line):
+                break
+        with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/api/model") as answer:
+            assert answer.status == 200
+        # Somebody who stays connected keeps nobody from stopping it.
+        with socket.create_connection(("127.0.0.1", int(found[1]))):
+            process.send_signal(asked)
+            _, errors = process.communicate(timeout=20)
+    assert process.returncode == (130 if asked == signal.SIGINT else -signal.SIGTERM)
+    assert "Traceback" not in errors
+    if asked == signal.SIGINT:
+        assert errors.splitlines()[-1] == "interrupted"
