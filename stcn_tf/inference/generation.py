@@ -104,8 +104,10 @@ class Generator:
     Attributes:
         begin: (beginning [num, steps, features], its lengths [num], rows [num], seeds [num, 2],
             `Temperatures` of [num]) -> the `State` after the beginnings.
-        steps: (`State`, seeds, temperatures, count) -> the next frames of every sequence, [num,
-            count, features], and the state after them.
+        step: (`State`, seeds, temperatures) -> the next frame of every sequence, [num, features],
+            and the state after it.
+        steps: (`State`, seeds, temperatures, count) -> the next frames, [num, count, features], and
+            the state after them.
         state_spec: of `State`, for any number of sequences.
     """
 
@@ -127,6 +129,7 @@ class Generator:
             )
 
         self.begin = traced(functools.partial(_begin, model), [frames, whole, whole, *draws])
+        self.step = traced(functools.partial(_step, model), [self.state_spec, *draws])
         self.steps = traced(
             functools.partial(_steps, model),
             [self.state_spec, *draws, tf.TensorSpec([], tf.int32)],
@@ -305,8 +308,20 @@ def _begin(
     observed, lengths, skipped = _recent(model, *_observed(model, beginning, given_lengths))
     start = model.start(tf.shape(observed)[0])._replace(row=rows, step=skipped)
     encoded = model.encode(observed, lengths, start)
-    latent = _of_steps(temperatures.latent)
+    latent = temperatures.latent[:, tf.newaxis, tf.newaxis]
     return model.observe(encoded, observed, lengths, start, seed, latent)[1]
+
+
+def _step(
+    model: SequenceModel, state: State, seed: Seed, temperatures: Temperatures
+) -> tuple[tf.Tensor, State]:
+    """See `Generator.step`."""
+    real, latent, binary = (value[:, tf.newaxis, tf.newaxis] for value in temperatures)
+    parameters, pending = model.predict_next(state, seed, latent)
+    places = Places(state.row, state.step[:, tf.newaxis])
+    observation_seed = noise.fold_in(seed, Stream.OBSERVATION)
+    drawn = model.observation.sample(parameters, observation_seed, places, real, binary)
+    return drawn[:, 0], model.advance(pending, drawn)
 
 
 def _steps(
@@ -317,14 +332,10 @@ def _steps(
     count: tf.Tensor | int,
 ) -> tuple[tf.Tensor, State]:
     """See `Generator.steps`."""
-    observation_seed = noise.fold_in(seed, Stream.OBSERVATION)
-    real, latent, binary = map(_of_steps, temperatures)
 
     def body(index, state, frames):
-        parameters, pending = model.predict_next(state, seed, latent)
-        places = Places(state.row, state.step[:, tf.newaxis])
-        drawn = model.observation.sample(parameters, observation_seed, places, real, binary)
-        return index + 1, model.advance(pending, drawn), frames.write(index, drawn[:, 0])
+        frame, state = _step(model, state, seed, temperatures)
+        return index + 1, state, frames.write(index, frame)
 
     _, state, frames = tf.while_loop(
         lambda index, *_: index < count,
@@ -337,11 +348,6 @@ def _steps(
         shape_invariants=(tf.TensorShape([]), _open(state), tf.TensorShape(None)),
     )
     return tf.transpose(frames.stack(), [1, 0, 2]), state
-
-
-def _of_steps(temperatures: tf.Tensor) -> tf.Tensor:
-    """Of each sequence, as layers take them."""
-    return temperatures[:, tf.newaxis, tf.newaxis]
 
 
 def _open(state: State) -> State:

@@ -160,17 +160,26 @@ class ServedModel(tf.Module):
         return {**_named(state), _SEED: draws[0]}
 
     def _step(self, state, temperature, latent_temperature, binary_temperature):
-        temperatures = (temperature, latent_temperature, binary_temperature)
-        after = self._steps(state, tf.constant(1), *temperatures)
-        return {**after, "x": after["x"][:, 0]}
+        temperatures = Temperatures(temperature, latent_temperature, binary_temperature)
+        own, seeds = self._own(state, temperatures)
+        frame, after = self._generator.step(own, seeds, temperatures)
+        return {**_named(after), _SEED: seeds, "x": self._raw(frame)}
 
     def _steps(self, state, count, temperature, latent_temperature, binary_temperature):
-        temperatures = (temperature, latent_temperature, binary_temperature)
+        temperatures = Temperatures(temperature, latent_temperature, binary_temperature)
+        with tf.control_dependencies(assertions(count=count)):
+            count = tf.identity(count)
+        own, seeds = self._own(state, temperatures)
+        frames, after = self._generator.steps(own, seeds, temperatures, count)
+        return {**_named(after), _SEED: seeds, "x": self._raw(frames)}
+
+    def _own(self, state: ServedState, temperatures: Temperatures) -> tuple[State, tf.Tensor]:
+        """Checks what steps go on from; gives the model's own state, and the seeds."""
         num = tf.shape(state[_SEED])[0]
         # A part of one row would be taken for one of every row in silence.
         sizes = [tf.shape(part)[0] for part in (*state.values(), *temperatures)]
         operations = [
-            *assertions(num=num, count=count),
+            *assertions(num=num),
             _require(tf.stack(sizes) == num, "state, temperatures: accepted: all of as many rows"),
         ]
         for name, values in zip(_TEMPERATURES, temperatures, strict=True):
@@ -180,10 +189,8 @@ class ServedModel(tf.Module):
         total = tf.add_n([tf.reduce_sum(p) for p in state.values() if p.dtype.is_floating])
         operations.append(_require(tf.math.is_finite(total), "state: accepted: finite numbers"))
         with tf.control_dependencies(operations):
-            seeds, count = tf.identity(state[_SEED]), tf.identity(count)
-        own = _restored(self._generator.state_spec, state)
-        drawn, after = self._generator.steps(own, seeds, Temperatures(*temperatures), count)
-        return {**_named(after), _SEED: seeds, "x": self._raw(drawn)}
+            seeds = tf.identity(state[_SEED])
+        return _restored(self._generator.state_spec, state), seeds
 
     def _reconstruct(self, x, lengths, seed, latent_temperature=1.0):
         _, lengths, x = self._given(x, lengths, latent_temperature=latent_temperature)
