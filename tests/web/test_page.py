@@ -1,5 +1,6 @@
 """The page in a real browser, with a model that needs no training."""
 
+import asyncio
 import contextlib
 import io
 import json
@@ -52,8 +53,12 @@ class Served:
         self.port = listener.getsockname()[1]
         self.app = web_app.create(Engine(self.model), LIMITS, {"127.0.0.1"})
         self.uvicorn = uvicorn.Server(server.config_of(self.app))
-        self.thread = threading.Thread(target=self.uvicorn.run, args=([listener],))
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.serve(listener)))
         self.thread.start()
+
+    async def serve(self, listener: socket.socket) -> None:
+        await self.uvicorn.serve([listener])
+        await asyncio.sleep(0.05)  # what was closed last goes
 
     def stop(self) -> None:
         self.uvicorn.should_exit = True

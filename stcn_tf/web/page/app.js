@@ -44,6 +44,8 @@ class App {
     this.model = model;
     /** @type {Run | null} */ this.run = null;
     this.hasReconstruction = false;
+    this.isStale = false;
+    /** @type {any[]} as POST /api/score gives them, one for each continuation */ this.scores = [];
     this.medium = mediumOf(model, {
       changed: () => this.changed(),
       keep: (row) => this.keep(row),
@@ -60,8 +62,13 @@ class App {
   setUp() {
     const { medium, model } = this;
     byId("title").textContent = "Go on from here";
-    const what = { handwriting: "handwriting", audio: "sounds", image: "images" }[model.modality.kind];
-    byId("about").textContent = `A model of ${what}, trained on ${model.dataset}, continues what you begin.`;
+    const what = new Map([
+      ["handwriting", "handwriting"],
+      ["audio", "sounds"],
+      ["image", "images"],
+    ]).get(model.modality.kind);
+    byId("about").textContent =
+      `A model of ${what}, trained on ${model.dataset}, continues what you begin.`;
     byId("pad-title").textContent = medium.title;
     byId("hint").textContent = medium.hint;
     byId("keyboard").textContent = medium.keyboard;
@@ -90,7 +97,15 @@ class App {
     this.setUpWake();
     for (const format of medium.formats) {
       byId("downloads").append(
-        element("button", { type: "button", id: `save-${format.ending}`, on: { click: () => this.download(format) } }, format.label),
+        element(
+          "button",
+          {
+            type: "button",
+            id: `save-${format.ending}`,
+            on: { click: () => this.download(format) },
+          },
+          format.label,
+        ),
       );
     }
     byId("continue").addEventListener("click", () => this.goOn());
@@ -102,6 +117,7 @@ class App {
     // A run that was begun with other ones is begun anew.
     byId("seed").addEventListener("change", () => (this.isStale = true));
     byId("rows").addEventListener("change", () => (this.isStale = true));
+    window.addEventListener("pagehide", () => this.run?.stream?.close());
   }
 
   /** @param {string} id @param {{least: number, most: number, step: number, usual: number}} range @param {(v: number) => string} text */
@@ -123,7 +139,8 @@ class App {
   }
 
   setPace() {
-    if (this.run?.playout) this.run.playout.pace = calm.matches ? Infinity : Number(byId("pace").value);
+    if (this.run?.playout)
+      this.run.playout.pace = calm.matches ? Infinity : Number(byId("pace").value);
   }
 
   refresh() {
@@ -373,7 +390,8 @@ class App {
   setUpWake() {
     const { layers } = this.model;
     const select = byId("layer");
-    const add = (/** @type {string} */ value, /** @type {string} */ text) => select.append(element("option", { value }, text));
+    const add = (/** @type {string} */ value, /** @type {string} */ text) =>
+      select.append(element("option", { value }, text));
     if (layers) {
       add("all", "All layers together");
       for (let l = layers; l >= 1; l--) {
@@ -395,7 +413,8 @@ class App {
   }
 
   colourPlain() {
-    for (let row = 0; row < (this.run?.rows ?? 1); row++) this.medium.colour(row, null, { low: 0, high: 1 });
+    for (let row = 0; row < (this.run?.rows ?? 1); row++)
+      this.medium.colour(row, null, { low: 0, high: 1 });
   }
 
   /** Scores what is shown and colours it. */
@@ -421,19 +440,24 @@ class App {
 
   colour() {
     const { scores } = this;
-    if (!scores) return;
+    if (!scores.length) return;
     const chosen = byId("layer").value;
     const values = scores.map((score) => {
       if (chosen === "surprise") return score.log_likelihood.map((/** @type {number} */ v) => -v);
-      if (chosen === "all") return score.kl.map((/** @type {number[]} */ kl) => kl.reduce((a, b) => a + b, 0));
+      if (chosen === "all")
+        return score.kl.map((/** @type {number[]} */ kl) => kl.reduce((a, b) => a + b, 0));
       return score.kl.map((/** @type {number[]} */ kl) => kl[Number(chosen)]);
     });
     const scale = scaleOf(values.flat());
     values.forEach((of, row) => this.medium.colour(row, of, scale));
     byId("legend-low").textContent = scale.low.toFixed(2);
     byId("legend-high").textContent = scale.high.toFixed(2);
-    const what = chosen === "surprise" ? "How unexpected each step was" : "What the latents carry (KL) in each step";
-    byId("legend-about").textContent = `${what}, from ${scale.low.toFixed(2)} to ${scale.high.toFixed(2)} nats.`;
+    const what =
+      chosen === "surprise"
+        ? "How unexpected each step was"
+        : "What the latents carry (KL) in each step";
+    byId("legend-about").textContent =
+      `${what}, from ${scale.low.toFixed(2)} to ${scale.high.toFixed(2)} nats.`;
   }
 
   tabulate() {
@@ -441,9 +465,18 @@ class App {
     const rows = [];
     const { kl } = this.scores[0];
     for (let l = this.model.layers; l >= 1; l--) {
-      const sum = kl.reduce((/** @type {number} */ a, /** @type {number[]} */ b) => a + b[l - 1], 0);
+      const sum = kl.reduce(
+        (/** @type {number} */ a, /** @type {number[]} */ b) => a + b[l - 1],
+        0,
+      );
       rows.push(
-        element("tr", {}, element("th", { scope: "row" }, String(l)), element("td", {}, sum.toFixed(1)), element("td", {}, (sum / kl.length).toFixed(3))),
+        element(
+          "tr",
+          {},
+          element("th", { scope: "row" }, String(l)),
+          element("td", {}, sum.toFixed(1)),
+          element("td", {}, (sum / kl.length).toFixed(3)),
+        ),
       );
     }
     body.replaceChildren(...rows);
@@ -475,7 +508,11 @@ class App {
 
   /** @param {import("./medium.js").Format} format */
   async download(format) {
-    const facts = { dataset: this.model.dataset, seed: this.run?.seed ?? this.seed, temperatures: this.temperatures };
+    const facts = {
+      dataset: this.model.dataset,
+      seed: this.run?.seed ?? this.seed,
+      temperatures: this.temperatures,
+    };
     try {
       save(`continued.${format.ending}`, await format.make(facts));
     } catch (error) {
@@ -507,7 +544,11 @@ function say(text, isBad = false) {
 /** @param {"good" | "bad" | "wait"} state */
 function setConnection(state) {
   byId("connection").dataset.state = state;
-  byId("connection-text").textContent = { good: "connected", bad: "not connected", wait: "connecting" }[state];
+  byId("connection-text").textContent = {
+    good: "connected",
+    bad: "not connected",
+    wait: "connecting",
+  }[state];
 }
 
 async function start() {

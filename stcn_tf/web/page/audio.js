@@ -30,7 +30,16 @@ class Track {
     this.scale = { low: 0, high: 1 };
     this.expected = 0;
     this.canvas = element("canvas", { role: "img", aria: { label } });
-    this.button = element("button", { type: "button", className: "small-button", disabled: true, on: { click: () => this.toggle() } }, "Play");
+    this.button = element(
+      "button",
+      {
+        type: "button",
+        className: "small-button",
+        disabled: true,
+        on: { click: () => this.toggle() },
+      },
+      "Play",
+    );
     this.button.setAttribute("aria-label", `Play ${label.toLowerCase()}`);
     this.width = 0;
     this.redraw = inFrame(() => this.draw());
@@ -92,7 +101,8 @@ class Track {
   /** @param {number} step */
   colour(step) {
     const value = this.values?.[step];
-    if (value !== undefined) return colourOf((value - this.scale.low) / (this.scale.high - this.scale.low));
+    if (value !== undefined)
+      return colourOf((value - this.scale.low) / (this.scale.high - this.scale.low));
     return themeColour(step < this.given ? "you" : this.made);
   }
 
@@ -108,7 +118,10 @@ class Track {
     const samples = this.samples;
     const buffer = context.createBuffer(1, times * samples.length, times * this.rate);
     buffer.copyToChannel(
-      Float32Array.from({ length: times * samples.length }, (_, i) => samples[Math.floor(i / times)]),
+      Float32Array.from(
+        { length: times * samples.length },
+        (_, i) => samples[Math.floor(i / times)],
+      ),
       0,
     );
     const source = (this.source = context.createBufferSource());
@@ -129,7 +142,11 @@ Track.context = undefined;
 /** @param {Float32Array} samples @param {number} from @param {number} to */
 function extremes(samples, from, to) {
   let [low, high] = [Infinity, -Infinity];
-  for (let i = Math.floor(from); i < Math.max(to, Math.floor(from) + 1) && i < samples.length; i++) {
+  for (
+    let i = Math.floor(from);
+    i < Math.max(to, Math.floor(from) + 1) && i < samples.length;
+    i++
+  ) {
     low = Math.min(low, samples[i]);
     high = Math.max(high, samples[i]);
   }
@@ -138,7 +155,8 @@ function extremes(samples, from, to) {
 
 export class AudioMedium {
   title = "Say something";
-  hint = "Record the beginning, open a sound file, or take the example. Then let the model continue.";
+  hint =
+    "Record the beginning, open a sound file, or take the example. Then let the model continue.";
   keyboard = "All of it works with the keyboard: Tab goes from control to control.";
   labels = { temperature: "Sound" };
   temperatures = { temperature: 0.9, latent_temperature: 1, binary_temperature: 1 };
@@ -169,7 +187,16 @@ export class AudioMedium {
       { label: "WAV", ending: "wav", make: () => this.asWav() },
       { label: "SVG", ending: "svg", make: () => this.asSvg() },
       { label: "PNG", ending: "png", make: () => this.asPicture() },
-      { label: "JSON", ending: "json", make: (/** @type {object} */ facts) => json({ ...facts, sample_rate_hz: this.rate, sounds: this.shown.map((t) => t.steps.flat()) }) },
+      {
+        label: "JSON",
+        ending: "json",
+        make: (/** @type {object} */ facts) =>
+          json({
+            ...facts,
+            sample_rate_hz: this.rate,
+            sounds: this.shown.map((t) => t.steps.flat()),
+          }),
+      },
     ];
   }
 
@@ -215,13 +242,22 @@ export class AudioMedium {
       const title = rows > 1 ? `Continuation ${row + 1}` : "Continuation";
       const track = new Track(this.rate, this.frame, title);
       track.set([...given], given.length);
-      const keep = element("button", { type: "button", className: "small-button", on: { click: () => this.hooks.keep(row) } }, "Keep this one");
+      const keep = element(
+        "button",
+        { type: "button", className: "small-button", on: { click: () => this.hooks.keep(row) } },
+        "Keep this one",
+      );
       this.tracks.push(track);
       this.views.append(
         element(
           "section",
           { className: "view", aria: { label: title } },
-          element("div", { className: "view-head" }, element("h3", {}, title), element("div", { className: "row" }, track.button, keep)),
+          element(
+            "div",
+            { className: "view-head" },
+            element("h3", {}, title),
+            element("div", { className: "row" }, track.button, keep),
+          ),
           track.canvas,
         ),
       );
@@ -272,14 +308,21 @@ export class AudioMedium {
     const track = new Track(this.rate, this.frame, "Reconstruction");
     track.made = "rebuilt";
     track.set(x, 0);
-    document.getElementById("reconstruction")?.replaceChildren(
-      element(
-        "section",
-        { className: "view", aria: { label: "Reconstruction" } },
-        element("div", { className: "view-head" }, element("h3", {}, "The beginning, as the model's latents remember it"), track.button),
-        track.canvas,
-      ),
-    );
+    document
+      .getElementById("reconstruction")
+      ?.replaceChildren(
+        element(
+          "section",
+          { className: "view", aria: { label: "Reconstruction" } },
+          element(
+            "div",
+            { className: "view-head" },
+            element("h3", {}, "The beginning, as the model's latents remember it"),
+            track.button,
+          ),
+          track.canvas,
+        ),
+      );
   }
 
   hideReconstruction() {
@@ -305,18 +348,35 @@ export class AudioMedium {
   }
 
   addTools() {
-    const record = element("button", { type: "button", id: "record", on: { click: () => this.record() } }, "Record");
+    const record = element(
+      "button",
+      { type: "button", id: "record", on: { click: () => this.record() } },
+      "Record",
+    );
     this.recordButton = record;
-    const file = element("input", { type: "file", id: "sound-file", accept: "audio/*,.wav,.flac,.mp3,.ogg" });
+    const file = element("input", {
+      type: "file",
+      id: "sound-file",
+      accept: "audio/*,.wav,.flac,.mp3,.ogg",
+    });
     file.addEventListener("change", async () => {
       const [chosen] = file.files;
       if (chosen) await this.open(chosen);
       file.value = "";
     });
-    const example = element("button", { type: "button", id: "example", on: { click: () => this.give(vowel(this.rate)) } }, "Example");
+    const example = element(
+      "button",
+      { type: "button", id: "example", on: { click: () => this.give(vowel(this.rate)) } },
+      "Example",
+    );
     document
       .getElementById("pad-tools")
-      ?.append(record, element("label", { className: "button", htmlFor: "sound-file" }, "Open a sound", file), example, this.pad.button);
+      ?.append(
+        record,
+        element("label", { className: "button", htmlFor: "sound-file" }, "Open a sound", file),
+        example,
+        this.pad.button,
+      );
   }
 
   /** @param {Blob} blob a file of a sound */
@@ -324,7 +384,9 @@ export class AudioMedium {
     try {
       const data = await blob.arrayBuffer();
       // Decoded straight to the rate of the records.
-      const decoded = await new OfflineAudioContext(1, 1, decodable(this.rate)).decodeAudioData(data);
+      const decoded = await new OfflineAudioContext(1, 1, decodable(this.rate)).decodeAudioData(
+        data,
+      );
       const frames = Math.max(1, Math.ceil(decoded.duration * this.rate));
       this.give(await resampled(decoded, frames, this.rate));
     } catch {
@@ -341,7 +403,10 @@ export class AudioMedium {
     try {
       stream = await navigator.mediaDevices.getUserMedia({ audio: true });
     } catch {
-      this.hooks.say("The microphone cannot be used: allow it in the browser, or open a file.", true);
+      this.hooks.say(
+        "The microphone cannot be used: allow it in the browser, or open a file.",
+        true,
+      );
       return;
     }
     /** @type {Blob[]} */ const parts = [];
@@ -354,7 +419,10 @@ export class AudioMedium {
       await this.open(new Blob(parts, { type: recorder.mimeType }));
     };
     recorder.start();
-    setTimeout(() => recorder.state === "recording" && recorder.stop(), 1000 * LONGEST_RECORDING_SECONDS);
+    setTimeout(
+      () => recorder.state === "recording" && recorder.stop(),
+      1000 * LONGEST_RECORDING_SECONDS,
+    );
     this.recordButton.textContent = "Stop recording";
     this.hooks.say("Recording …");
   }
@@ -394,10 +462,17 @@ export class AudioMedium {
       const loudest = samples.reduce((most, s) => Math.max(most, Math.abs(s)), 1e-3);
       const bars = [];
       for (let x = 0; x < width; x++) {
-        const { low, high } = extremes(samples, (x * samples.length) / width, ((x + 1) * samples.length) / width);
-        const y = (/** @type {number} */ v) => round(row * (WAVE_PX + GAP_PX) + (0.5 - (0.46 * v) / loudest) * WAVE_PX);
+        const { low, high } = extremes(
+          samples,
+          (x * samples.length) / width,
+          ((x + 1) * samples.length) / width,
+        );
+        const y = (/** @type {number} */ v) =>
+          round(row * (WAVE_PX + GAP_PX) + (0.5 - (0.46 * v) / loudest) * WAVE_PX);
         const step = Math.floor((x * samples.length) / width / this.frame);
-        bars.push(`<path stroke="${track.colour(step)}" d="M${x + 0.5} ${y(high)}V${y(low) + 0.5}"/>`);
+        bars.push(
+          `<path stroke="${track.colour(step)}" d="M${x + 0.5} ${y(high)}V${y(low) + 0.5}"/>`,
+        );
       }
       return `<g>${bars.join("")}</g>`;
     });
@@ -441,5 +516,7 @@ function vowel(rate) {
     }
   }
   const loudest = sound.reduce((most, s) => Math.max(most, Math.abs(s)), 1e-9);
-  return sound.map((s, i) => ((0.3 * s) / loudest) * Math.sin(Math.PI * Math.min((i + 1) / length, 1)) ** 0.3);
+  return sound.map(
+    (s, i) => ((0.3 * s) / loudest) * Math.sin(Math.PI * Math.min((i + 1) / length, 1)) ** 0.3,
+  );
 }

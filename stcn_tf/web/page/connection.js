@@ -24,6 +24,7 @@ export async function request(method, path, body) {
   try {
     response = await fetch(path, {
       method,
+      keepalive: method === "DELETE", // when the page is left, too
       headers: body === undefined ? {} : { "Content-Type": "application/json" },
       body: body === undefined ? undefined : JSON.stringify(body),
     });

@@ -6,9 +6,29 @@ import { element, inFrame } from "./dom.js";
 import { json, png, svg } from "./downloads.js";
 
 const EXAMPLES = [
-  [[0.3, 0.3], [0.5, 0.16], [0.7, 0.3], [0.6, 0.5], [0.35, 0.78], [0.7, 0.78]], // 2
-  [[0.3, 0.18], [0.7, 0.18], [0.55, 0.5], [0.45, 0.82]], // 7
-  [[0.5, 0.15], [0.32, 0.32], [0.32, 0.65], [0.5, 0.82], [0.68, 0.65], [0.68, 0.32], [0.5, 0.15]], // 0
+  [
+    [0.3, 0.3],
+    [0.5, 0.16],
+    [0.7, 0.3],
+    [0.6, 0.5],
+    [0.35, 0.78],
+    [0.7, 0.78],
+  ], // 2
+  [
+    [0.3, 0.18],
+    [0.7, 0.18],
+    [0.55, 0.5],
+    [0.45, 0.82],
+  ], // 7
+  [
+    [0.5, 0.15],
+    [0.32, 0.32],
+    [0.32, 0.65],
+    [0.5, 0.82],
+    [0.68, 0.65],
+    [0.68, 0.32],
+    [0.5, 0.15],
+  ], // 0
 ];
 const BRUSH = 1.15; // pixels of the image
 
@@ -58,7 +78,12 @@ class Picture {
     if (this.cursor !== null) {
       context.strokeStyle = themeColour("accent");
       context.lineWidth = 3;
-      context.strokeRect((this.cursor % width) * zoom + 1.5, Math.floor(this.cursor / width) * zoom + 1.5, zoom - 3, zoom - 3);
+      context.strokeRect(
+        (this.cursor % width) * zoom + 1.5,
+        Math.floor(this.cursor / width) * zoom + 1.5,
+        zoom - 3,
+        zoom - 3,
+      );
     }
   }
 
@@ -77,7 +102,8 @@ class Picture {
 export class ImageMedium {
   title = "Draw the upper part";
   hint = "With mouse, pen or finger. The shaded part is completed by the model.";
-  keyboard = "Without a pointer: move to the picture; arrow keys move, the space bar turns a pixel on or off.";
+  keyboard =
+    "Without a pointer: move to the picture; arrow keys move, the space bar turns a pixel on or off.";
   labels = { binary_temperature: "Pixels" };
   temperatures = { temperature: 1, latent_temperature: 1, binary_temperature: 1 };
   pace = { least: 20, most: 1000, step: 20, usual: 200 };
@@ -86,18 +112,25 @@ export class ImageMedium {
   /** @param {any} model @param {import("./medium.js").Hooks} hooks */
   constructor(model, hooks) {
     this.hooks = hooks;
-    ({ width: this.width, height: this.height } = model.modality);
+    /** @type {number} */ this.width = model.modality.width;
+    /** @type {number} */ this.height = model.modality.height;
     const all = this.width * this.height;
     this.length = { least: 1, most: all, step: 1, usual: all };
-    this.pad = new Picture(this.width, this.height, "Picture to draw on. Arrow keys move, space turns a pixel on or off.");
+    this.pad = new Picture(
+      this.width,
+      this.height,
+      "Picture to draw on. Arrow keys move, space turns a pixel on or off.",
+    );
     Object.assign(this.pad.canvas, { className: "pad pixels", tabIndex: 0, id: "picture" });
     this.pad.canvas.setAttribute("role", "application");
-    this.ink = new Float32Array(all);
+    /** @type {Float32Array} */ this.ink = new Float32Array(all);
+    /** @type {Float32Array | undefined} before what was drawn last */ this.before = undefined;
     /** @type {Picture[]} */ this.pictures = [];
     this.views = /** @type {HTMLElement} */ (document.getElementById("views"));
     this.views.classList.add("tiles");
     document.getElementById("pad")?.append(this.pad.canvas);
     this.addTools();
+    this.kept = 0;
     this.setKept(Math.floor(this.height / 2));
     this.listen();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
@@ -106,7 +139,12 @@ export class ImageMedium {
     this.formats = [
       { label: "SVG", ending: "svg", make: () => this.asSvg() },
       { label: "PNG", ending: "png", make: () => png(this.asPicture()) },
-      { label: "JSON", ending: "json", make: (/** @type {object} */ facts) => json({ ...facts, images: this.shown.map((p) => this.rowsOf(p)) }) },
+      {
+        label: "JSON",
+        ending: "json",
+        make: (/** @type {object} */ facts) =>
+          json({ ...facts, images: this.shown.map((p) => this.rowsOf(p)) }),
+      },
     ];
   }
 
@@ -185,7 +223,10 @@ export class ImageMedium {
 
   /** @param {number} row */
   keep(row) {
-    this.ink = Float32Array.from({ length: this.ink.length }, (_, i) => this.pictures[row].pixels[i] ?? 0);
+    this.ink = Float32Array.from(
+      { length: this.ink.length },
+      (_, i) => this.pictures[row].pixels[i] ?? 0,
+    );
     this.dropMade();
     this.show();
   }
@@ -216,7 +257,11 @@ export class ImageMedium {
       element(
         "section",
         { className: "view", aria: { label: "Reconstruction" } },
-        element("div", { className: "view-head" }, element("h3", {}, "Yours, as the model's latents remember it")),
+        element(
+          "div",
+          { className: "view-head" },
+          element("h3", {}, "Yours, as the model's latents remember it"),
+        ),
         picture.canvas,
       ),
     );
@@ -247,9 +292,18 @@ export class ImageMedium {
     const steps = Math.ceil(Math.hypot(to[0] - from[0], to[1] - from[1]) * 3) + 1;
     for (let k = 0; k <= steps; k++) {
       const [x, y] = [0, 1].map((axis) => from[axis] + ((to[axis] - from[axis]) * k) / steps);
-      for (let row = Math.max(0, Math.floor(y - BRUSH)); row <= Math.min(this.height - 1, y + BRUSH); row++) {
-        for (let column = Math.max(0, Math.floor(x - BRUSH)); column <= Math.min(this.width - 1, x + BRUSH); column++) {
-          if (Math.hypot(column + 0.5 - x, row + 0.5 - y) <= BRUSH) this.ink[row * this.width + column] = isOn ? 1 : 0;
+      for (
+        let row = Math.max(0, Math.floor(y - BRUSH));
+        row <= Math.min(this.height - 1, y + BRUSH);
+        row++
+      ) {
+        for (
+          let column = Math.max(0, Math.floor(x - BRUSH));
+          column <= Math.min(this.width - 1, x + BRUSH);
+          column++
+        ) {
+          if (Math.hypot(column + 0.5 - x, row + 0.5 - y) <= BRUSH)
+            this.ink[row * this.width + column] = isOn ? 1 : 0;
         }
       }
     }
@@ -266,7 +320,10 @@ export class ImageMedium {
     /** @type {number[] | null} */ let last = null;
     const at = (/** @type {PointerEvent} */ event) => {
       const box = canvas.getBoundingClientRect();
-      return [((event.clientX - box.left) / box.width) * this.width, ((event.clientY - box.top) / box.height) * this.height];
+      return [
+        ((event.clientX - box.left) / box.width) * this.width,
+        ((event.clientY - box.top) / box.height) * this.height,
+      ];
     };
     canvas.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
       if (event.button !== 0) return;
@@ -303,7 +360,8 @@ export class ImageMedium {
     const move = moves[/** @type {keyof typeof moves} */ (event.key)];
     if (!move && event.key !== " ") return;
     event.preventDefault();
-    const cursor = (this.pad.cursor ??= Math.floor(this.height / 4) * this.width + Math.floor(this.width / 2));
+    const cursor = (this.pad.cursor ??=
+      Math.floor(this.height / 4) * this.width + Math.floor(this.width / 2));
     if (move) {
       const x = Math.min(Math.max((cursor % this.width) + move[0], 0), this.width - 1);
       const y = Math.min(Math.max(Math.floor(cursor / this.width) + move[1], 0), this.height - 1);
@@ -343,7 +401,10 @@ export class ImageMedium {
           click: () => {
             this.remember();
             this.ink.fill(0);
-            const points = EXAMPLES[next++ % EXAMPLES.length].map(([x, y]) => [x * this.width, y * this.height]);
+            const points = EXAMPLES[next++ % EXAMPLES.length].map(([x, y]) => [
+              x * this.width,
+              y * this.height,
+            ]);
             for (let i = 1; i < points.length; i++) this.paint(points[i - 1], points[i]);
             this.hooks.changed();
           },
@@ -353,7 +414,10 @@ export class ImageMedium {
     );
     document
       .getElementById("pad-tools")
-      ?.append(example, element("label", { className: "inline-field", htmlFor: "kept" }, "Rows to keep", kept));
+      ?.append(
+        example,
+        element("label", { className: "inline-field", htmlFor: "kept" }, "Rows to keep", kept),
+      );
   }
 
   // Files
@@ -383,12 +447,14 @@ export class ImageMedium {
 
   asSvg() {
     const parts = this.shown.map((picture, i) => {
-      const rects = [];
+      /** @type {string[]} */ const rects = [];
       picture.pixels.forEach((_, at) => {
         const colour = picture.colour(at);
         if (!colour) return;
         const x = i * (this.width + 1) + (at % this.width);
-        rects.push(`<rect x="${x}" y="${Math.floor(at / this.width)}" width="1" height="1" fill="${colour}"/>`);
+        rects.push(
+          `<rect x="${x}" y="${Math.floor(at / this.width)}" width="1" height="1" fill="${colour}"/>`,
+        );
       });
       return rects.join("");
     });

@@ -47,9 +47,7 @@ class Sheet {
   }
 
   get height() {
-    return Math.round(
-      Math.max(this.rows, this.paper.numRows) * this.paper.rowHeight * this.unit,
-    );
+    return Math.round(Math.max(this.rows, this.paper.numRows) * this.paper.rowHeight * this.unit);
   }
 
   /** The colour of what a point ends. @param {number} i */
@@ -68,9 +66,7 @@ class Sheet {
     this.drawGuides(context);
     context.lineCap = context.lineJoin = "round";
     context.lineWidth = Math.max(1.5, 0.075 * this.letterPx());
-    const colours = this.values
-      ? null
-      : { you: themeColour("you"), made: themeColour(this.made) };
+    const colours = this.values ? null : { you: themeColour("you"), made: themeColour(this.made) };
     let colour = "";
     let last = -1;
     paper.eachPiece((from, to) => {
@@ -93,7 +89,8 @@ class Sheet {
       for (const [x, y] of this.pending) context.lineTo(x * unit, y * unit);
       context.stroke();
     }
-    const tip = this.cursor ?? (this.isWriting && paper.length ? paper.shown(paper.length - 1) : null);
+    const tip =
+      this.cursor ?? (this.isWriting && paper.length ? paper.shown(paper.length - 1) : null);
     if (tip) {
       context.fillStyle = themeColour(this.cursor ? "accent" : this.made);
       context.beginPath();
@@ -136,7 +133,9 @@ class Sheet {
       last = to;
     });
     const width = round(Math.max(1.5, 0.075 * this.letterPx()));
-    const drawn = lines.map((l) => `<polyline stroke="${l.colour}" points="${l.points.join(" ")}"/>`);
+    const drawn = lines.map(
+      (l) => `<polyline stroke="${l.colour}" points="${l.points.join(" ")}"/>`,
+    );
     return `<g fill="none" stroke-width="${width}" stroke-linecap="round" stroke-linejoin="round">\n${drawn.join("\n")}\n</g>`;
   }
 }
@@ -173,7 +172,11 @@ export class InkMedium {
     this.formats = [
       { label: "SVG", ending: "svg", make: () => this.asSvg() },
       { label: "PNG", ending: "png", make: () => png(this.asPicture()) },
-      { label: "InkML", ending: "inkml", make: () => inkml(this.sheets.map((s) => s.paper.strokes)) },
+      {
+        label: "InkML",
+        ending: "inkml",
+        make: () => inkml(this.sheets.map((s) => s.paper.strokes)),
+      },
       { label: "JSON", ending: "json", make: (/** @type {object} */ facts) => this.asJson(facts) },
     ];
   }
@@ -190,7 +193,8 @@ export class InkMedium {
   beginning() {
     const { paper } = this.pad;
     const steps = paper.steps.slice(0, Math.max(paper.given - 1, 0));
-    if (paper.given && !steps.length) throw new Error("A dot is not enough to go on from: write a little more.");
+    if (paper.given && !steps.length)
+      throw new Error("A dot is not enough to go on from: write a little more.");
     return steps;
   }
 
@@ -366,7 +370,9 @@ export class InkMedium {
     });
     canvas.addEventListener("pointerup", end);
     canvas.addEventListener("pointercancel", end);
-    canvas.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.onKey(event, end));
+    canvas.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) =>
+      this.onKey(event, end),
+    );
     canvas.addEventListener("blur", () => {
       if (this.pad.cursor) end();
       this.pad.cursor = null;
@@ -418,23 +424,21 @@ export class InkMedium {
         },
       },
     });
-    document
-      .getElementById("pad-tools")
-      ?.append(
-        element("label", { className: "inline-field", htmlFor: "word" }, "Or type", word),
-        element("button", { type: "button", id: "letter", on: { click: write } }, "Write it"),
-        element(
-          "button",
-          {
-            type: "button",
-            id: "example",
-            on: { click: () => this.letter(EXAMPLES[next++ % EXAMPLES.length]) },
-          },
-          "Example",
-        ),
-        element("span", { className: "spacer" }),
-        element("label", { className: "inline-field", htmlFor: "size" }, "Size of writing", size),
-      );
+    document.getElementById("pad-tools")?.append(
+      element("label", { className: "inline-field", htmlFor: "word" }, "Or type", word),
+      element("button", { type: "button", id: "letter", on: { click: write } }, "Write it"),
+      element(
+        "button",
+        {
+          type: "button",
+          id: "example",
+          on: { click: () => this.letter(EXAMPLES[next++ % EXAMPLES.length]) },
+        },
+        "Example",
+      ),
+      element("span", { className: "spacer" }),
+      element("label", { className: "inline-field", htmlFor: "size" }, "Size of writing", size),
+    );
   }
 
   /** Puts a text onto the pad, in letters of a font. @param {string} text */

@@ -63,6 +63,7 @@ const KINDS = { handwriting: InkMedium, audio: AudioMedium, image: ImageMedium }
  */
 export function mediumOf(model, hooks) {
   const kind = KINDS[/** @type {keyof typeof KINDS} */ (model.modality.kind)];
-  if (!kind) throw new Error(`There is no page for sequences of the kind “${model.modality.kind}”.`);
+  if (!kind)
+    throw new Error(`There is no page for sequences of the kind “${model.modality.kind}”.`);
   return new kind(model, hooks);
 }

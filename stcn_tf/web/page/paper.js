@@ -11,15 +11,19 @@ const RECENT = 80; // points, whose middle says where the writing is
 const SLACK = 0.5; // by which it may leave the middle of its row before it is put back, in letters
 const END_OF_ROW = 2.0; // from the right edge, where no stroke begins any more
 
+/**
+ * @typedef {Object} Line
+ * @property {number} ox what is added to a point's x
+ * @property {number} oy
+ * @property {number} row
+ * @property {number} first point of the row
+ */
+
 export class Paper {
   /** @param {number} letter height of small letters, raw units */
   constructor(letter) {
     this.letter = letter;
     this.width = 20 * letter;
-    this.clear();
-  }
-
-  clear() {
     /** @type {number[]} */ this.x = [];
     /** @type {number[]} */ this.y = [];
     /** @type {boolean[]} whether a point is the last of its stroke */ this.ends = [];
@@ -27,7 +31,14 @@ export class Paper {
     this.given = 0;
     /** Of points that a person put into another row, where they were put. */
     /** @type {Map<number, {x: number, row: number}>} */ this.breaks = new Map();
-    this.layOut();
+    /** @type {Line[]} from what a point is to where it is shown; new ones for every row */
+    this.lines = [{ ox: 0, oy: 0, row: 0, first: 0 }];
+    /** @type {number[]} of each point the index of its line */ this.line = [];
+  }
+
+  clear() {
+    this.given = 0;
+    this.cut(0);
   }
 
   /** @returns {Paper} */
@@ -142,9 +153,8 @@ export class Paper {
   }
 
   layOut() {
-    /** @type {{ox: number, oy: number, row: number, first: number}[]} */
     this.lines = [{ ox: 0, oy: 0, row: 0, first: 0 }];
-    /** @type {number[]} of each point the index of its line */ this.line = [];
+    this.line = [];
     for (let i = 0; i < this.x.length; i++) this.place(i);
   }
 
@@ -186,7 +196,7 @@ export class Paper {
     this.line[i] = this.lines.length - 1;
   }
 
-  /** Lines of the model climb or sink: they are shown level, a stroke at a time. @param {number} i @param {any} line */
+  /** Lines of the model climb or sink: they are shown level, a stroke at a time. @param {number} i @param {Line} line */
   level(i, line) {
     const middle = this.recentMiddle(i, line.first) + line.oy;
     const off = middle - (line.row + MIDDLE) * this.rowHeight;

@@ -70,7 +70,11 @@ function smooth(points) {
 /** Of a pen, 1 on a gentle bend. @param {number[][]} fine @param {number} i */
 function speedAt(fine, i) {
   const half = FINE / 2;
-  const [a, b, c] = [fine[Math.max(i - half, 0)], fine[i], fine[Math.min(i + half, fine.length - 1)]];
+  const [a, b, c] = [
+    fine[Math.max(i - half, 0)],
+    fine[i],
+    fine[Math.min(i + half, fine.length - 1)],
+  ];
   const turn = Math.abs(
     Math.atan2(
       (b[0] - a[0]) * (c[1] - b[1]) - (b[1] - a[1]) * (c[0] - b[0]),

@@ -10,7 +10,10 @@ const RANGE_DB = 70;
  * @returns {Float32Array[]} for each column size / 2 levels from 0 (quiet) to 1, low notes first
  */
 export function spectrogram(samples, size, columns) {
-  const window = Float32Array.from({ length: size }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / size));
+  const window = Float32Array.from(
+    { length: size },
+    (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / size),
+  );
   const levels = [];
   let loudest = -Infinity;
   for (let column = 0; column < columns; column++) {
