@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
@@ -187,6 +188,7 @@ def create(engine: Engine, settings: ServeSettings, names: Collection[str]) -> F
         },
     )
     app.state.service = service
+    app.openapi = lambda: _openapi(app)
     _add_routes(app, service)
     _add_errors(app)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
@@ -292,6 +294,21 @@ def _add_routes(app: FastAPI, service: Service) -> None:
                 422, f"text: {strange[0]!r} has no strokes here; accepted: letters of English"
             )
         return schemas.Lettering(strokes=lettering.strokes_of(text))
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The description, with what OpenAPI has no place for: the messages of a stream."""
+    if app.openapi_schema is None:
+        content = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        message = schemas.StreamMessage.model_json_schema(
+            ref_template="#/components/schemas/{model}"
+        )
+        message.pop("$defs")  # which are there already
+        content["components"]["schemas"]["StreamMessage"] = message
+        app.openapi_schema = content
+    return app.openapi_schema
 
 
 def _add_errors(app: FastAPI) -> None:

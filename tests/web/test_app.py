@@ -1,4 +1,6 @@
 import asyncio
+import json
+import re
 import threading
 import time
 
@@ -9,6 +11,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from stcn_tf.web import app as web_app
 from stcn_tf.web.engine import Engine
+from stcn_tf.web.guard import TokenBucket
 from stcn_tf.web.settings import ServeSettings
 from tests.web.fake import FakeModel
 
@@ -86,6 +89,9 @@ def test_openapi_describes_all_of_it_and_nothing_is_loaded_from_elsewhere(client
         for method, about in methods.items():
             assert about["summary"] and about["description"], (path, method)
             assert "429" in about["responses"]
+    known = content["components"]["schemas"]
+    references = re.findall(r'"#/components/schemas/(\w+)"', json.dumps(content))
+    assert {"StreamMessage", "Steps"} | set(references) <= set(known)
     assert "stream?have=" in content["info"]["description"]
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
 
@@ -150,6 +156,22 @@ def test_no_more_is_made_than_a_client_can_take():
             time.sleep(0.1)
             assert client.get(f"/api/sessions/{session}").json()["made"] == 13
         np.testing.assert_array_equal(x, continued(client, 13))
+
+
+def test_messages_too_often_wait():
+    bucket = TokenBucket(5.0)
+    assert [bucket.take() for _ in range(10)] == [0.0] * 10
+    assert 0.1 < bucket.take() <= 0.2
+    assert not bucket.is_full
+    with served(requests_per_second=4) as client:
+        with client.websocket_connect(STREAM.format(session_of(client))) as stream:
+            started = time.monotonic()
+            for have in range(60):
+                stream.send_json({"have": 0, "want": have})
+            while stream.receive_json() != {"type": "end", "made": 59}:
+                pass
+            # 40 at once, then 20 a second.
+            assert time.monotonic() - started > 0.7
 
 
 def test_a_paused_stream_rests(client):
