@@ -43,8 +43,11 @@ def main() -> None:
 
             model = ServedModel(run.load(args.checkpoint).model, run.card)
         engine = Engine(model)
-        service = app.create(engine, settings, server.names_of(args.host, args.names))
+        names = server.names_of(args.host, args.names)
+        service = app.create(engine, settings, names)
         url = server.url_of(listener)
+        if server.is_open(listener):
+            print(f"other machines may use it, too, as {', '.join(sorted(names))} (--names)")
         print(f"{url} serves a model of {engine.card.name}; Ctrl-C stops it", flush=True)
         if args.open:
             webbrowser.open(url)

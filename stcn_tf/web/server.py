@@ -1,5 +1,6 @@
 """Listens, and stops cleanly."""
 
+import ipaddress
 import socket
 from collections.abc import Collection
 
@@ -45,8 +46,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 def names_of(host: str, others: Collection[str]) -> set[str]:
     """The names under which a service may be asked for that listens on a host."""
-    is_loopback = host in LOOPBACK or host.startswith("127.")
-    return {host, *others, *LOOPBACK} if is_loopback else {host, *others}
+    return {host, *others, *LOOPBACK}
+
+
+def is_open(listener: socket.socket) -> bool:
+    """Whether other machines may reach it."""
+    return not ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def url_of(listener: socket.socket) -> str:

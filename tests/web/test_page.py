@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import uvicorn
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Page, expect, sync_playwright
 
 from data_prep.common.ink_json import parse_json
@@ -444,3 +445,103 @@ def test_an_image_is_completed(open_page):
         ET.fromstring(downloaded(page, "svg"))
         assert downloaded(page, "png").startswith(b"\x89PNG")
         expect(page.locator("#save-inkml")).to_have_count(0)
+
+
+def test_a_foreign_page_gets_nothing(browser, ink):
+    with contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.goto("about:blank")
+        address = f"127.0.0.1:{ink.port}/api"
+        state = page.evaluate(
+            """(url) => new Promise((resolve) => {
+                const socket = new WebSocket(url);
+                socket.onopen = () => resolve("open");
+                socket.onerror = () => resolve("refused");
+            })""",
+            f"ws://{address}/sessions/any/stream",
+        )
+        assert state == "refused"
+        with pytest.raises(PlaywrightError, match="Failed to fetch"):
+            page.evaluate("(url) => fetch(url)", f"http://{address}/model")
+        made = ink.app.state.service.scheduler.steps_made
+        post = "(url) => fetch(url, {method: 'POST', mode: 'no-cors', body: '{\"length\": 9}'})"
+        with pytest.raises(PlaywrightError, match="Failed to fetch"):
+            page.evaluate(post, f"http://{address}/continue")
+        assert ink.app.state.service.scheduler.steps_made == made
+
+
+@pytest.fixture(scope="module")
+def modules(browser, ink):
+    """Function (expression, argument): the value of a function of the page's modules."""
+    with contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{ink.port}/")
+
+        def call(module: str, function: str, *arguments):
+            code = f"([...args]) => import('/{module}.js').then((module) => ({function})(...args))"
+            return page.evaluate(code, list(arguments))
+
+        yield call
+
+
+def test_strokes_are_resampled_as_a_hand_would_move(modules):
+    def resample(points, step):
+        resampled = modules("resample", "(...args) => module.resample(...args)", points, step)
+        return np.array(resampled)
+
+    assert resample([[3, 4]], 2.0).tolist() == [[3, 4]]
+    # On a circle the speed is one, whatever the rate of the pointer.
+    for rate in (40, 400):
+        angles = np.linspace(0, 2 * np.pi, rate)
+        circle = resample(np.stack([50 * np.cos(angles), 50 * np.sin(angles)], 1).tolist(), 5.0)
+        lengths = np.hypot(*np.diff(circle, axis=0).T)
+        assert np.ptp(lengths[1:-1]) < 0.1 * lengths.mean()
+        np.testing.assert_allclose(np.hypot(*circle.T), 50.0, atol=0.3)
+        np.testing.assert_allclose(circle[[0, -1]], [[50, 0], [50, 0]], atol=1.0)
+    # At a corner it is slower, beside it faster.
+    corner = resample([[0, 0], [100, 0], [100, 100]], 5.0)
+    lengths = np.hypot(*np.diff(corner, axis=0).T)
+    at = int(np.argmin(np.abs(corner - [100, 0]).sum(axis=1)))
+    assert lengths[at - 1 : at + 1].min() < 0.5 * lengths[: at - 4].min()
+    assert lengths.mean() == pytest.approx(5.0 * 1.3, rel=0.1)
+
+
+def test_paper_shows_in_rows_what_is_one_line(modules):
+    made = [[3.0, 2.0 * (-1) ** (i // 4), float(i % 8 == 7)] for i in range(400)]
+    code = """(steps, width) => {
+        const paper = new module.Paper(10);
+        paper.width = width;
+        for (const step of steps) paper.push(step);
+        const shown = [...paper.x.keys()].map((i) => paper.shown(i));
+        return [paper.steps, shown, paper.numRows, paper.rowHeight];
+    }"""
+    for width, fewest in ((2000, 1), (300, 4)):
+        steps, shown, rows, height = modules("paper", code, made, width)
+        np.testing.assert_allclose(steps, made, atol=1e-9)
+        assert fewest <= rows <= 2 * fewest
+        xs, ys = np.array(shown).T
+        assert xs.min() >= 0 and xs.max() <= width
+        assert ys.min() >= 0 and ys.max() <= rows * height
+
+
+def test_paper_keeps_a_climbing_line_level(modules):
+    climbing = [[3.0, 0.4, float(i % 8 == 7)] for i in range(600)]  # by 24 heights of letters
+    code = """(steps) => {
+        const paper = new module.Paper(10);
+        paper.width = 5000;
+        for (const step of steps) paper.push(step);
+        return [paper.steps, [...paper.x.keys()].map((i) => paper.shown(i)[1]), paper.rowHeight];
+    }"""
+    steps, ys, height = modules("paper", code, climbing)
+    np.testing.assert_allclose(steps, climbing, atol=1e-9)
+    assert 0 <= min(ys) and max(ys) <= height
+
+
+def test_a_tone_is_where_its_pitch_is(modules):
+    tone = np.sin(2 * np.pi * 0.125 * np.arange(1024))
+    code = """(samples) =>
+        module.spectrogram(Float32Array.from(samples), 64, 5).map((level) => Array.from(level))"""
+    levels = np.array(modules("spectrum", code, tone.tolist()))
+    assert levels.shape == (5, 32)
+    assert (levels.argmax(axis=1) == 8).all()  # an eighth of the rate, of 64 bins
+    assert levels.max() == pytest.approx(1.0)

@@ -52,12 +52,17 @@ def test_what_cannot_be_served_is_told_in_one_line(parse, arguments, told):
 
 def test_names_and_addresses():
     assert server.names_of("127.0.0.1", []) == {"localhost", "127.0.0.1", "::1"}
-    assert server.names_of("0.0.0.0", ["box"]) == {"0.0.0.0", "box"}
-    with contextlib.closing(server.listen("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        assert server.url_of(listener) == f"http://127.0.0.1:{port}/"
-    with contextlib.closing(server.listen("0.0.0.0", 0)) as listener:
-        assert server.url_of(listener).startswith("http://127.0.0.1:")
+    assert server.names_of("box", ["b.example"]) > {"box", "b.example", "localhost"}
+    for host, shown, is_open in (
+        ("127.0.0.1", "127.0.0.1", False),
+        ("localhost", None, False),
+        ("0.0.0.0", "127.0.0.1", True),
+    ):
+        with contextlib.closing(server.listen(host, 0)) as listener:
+            port = listener.getsockname()[1]
+            assert server.is_open(listener) == is_open
+            if shown:
+                assert server.url_of(listener) == f"http://{shown}:{port}/"
 
 
 @pytest.mark.slow

@@ -404,6 +404,7 @@ class App {
     add("surprise", "Surprise (−log p)");
     byId("legend-bar").style.background = GRADIENT;
     byId("layers").hidden = !layers;
+    byId("reconstruct").hidden = !layers; // what no latents remember is no reconstruction
     byId("wake").addEventListener("change", () => {
       byId("wake-panel").hidden = !byId("wake").checked;
       if (byId("wake").checked) this.wake();

@@ -7,7 +7,7 @@
 const ROW_HEIGHT = 3.6; // in heights of small letters
 export const MIDDLE = 0.55; // of small letters, from the top of a row, in heights of a row
 const MARGIN = 1.3; // on the left, in the same
-const RECENT = 80; // points, whose middle says where the writing is
+const RECENT = 50; // points, whose middle says where the writing is
 const SLACK = 0.5; // by which it may leave the middle of its row before it is put back, in letters
 const END_OF_ROW = 2.0; // from the right edge, where no stroke begins any more
 
