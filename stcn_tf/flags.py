@@ -322,6 +322,9 @@ def define_export() -> None:
         "",
         "licence of the weights and of the data they were trained on, as the model's card says it",
     )
+    flags.DEFINE_bool(
+        "litert", False, "also make assets/model.tflite, single steps for phones, where possible"
+    )
     _define_jit_compile()
 
 
