@@ -115,10 +115,10 @@ def test_portable_operations_give_the_same_numbers():
 def test_seeds_of_rows_are_those_of_each_alone():
     places = noise.Places(tf.constant([0, 0, 6]), tf.constant([[3, 4], [3, 4], [0, 1]]))
     seeds = np.array([[1, 2], [1, 3], [-5, 0]], np.int32)
-    drawn = noise.standard_normal(seeds, places, 3)
+    drawn = noise.uniform(seeds, places, 3)
     folded = noise.fold_in(seeds, 4)
     for row, seed in enumerate(seeds):
         alone = noise.Places(places.rows[row : row + 1], places.steps[row : row + 1])
-        np.testing.assert_array_equal(drawn[row], noise.standard_normal(seed, alone, 3)[0])
+        np.testing.assert_array_equal(drawn[row], noise.uniform(seed, alone, 3)[0])
         np.testing.assert_array_equal(folded[row], noise.fold_in(seed, 4))
     assert len(np.unique(drawn)) == 3 * 2 * 3
