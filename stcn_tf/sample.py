@@ -1,6 +1,6 @@
 """Generates sequences with a trained model, or continues given ones.
 
-python -m stcn_tf.sample --run_dir=DIR --out=DIR
+python -m stcn_tf.sample --run_dir=DIR [--out=DIR]
 
 Writes samples.h5, the sequences in raw units (stcn_tf/data/sequences.py describes it), a page of
 them, samples.png and samples.svg (lines of handwriting, a grid of images, waveforms with their
