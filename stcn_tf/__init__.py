@@ -5,6 +5,7 @@ commands parse their flags before.
 """
 
 import importlib
+import importlib.metadata
 import os
 import sys
 
@@ -36,6 +37,11 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str):
+    if name == "__version__":
+        try:
+            return importlib.metadata.version(__name__)
+        except importlib.metadata.PackageNotFoundError:
+            return "not installed"
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

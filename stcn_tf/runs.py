@@ -1,4 +1,4 @@
-"""Run directories: settings, the dataset card, checkpoints and TensorBoard events.
+"""Lists the runs in a folder. Run directories: settings, card, checkpoints, events.
 
 python -m stcn_tf.runs DIR
 

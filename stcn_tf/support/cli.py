@@ -26,9 +26,9 @@ _NOT_GIVEN = "must have a value other than None."  # how absl says that a flag i
 _FLAGFILE_HELP = """\
 --flagfile=FILE stands for the flags in FILE, one a line; a line that begins with # is a comment.
 FILE is looked for in the current folder, then where stcn_tf is installed, whose own flagfiles are
-experiments/NAME.flags. A flagfile that another one names is first looked for next to that one and
-in the folders above it. A flag that is given twice takes its last value. A path may begin with ~,
-the home folder."""
+experiments/NAME.flags, stcn_tf:NAME for short. A flagfile that another one names is first looked
+for next to that one and in the folders above it. A flag that is given twice takes its last value. A
+path may begin with ~, the home folder."""
 
 
 def fail(message: str) -> NoReturn:
