@@ -29,8 +29,10 @@ _HOMES = {
     "TrainingSettings": "stcn_tf.config",
     "UserError": "stcn_tf.support.errors",
     "build_model": "stcn_tf.models.registry",
+    "Trainer": "stcn_tf.training.trainer",
     "load_run": "stcn_tf.runs",
     "make_settings": "stcn_tf.models.registry",
+    "open_run": "stcn_tf.inference.trained_run",
 }
 
 __all__ = sorted(_HOMES)
