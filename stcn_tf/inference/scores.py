@@ -11,7 +11,7 @@ from stcn_tf.media.medium import Medium
 from stcn_tf.support import markup
 
 # The highest colour stands for what so many percent of the steps do not exceed.
-_MOST_PERCENT = 99
+_MOST_PERCENT = 98
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Scores:
         """The KL of each layer along a sequence, on one scale; without latents, its surprise.
 
         Surprise is -log p(x_t) given the past. Of KL the palest colour stands for 0; the strongest
-        for what 99 of 100 steps do not exceed.
+        for what 98 of 100 steps do not exceed.
 
         Args:
             index: of the sequence.
@@ -65,6 +65,10 @@ class Scores:
         labels[0] += f"; palest {low:.2f}, strongest {high:.2f} nats or more in a step"
         return self.medium.draw_values(self.sequences[index], values, (float(low), high), labels)
 
+    def along(self, index: int = 0) -> markup.Picture:
+        """`figure`, which a notebook shows."""
+        return markup.Picture(figure_to_svg(self.figure(index)))
+
     def _values(self, index: int) -> tuple[list[np.ndarray], list[str]]:
         """Rows [time] to draw, highest layer first, and what each is."""
         kl = self.kl[index]
@@ -76,11 +80,12 @@ class Scores:
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
         said = "KL of each layer" if self.kl[0].shape[1] else "surprise"
-        picture = markup.image(figure_to_svg(self.figure()), f"{said} along the first sequence")
+        picture = markup.image(self.along().svg, f"{said} along the first sequence")
         return f"{self._table()}\n{picture}"
 
     def _table(self) -> str:
-        head = ("", "per sequence", "+-", "per step", "unit", "bits per dimension")
+        bits_of = f"bits/dimension{' (raw units)' if self.summary['raw_unit'] else ''}"
+        head = ("", "per sequence", "+-", "per step", "unit", bits_of)
         rows = []
         for term in self.summary["terms"].values():
             raw = term.get("raw_units", term)

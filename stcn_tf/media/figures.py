@@ -24,7 +24,7 @@ LABEL_COLOR = "gray"
 LABEL_SIZE = 7  # points
 DPI = 150
 # What a number of a step looks like, from the lowest to the highest of a scale.
-VALUE_COLORS = LinearSegmentedColormap.from_list("values", ["#d3d6e2", "#e08a5b", "#8f1414"])
+VALUE_COLORS = LinearSegmentedColormap.from_list("values", ["#bcc2d8", "#e07b39", "#7d0d0d"])
 
 
 def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:

@@ -28,6 +28,7 @@ from stcn_tf.media.medium import Medium
 from stcn_tf.media.reconstructions import Reconstructions
 
 _LINE_WIDTH = 0.9  # points
+_COLORED_WIDTH = 1.6  # points, of what is told by its colour
 _MARGIN = 0.1  # inches, around the figure and between rows
 _LABEL_HEIGHT = 0.16  # inches
 _MAX_ROW_HEIGHT = 1.2  # inches, of a row of ordinary height
@@ -265,6 +266,7 @@ def _draw_ink(
     """`color`: of all, or `[points, 4]` that of what leads to each point."""
     is_start = np.concatenate([[True], ends[:-1]])
     is_dot = is_start & np.concatenate([ends[:-1], [True]])
+    width = _LINE_WIDTH if isinstance(color, str) else _COLORED_WIDTH
     if isinstance(color, str):
         lines = [line for line in _split(points, ends) if len(line) > 1]
         of_lines = of_dots = color
@@ -273,9 +275,9 @@ def _draw_ink(
         lines = np.stack([points[inked - 1], points[inked]], axis=1)
         of_lines, of_dots = color[inked], color[is_dot]
     ink = LineCollection(
-        lines, linewidths=_LINE_WIDTH, colors=of_lines, capstyle="round", joinstyle="round"
+        lines, linewidths=width, colors=of_lines, capstyle="round", joinstyle="round"
     )
     axes.add_collection(ink, autolim=False)
     ink.set_clip_path(window)
-    spots = axes.scatter(*points[is_dot].T, s=(2 * _LINE_WIDTH) ** 2, color=of_dots, linewidths=0)
+    spots = axes.scatter(*points[is_dot].T, s=(2 * width) ** 2, color=of_dots, linewidths=0)
     spots.set_clip_path(window)

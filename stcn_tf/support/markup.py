@@ -1,8 +1,22 @@
 """Pieces of HTML, for notebooks."""
 
 import base64
+import dataclasses
 import html
 from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An SVG that a notebook shows."""
+
+    svg: str
+
+    def __repr__(self) -> str:
+        return f"<picture of {len(self.svg):,} characters>"
+
+    def _repr_svg_(self) -> str:
+        return self.svg
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
@@ -14,7 +28,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "")
         caption: above it.
     """
     cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    lines = [f"<table><caption>{html.escape(caption)}</caption>", f"<tr>{cells}</tr>"]
+    above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    lines = [f"<table>{above}", f"<tr>{cells}</tr>"]
     for first, *others in rows:
         cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in others)
         lines.append(f'<tr><th style="text-align: left">{html.escape(first)}</th>{cells}</tr>')
