@@ -37,6 +37,16 @@ def fail(message: str) -> NoReturn:
     sys.exit(USAGE_ERROR)
 
 
+def show(text: str) -> NoReturn:
+    """Prints a text that was asked for, and exits with code 0, even if not all of it is read."""
+    _open_closed_streams()
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `--help | head`
+        _drop_stdout()
+    sys.exit(0)
+
+
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
     """Holds back what is written to stderr inside the block; shows it if the block raises.
@@ -187,13 +197,8 @@ class _HelpFlag(flags.BooleanFlag):
         self._text = text
 
     def parse(self, argument: str | bool) -> None:
-        if not self._parse(argument):
-            return
-        try:
-            print(self._text(), flush=True)
-        except BrokenPipeError:  # `--help | head`
-            _drop_stdout()
-        sys.exit(0)
+        if self._parse(argument):
+            show(self._text())
 
 
 def _define_flags(define: Callable[[], None], positional: Sequence[str]) -> None:

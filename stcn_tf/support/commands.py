@@ -68,13 +68,11 @@ def run(arguments: Sequence[str]) -> NoReturn:
     """
     words, package = list(arguments), "stcn_tf"
     if words == ["--version"]:
-        print(f"stcn_tf {stcn_tf.__version__}")
-        sys.exit(0)
+        cli.show(f"stcn_tf {stcn_tf.__version__}")
     if words[:1] == [PREPARE]:
         words, package = words[1:], "data_prep"
     if not words or words[0] in _HELP:
-        print(listing())
-        sys.exit(0)
+        cli.show(listing())
     known, (name, *rest) = find(package), words
     if name not in known:
         before, others = (f"{PREPARE} ", ()) if package == "data_prep" else ("", (PREPARE,))

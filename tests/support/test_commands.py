@@ -64,6 +64,20 @@ def test_the_listing_is_there_at_once():
     assert done.stdout.startswith("usage: stcn-tf COMMAND")
 
 
+def test_who_stops_reading_is_told_nothing():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "stcn_tf"],
+        cwd=ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_the_version(capsys):
     assert called(capsys, "--version") == (0, f"stcn_tf {stcn_tf.__version__}\n", "")
 
