@@ -1,6 +1,6 @@
 """Exports a trained model as a SavedModel that needs TensorFlow and nothing else.
 
-python -m stcn_tf.export --run_dir=DIR --out=DIR
+python -m stcn_tf.export --run_dir=DIR --out=DIR [--licence=TEXT]
 
     model = tf.saved_model.load(DIR)
     x = model.sample(num=8, length=600, seed=[0, 0], temperature=1.0)
@@ -9,8 +9,16 @@ python -m stcn_tf.export --run_dir=DIR --out=DIR
 gives float32 [num, length, features] in raw units, the samples of
 `python -m stcn_tf.sample --num=8 --length=600 --seed=0 --temperature=1`. A step is what
 card["features"] names: dx, dy and pen, a frame of audio samples, or a pixel of an image, of which
-there are height * width of card["modality"]. A num below 1, a negative length or a temperature
-that is negative or not finite is refused (tf.errors.InvalidArgumentError).
+there are height * width of card["modality"].
+
+Besides there are continue_from, reconstruct and score of given sequences; and start, begin, step
+and steps, which make a sequence little by little: they give a state, named tensors that the caller
+keeps and gives back. The same functions are signatures with named inputs and outputs, for
+saved_model_cli and TensorFlow Serving (--out=models/NAME/1 is its layout). What they take and give:
+stcn_tf/inference/served.py. What is not accepted is refused (tf.errors.InvalidArgumentError).
+
+assets/model_card.md says what is to be known of the model (data, licence, bound, seed, versions),
+assets/dataset.json is the card of its data, with the normalisation.
 """
 
 from stcn_tf import flags
@@ -21,14 +29,23 @@ def main() -> None:
     """Loads the run, writes the SavedModel."""
     args = flags.FLAGS
 
+    from stcn_tf.data.card import CARD_NAME
     from stcn_tf.inference import saved_model
+    from stcn_tf.inference.served import ServedModel
+    from stcn_tf.reporting import evaluated
+    from stcn_tf.reporting.model_card import model_card
     from stcn_tf.runs import RunDirectory
 
     run = RunDirectory.open(args.run_dir)
     saved_model.check_replaceable(args.out)
-    model = run.load(args.checkpoint).model
-    saved_model.write(saved_model.Sampler(model, run.card, args.jit_compile), args.out)
-    print(f"SavedModel with sample(num, length, seed, temperature) and card(): {args.out}")
+    model, update = run.load(args.checkpoint)
+    about = evaluated.read(run)
+    texts = {
+        CARD_NAME: run.card.to_json(),
+        "model_card.md": model_card(about, model, args.checkpoint, update, args.licence),
+    }
+    saved_model.write(ServedModel(model, run.card, args.jit_compile), args.out, texts)
+    print(f"SavedModel: {args.out}; its functions: {', '.join(saved_model.FUNCTIONS)}")
 
 
 if __name__ == "__main__":

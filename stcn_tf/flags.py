@@ -315,6 +315,11 @@ def define_export() -> None:
     """Flags of `python -m stcn_tf.export`."""
     _define_run()
     define_path("out", None, "folder for the SavedModel", required=True)
+    flags.DEFINE_string(
+        "licence",
+        "",
+        "licence of the weights and of the data they were trained on, as the model's card says it",
+    )
     _define_jit_compile()
 
 

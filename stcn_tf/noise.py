@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from stcn_tf.seeds import Stream
 
-# Any two integers; a tensor [2] int32 inside tf.function.
+# Any two integers; a tensor [2] int32 inside tf.function, or [batch, 2]: one for each sequence.
 Seed = tuple[int, int] | tf.Tensor
 
 
@@ -32,7 +32,7 @@ _GROUPS = 5  # of four rounds
 
 
 def as_seed(seed: Seed) -> tf.Tensor:
-    """A seed as a tensor, [2] int32."""
+    """A seed as a tensor, [2] or [batch, 2] int32."""
     return tf.convert_to_tensor(seed, tf.int32)
 
 
@@ -40,14 +40,15 @@ def fold_in(seed: Seed, number: tf.Tensor | int | Stream) -> tf.Tensor:
     """Another seed for each number, unrelated to the others.
 
     Args:
-        seed: [2] int32.
+        seed: [2] int32, or [batch, 2].
         number: a scalar integer, of which the lower 32 bits count; a `Stream` names a purpose.
 
     Returns:
-        [2] int32.
+        int32 of the shape of `seed`.
     """
     number = tf.bitcast(tf.cast(number, tf.int32), tf.uint32)
-    return tf.bitcast(tf.stack(_threefry(_key(seed), (number, tf.zeros_like(number)))), tf.int32)
+    words = _threefry(_key(seed), (number, tf.zeros_like(number)))
+    return tf.bitcast(tf.stack(words, axis=-1), tf.int32)
 
 
 def stream_of(seed: int, stream: Stream) -> tf.Tensor:
@@ -59,7 +60,7 @@ def standard_normal(seed: Seed, places: Places, units: int) -> tf.Tensor:
     """Independent standard normal numbers (Box and Muller).
 
     Args:
-        seed: [2] int32.
+        seed: [2] int32, or [batch, 2].
         places: of `batch` sequences and `time` steps of each.
         units: numbers for each step.
 
@@ -103,11 +104,14 @@ def _words(seed: Seed, places: Places, pairs: int) -> tuple[tf.Tensor, tf.Tensor
         tf.broadcast_to(rows[:, tf.newaxis, :], shape),
     )
     first, second = (tf.bitcast(counter, tf.uint32) for counter in counters)
-    return _threefry(_key(seed), (first, second))
+    key = _key(seed)
+    if key[0].shape.rank:
+        key = tuple(word[:, tf.newaxis, tf.newaxis] for word in key)
+    return _threefry(key, (first, second))
 
 
 def _key(seed: Seed) -> tuple[tf.Tensor, tf.Tensor]:
-    return tuple(tf.unstack(tf.bitcast(as_seed(seed), tf.uint32)))
+    return tuple(tf.unstack(tf.bitcast(as_seed(seed), tf.uint32), num=2, axis=-1))
 
 
 def _threefry(

@@ -28,6 +28,7 @@ from stcn_tf.data.card import DatasetCard, read_card
 from stcn_tf.data.sequences import read_sequences, write_sequences
 from stcn_tf.data.sounds import read_sound
 from stcn_tf.inference import saved_model
+from stcn_tf.inference.served import ServedModel
 from stcn_tf.media.page import medium_of
 from stcn_tf.models.registry import build_model, make_settings
 from stcn_tf.runs import RunDirectory
@@ -489,6 +490,6 @@ def test_what_is_behind_a_link_stays(tmp_path, tiny_run, tiny_audio):
     assert sorted(p.name for p in folder.iterdir()) == sorted([*mine, *written])
     run = RunDirectory.open(tiny_run)
     with pytest.raises(UserError, match="holds no SavedModel"):
-        saved_model.write(saved_model.Sampler(run.load().model, run.card), link)
+        saved_model.write(ServedModel(run.load().model, run.card), link, {})
     assert sorted(p.name for p in folder.iterdir()) == sorted([*mine, *written])
     assert link.is_symlink()

@@ -39,7 +39,7 @@ _CHUNK_BYTES, _CHUNK_STEPS, _CHUNK_VALUES = 2**26, 2**15, 2**24
 
 
 class Temperatures(NamedTuple):
-    """How far draws stray from the likeliest.
+    """How far draws stray from the likeliest: of all sequences, or [num], of each.
 
     Attributes:
         real: of the real-valued features, see `Observation.sample`.
@@ -57,7 +57,7 @@ AS_MODELLED = Temperatures()
 
 def _accepted(name: str, value: tf.Tensor | float) -> tuple[tf.Tensor | bool, str]:
     """Whether a number may be asked for, and which may; `name` is of a temperature, if no other."""
-    if name == "num":
+    if name in ("num", "count"):
         return value >= 1, "1 or more"
     if name == "length":
         return value >= 0, "0 or more"
@@ -68,7 +68,7 @@ def check(**numbers: float) -> None:
     """Checks what is asked of a generator.
 
     Args:
-        **numbers: num, length, and temperatures of any other name.
+        **numbers: num, length, count, and temperatures of any other name.
 
     Raises:
         UserError: one of them is not accepted.
@@ -100,15 +100,24 @@ class Generator:
             is given, the mean of the records.
         jit_compile: compile the steps with XLA; None: where it pays, from `COMPILED_FROM` steps on,
             of `COMPILED_UP_TO` sequences at most.
+
+    Attributes:
+        begin: (beginning [num, steps, features], its lengths [num], rows [num], seeds [num, 2],
+            `Temperatures` of [num]) -> the `State` after the beginnings.
+        step: (`State`, seeds, temperatures) -> the next frame of every sequence, [num, features],
+            and the state after it.
+        steps: (`State`, seeds, temperatures, count) -> the next frames, [num, count, features], and
+            the state after them.
+        state_spec: of `State`, for any number of sequences.
     """
 
     def __init__(self, model: SequenceModel, jit_compile: bool | None = None):
         self.model = model
         self.jit_compile = jit_compile
-        scalar, whole = tf.TensorSpec([], tf.float32), tf.TensorSpec([None], tf.int32)
-        draws = [tf.TensorSpec([2], tf.int32), Temperatures(*[scalar] * 3)]
+        each, whole = tf.TensorSpec([None], tf.float32), tf.TensorSpec([None], tf.int32)
+        draws = [tf.TensorSpec([None, 2], tf.int32), Temperatures(*[each] * 3)]
         frames = tf.TensorSpec([None, None, model.num_features], tf.float32)
-        state = tf.nest.map_structure(
+        self.state_spec = tf.nest.map_structure(
             lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), model.start(1)
         )
 
@@ -119,12 +128,16 @@ class Generator:
                 function, input_signature=signature, jit_compile=jit_compile, autograph=False
             )
 
-        self._begin = traced(functools.partial(_begin, model), [frames, whole, whole, *draws])
-        self._plain = traced(
-            functools.partial(_steps, model), [state, *draws, tf.TensorSpec([], tf.int32)]
+        self.begin = traced(functools.partial(_begin, model), [frames, whole, whole, *draws])
+        self.step = traced(functools.partial(_step, model), [self.state_spec, *draws])
+        self.steps = traced(
+            functools.partial(_steps, model),
+            [self.state_spec, *draws, tf.TensorSpec([], tf.int32)],
         )
         self._compiled = traced(
-            functools.partial(_steps, model, count=BLOCK), [state, *draws], jit_compile=True
+            functools.partial(_steps, model, count=BLOCK),
+            [self.state_spec, *draws],
+            jit_compile=True,
         )
 
     def compiles(self, num: tf.Tensor | int, num_steps: tf.Tensor | int) -> tf.Tensor | bool:
@@ -150,7 +163,7 @@ class Generator:
             beginning: [num, steps, features] float32, what every sequence starts with; `steps` may
                 be 0, and `num` is the number of sequences.
             length: steps to generate after each beginning.
-            seed: stateless; the same seed gives the same samples.
+            seed: stateless; the same seed gives the same samples. [num, 2]: one for each.
             temperatures: of the draws.
             given_lengths: [num] int32, how many steps of `beginning` each sequence starts with, the
                 others being padding; None: all.
@@ -167,9 +180,10 @@ class Generator:
                 finite; or a sequence is given more steps than `beginning` has.
         """
         beginning, given_lengths = _given(beginning, given_lengths)
-        temperatures = Temperatures(*(tf.cast(value, tf.float32) for value in temperatures))
-        of_name = {f"temperatures.{n}": float(v) for n, v in temperatures._asdict().items()}
-        check(num=len(beginning), length=length, **of_name)
+        for name, values in temperatures._asdict().items():
+            for value in np.ravel(values):
+                check(**{f"temperatures.{name}": float(value)})
+        check(num=len(beginning), length=length)
         if not np.all((given_lengths >= 0) & (given_lengths <= beginning.shape[1])):
             raise UserError(
                 f"given_lengths: {given_lengths.numpy().tolist()}; accepted: 0 to the "
@@ -177,15 +191,15 @@ class Generator:
             )
         compiled = self.compiles(len(beginning), length) if compiled is None else compiled
         rows = first_row + tf.range(tf.shape(beginning)[0])
-        draws = (noise.as_seed(seed), temperatures)
-        state = self._begin(beginning, given_lengths, rows, *draws)
+        draws = of_each(tf.shape(rows)[0], seed, temperatures)
+        state = self.begin(beginning, given_lengths, rows, *draws)
         blocks = []
         for done in range(0, length, BLOCK):
             count = min(BLOCK, length - done)
             if compiled:
                 frames, state = self._compiled(state, *draws)
             else:
-                frames, state = self._plain(state, *draws, count)
+                frames, state = self.steps(state, *draws, count)
             blocks.append(frames[:, :count])
             progress(count)
         nothing = beginning[:, :0]
@@ -201,13 +215,13 @@ class Generator:
     ) -> tf.Tensor:
         """The same as part of a graph, as a SavedModel has it; `length` is a scalar int32."""
         beginning, given_lengths = _given(beginning, given_lengths)
-        draws = (seed, temperatures)
         rows = tf.range(tf.shape(beginning)[0])
-        state = self._begin(beginning, given_lengths, rows, *draws)
+        draws = of_each(tf.shape(rows)[0], seed, temperatures)
+        state = self.begin(beginning, given_lengths, rows, *draws)
         at_least_one = tf.maximum(length, 1)  # nothing cannot be stacked
 
         def plain():
-            return self._plain(state, *draws, at_least_one)[0][:, :length]
+            return self.steps(state, *draws, at_least_one)[0][:, :length]
 
         def compiled():
             return self._in_blocks(state, draws, at_least_one)[:, :length]
@@ -238,6 +252,14 @@ class Generator:
         frames = tf.transpose(blocks.stack(), [1, 0, 2, 3])  # [num, blocks, BLOCK, features]
         num = tf.shape(state.step)[0]
         return tf.reshape(frames, [num, num_blocks * BLOCK, shape[-1]])
+
+
+def of_each(
+    num: tf.Tensor | int, seed: Seed, temperatures: Temperatures
+) -> tuple[tf.Tensor, Temperatures]:
+    """Seeds [num, 2] and temperatures of [num], of each sequence, from those of all or of each."""
+    each = (tf.broadcast_to(tf.cast(value, tf.float32), [num]) for value in temperatures)
+    return tf.broadcast_to(noise.as_seed(seed), [num, 2]), Temperatures(*each)
 
 
 def _given(beginning: tf.Tensor, given_lengths: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -282,11 +304,24 @@ def _begin(
     seed: Seed,
     temperatures: Temperatures,
 ) -> State:
-    """The state after the beginnings."""
+    """The state after the beginnings; see `Generator.begin`."""
     observed, lengths, skipped = _recent(model, *_observed(model, beginning, given_lengths))
     start = model.start(tf.shape(observed)[0])._replace(row=rows, step=skipped)
     encoded = model.encode(observed, lengths, start)
-    return model.observe(encoded, observed, lengths, start, seed, temperatures.latent)[1]
+    latent = temperatures.latent[:, tf.newaxis, tf.newaxis]
+    return model.observe(encoded, observed, lengths, start, seed, latent)[1]
+
+
+def _step(
+    model: SequenceModel, state: State, seed: Seed, temperatures: Temperatures
+) -> tuple[tf.Tensor, State]:
+    """See `Generator.step`."""
+    real, latent, binary = (value[:, tf.newaxis, tf.newaxis] for value in temperatures)
+    parameters, pending = model.predict_next(state, seed, latent)
+    places = Places(state.row, state.step[:, tf.newaxis])
+    observation_seed = noise.fold_in(seed, Stream.OBSERVATION)
+    drawn = model.observation.sample(parameters, observation_seed, places, real, binary)
+    return drawn[:, 0], model.advance(pending, drawn)
 
 
 def _steps(
@@ -296,19 +331,11 @@ def _steps(
     temperatures: Temperatures,
     count: tf.Tensor | int,
 ) -> tuple[tf.Tensor, State]:
-    """The next frames of every sequence, [num, count, features], and the state after them."""
-    observation_seed = noise.fold_in(seed, Stream.OBSERVATION)
+    """See `Generator.steps`."""
 
     def body(index, state, frames):
-        parameters, pending = model.predict_next(state, seed, temperatures.latent)
-        drawn = model.observation.sample(
-            parameters,
-            observation_seed,
-            Places(state.row, state.step[:, tf.newaxis]),
-            temperatures.real,
-            temperatures.binary,
-        )
-        return index + 1, model.advance(pending, drawn), frames.write(index, drawn[:, 0])
+        frame, state = _step(model, state, seed, temperatures)
+        return index + 1, state, frames.write(index, frame)
 
     _, state, frames = tf.while_loop(
         lambda index, *_: index < count,

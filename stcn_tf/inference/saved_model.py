@@ -1,79 +1,23 @@
-"""A model as a SavedModel that draws samples wherever TensorFlow is, without this project."""
+"""A served model as a SavedModel, which needs TensorFlow and nothing of this project."""
 
 import os
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
-from stcn_tf.data.card import DatasetCard
-from stcn_tf.inference.generation import Generator, Temperatures, assertions
-from stcn_tf.models.base import SequenceModel
+from stcn_tf.inference.served import ServedModel
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import expand_home, replacing_folder
 
 _FILE = "saved_model.pb"
+FUNCTIONS = (
+    *("sample", "continue_from", "start", "begin", "step", "steps"),
+    *("reconstruct", "score", "card"),
+)
 _PARTS = {_FILE, "fingerprint.pb", "assets", "variables"}
-
-
-class Sampler(tf.Module):
-    """What the SavedModel offers.
-
-    `sample(num, length, seed, temperature)` generates sequences from their first step on:
-
-        num: int32 scalar, number of sequences, 1 or more.
-        length: int32 scalar, steps of each, 0 or more.
-        seed: int32 [2]; the same seed gives the same samples.
-        temperature: float32 scalar, of the real-valued features: divides the logits of the mixture
-            and multiplies the sigmas; 0: the mean of the heaviest component. Latents and
-            binary features are drawn from the model's own probabilities.
-        Returns float32 [num, length, features], raw units; fails with InvalidArgumentError where a
-        number is not accepted.
-
-    `card()` returns the dataset card as JSON text: the features, their units and more.
-
-    Args:
-        model: built.
-        card: of the records that it was trained on.
-        jit_compile: compile the steps of `sample` with XLA, once for each number of sequences;
-            None: where it pays, see `Generator`.
-    """
-
-    def __init__(self, model: SequenceModel, card: DatasetCard, jit_compile: bool | None = None):
-        super().__init__(name="sampler")
-        # Variables that no attribute of the module reaches would not be saved.
-        self._vars = [variable.value for variable in model.weights]
-        generator = Generator(model, jit_compile)
-        mean = tf.constant(card.normalization.mean, tf.float64)
-        std = tf.constant(card.normalization.std, tf.float64)
-
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec([], tf.int32, "num"),
-                tf.TensorSpec([], tf.int32, "length"),
-                tf.TensorSpec([2], tf.int32, "seed"),
-                tf.TensorSpec([], tf.float32, "temperature"),
-            ],
-            autograph=False,
-        )
-        def sample(num, length, seed, temperature):
-            # Of which the first that fails is told.
-            with tf.control_dependencies(
-                assertions(num=num, length=length, temperature=temperature)
-            ):
-                num, length, temperature = map(tf.identity, (num, length, temperature))
-            nothing = tf.zeros([num, 0, card.num_features])
-            x = generator.in_graph(nothing, length, seed, Temperatures(real=temperature))
-            # As `Normalization.denormalize` computes it.
-            return tf.cast(tf.cast(x, tf.float64) * std + mean, tf.float32)
-
-        text = card.to_json()
-
-        @tf.function(input_signature=[], autograph=False)
-        def card_text():
-            return tf.constant(text)
-
-        self.sample = sample
-        self.card = card_text
 
 
 def check_replaceable(out: str | os.PathLike) -> None:
@@ -90,17 +34,47 @@ def check_replaceable(out: str | os.PathLike) -> None:
         raise UserError(f"{out}: holds no SavedModel; accepted: a new, an empty or its own folder")
 
 
-def write(sampler: Sampler, out: str | os.PathLike) -> None:
+def write(served: ServedModel, out: str | os.PathLike, texts: Mapping[str, str]) -> None:
     """Writes the SavedModel, all of it or nothing, in the place of an earlier one.
 
     Args:
-        sampler: what to write.
+        served: what to write.
         out: the folder.
+        texts: what lies beside it for people and programs, by file name (`assets/`).
 
     Raises:
         UserError: `out` holds anything but a SavedModel, or cannot be made.
     """
     check_replaceable(out)
-    with replacing_folder(out) as partial:
-        tf.saved_model.save(sampler, str(partial), signatures=sampler.sample)
+    with replacing_folder(out) as partial, tempfile.TemporaryDirectory() as folder:
+        served.assets = []
+        for name, text in texts.items():
+            file = Path(folder, name)
+            file.write_text(text, encoding="utf-8")
+            served.assets.append(tf.saved_model.Asset(str(file)))
+        tf.saved_model.save(served, str(partial), signatures=_signatures(served))
         check_replaceable(out)
+
+
+def _signatures(served: ServedModel) -> dict[str, Any]:
+    """Of each function, with inputs and outputs by name; without any name that of samples.
+
+    What is a dict among the inputs, a state, is its parts.
+    """
+    signatures = {name: _flat(getattr(served, name)) for name in FUNCTIONS}
+    return {"serving_default": signatures["sample"], **signatures}
+
+
+def _flat(function: Any) -> Any:
+    """A function of named tensors whose results have names."""
+    signature, concrete = function.input_signature, function.get_concrete_function()
+    specs = {spec.name: spec for spec in tf.nest.flatten(signature)}
+
+    def flat(**inputs):
+        given = tf.nest.map_structure(lambda spec: inputs[spec.name], signature)
+        result = concrete(*given)
+        if isinstance(result, dict):
+            return result
+        return {"json" if result.dtype == tf.string else "x": result}
+
+    return tf.function(flat, autograph=False).get_concrete_function(**specs)

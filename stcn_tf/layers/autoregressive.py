@@ -48,34 +48,28 @@ class Mixture(NamedTuple):
         of_components = tfd.Normal(self.mean, self.sigma).log_prob(x[..., tf.newaxis])
         return tf.reduce_logsumexp(tf.nn.log_softmax(self.logits) + of_components, axis=-1)
 
-    def draw(
-        self, uniform: tf.Tensor | None, normal: tf.Tensor, temperature: tf.Tensor | float
-    ) -> tf.Tensor:
-        """Draws values.
+    def draw(self, gumbel: tf.Tensor, normal: tf.Tensor) -> tf.Tensor:
+        """Draws values; where all noise is 0 the means of the heaviest components.
 
         Args:
-            uniform: [..., components], uniform numbers; None: of the heaviest component.
-            normal: [...], standard normal numbers.
-            temperature: see `Observation.sample`.
+            gumbel: [..., components], noise of the logits.
+            normal: [...], noise of the value in its sigmas.
         """
-        logits = self.logits
-        if uniform is not None:
-            logits -= temperature * tf.math.log(-tf.math.log(uniform))
-        pick = tf.argmax(logits, axis=-1)
-        of_pick = tf.one_hot(pick, logits.shape[-1], on_value=True, off_value=False)
+        pick = tf.argmax(self.logits + gumbel, axis=-1)
+        of_pick = tf.one_hot(pick, self.logits.shape[-1], on_value=True, off_value=False)
         mean, sigma = (
             tf.reduce_sum(tf.where(of_pick, values, 0.0), axis=-1)
             for values in (self.mean, self.sigma)
         )
-        return mean + temperature * sigma * normal
+        return mean + sigma * normal
 
 
 class Noise(NamedTuple):
-    """What the features of some steps are drawn with."""
+    """What the features of some steps are drawn with, times the temperatures."""
 
-    uniform: tf.Tensor | None  # [batch, steps, real features, components]
+    gumbel: tf.Tensor  # [batch, steps, real features, components]
     normal: tf.Tensor  # [batch, steps, real features]
-    of_binary: tf.Tensor  # [batch, steps, binary features], logistic numbers
+    logistic: tf.Tensor  # [batch, steps, binary features]
 
 
 class _Base(SequenceLayer):
@@ -125,11 +119,11 @@ class _Base(SequenceLayer):
         of_binary, uniform = tf.split(uniform, [self.num_binary, of_components], axis=-1)
         shape = [*tf.unstack(tf.shape(uniform)[:2]), self.num_real, self.num_components]
         drawn = Noise(
-            tf.reshape(uniform, shape),
-            noise.standard_normal(real_seed, places, self.num_real),
-            tf.math.log(of_binary) - tf.math.log1p(-of_binary),
+            tf.reshape(-temperature * tf.math.log(-tf.math.log(uniform)), shape),
+            temperature * noise.standard_normal(real_seed, places, self.num_real),
+            binary_temperature * (tf.math.log(of_binary) - tf.math.log1p(-of_binary)),
         )
-        return self._drawn(parameters, drawn, temperature, binary_temperature)[0]
+        return self._drawn(parameters, drawn)[0]
 
     def share_at_floor(self, parameters: Any) -> tf.Tensor:
         """[batch, steps] of 0: sigmas that are made while a frame is scored are not told of."""
@@ -137,24 +131,18 @@ class _Base(SequenceLayer):
 
     def point_estimate(self, parameters: Any, binarize: bool = True) -> tf.Tensor:
         """See `Observation.point_estimate`; features that others depend on stand at theirs."""
-        steps = tf.shape(tf.nest.flatten(parameters)[0])[:2]
+        steps = tf.unstack(tf.shape(tf.nest.flatten(parameters)[0])[:2])
         nothing = Noise(
-            None,
-            tf.zeros([*tf.unstack(steps), self.num_real]),
-            tf.zeros([*tf.unstack(steps), self.num_binary]),
+            tf.zeros([*steps, self.num_real, self.num_components]),
+            tf.zeros([*steps, self.num_real]),
+            tf.zeros([*steps, self.num_binary]),
         )
-        x, probability = self._drawn(parameters, nothing, 0.0, 0.0)
+        x, probability = self._drawn(parameters, nothing)
         if binarize or not self.num_binary:
             return x
         return tf.concat([x[..., : self.num_real], probability], axis=-1)
 
-    def _drawn(
-        self,
-        parameters: Any,
-        drawn: Noise,
-        temperature: tf.Tensor | float,
-        binary_temperature: tf.Tensor | float,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _drawn(self, parameters: Any, drawn: Noise) -> tuple[tf.Tensor, tf.Tensor]:
         """x, [batch, steps, features]; and the probability of 1 of its binary features."""
         raise NotImplementedError
 
@@ -253,13 +241,13 @@ class FeaturewiseObservation(_Base):
         share = tf.reduce_sum(tf.nn.softmax(mixture.logits) * is_at_floor, axis=-1)
         return tf.reduce_mean(share, axis=-1)
 
-    def _drawn(self, parameters, drawn, temperature, binary_temperature):
+    def _drawn(self, parameters, drawn):
         values, logits = [], []  # in order: binary ones first
         for index in range(self.num_binary):
             logits.append(
                 parameters.binary_logits[..., index] + self._added("binary", index, values)[..., 0]
             )
-            noisy = logits[-1] + binary_temperature * drawn.of_binary[..., index]
+            noisy = logits[-1] + drawn.logistic[..., index]
             values.append(tf.cast(noisy > 0, tf.float32))
         for index in range(self.num_real):
             mixture = Mixture(
@@ -268,8 +256,7 @@ class FeaturewiseObservation(_Base):
                     for name, part in zip(_HEADS, parameters.mixture, strict=True)
                 )
             )
-            uniform = None if drawn.uniform is None else drawn.uniform[..., index, :]
-            values.append(mixture.draw(uniform, drawn.normal[..., index], temperature))
+            values.append(mixture.draw(drawn.gumbel[..., index, :], drawn.normal[..., index]))
         binary, real = values[: self.num_binary], values[self.num_binary :]
         probability = tf.sigmoid(tf.stack(logits, axis=-1)) if logits else ()
         return tf.stack([*real, *binary], axis=-1), probability
@@ -400,14 +387,11 @@ class HierarchicalObservation(_Base):
         log_prob = tf.reduce_sum(mixture.log_prob(values[..., 0]), axis=-1)
         return tf.reshape(log_prob, steps)
 
-    def _drawn(self, parameters, drawn, temperature, binary_temperature):
-        del binary_temperature
+    def _drawn(self, parameters, drawn):
         context = _rows(parameters)
         rows = tf.shape(context)[0]
         index = tf.tile(tf.range(self.num_real)[tf.newaxis], [rows, 1])
-        inputs = {"index": index, "normal": _rows(drawn.normal)}
-        if drawn.uniform is not None:
-            inputs["uniform"] = _rows(drawn.uniform)
+        inputs = {"index": index, "gumbel": _rows(drawn.gumbel), "normal": _rows(drawn.normal)}
 
         def step(state, inputs):
             recurrent, x = state
@@ -426,8 +410,7 @@ class HierarchicalObservation(_Base):
                     for name in _HEADS
                 )
             )
-            uniform = inputs["uniform"][:, 0] if "uniform" in inputs else None
-            x = mixture.draw(uniform, inputs["normal"][:, 0], temperature)[:, tf.newaxis]
+            x = mixture.draw(inputs["gumbel"][:, 0], inputs["normal"][:, 0])[:, tf.newaxis]
             return x, (read, x)
 
         state = (self._start(rows), tf.zeros([rows, 1]))

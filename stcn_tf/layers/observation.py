@@ -179,11 +179,11 @@ class Observation(SequenceLayer):
 
         Args:
             parameters: of every step.
-            seed: [2] int32, stateless.
+            seed: [2] int32, or [batch, 2], stateless.
             places: of the steps, see `noise`.
-            temperature: divides the component's logits and multiplies the Gaussian's sigma; 0: the
-                mean of the heaviest component.
-            binary_temperature: divides the logits of the binary features; 0: 1 where the
+            temperature: a scalar, or [batch, 1, 1]; divides the component's logits and multiplies
+                the Gaussian's sigma; 0: the mean of the heaviest component.
+            binary_temperature: as above; divides the logits of the binary features; 0: 1 where the
                 probability exceeds 0.5, as the authors' program generates.
 
         Returns:

@@ -197,7 +197,8 @@ class SequenceModel(keras.Model):
             state: before the block. Its `encoder` part is not read.
             seed: of the latent noise; the same seed gives the same draws for the same step of the
                 same row, however the sequence is cut or padded.
-            temperature: multiplies the latent noise; 0: the posterior's means.
+            temperature: a scalar, or [batch, 1, 1]; multiplies the latent noise; 0: the posterior's
+                means.
 
         Returns:
             Terms, masked by `lengths`; and the state of each row after its own last frame.
@@ -212,7 +213,7 @@ class SequenceModel(keras.Model):
         Args:
             state: after those frames.
             seed: of the latent noise.
-            temperature: multiplies the latent noise; 0: prior means.
+            temperature: as in `observe`; 0: prior means.
 
         Returns:
             p(x_t | z_t) with a time axis of length one, and what `advance` goes on from.

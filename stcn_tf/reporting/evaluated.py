@@ -196,6 +196,7 @@ class Run(NamedTuple):
     directory: RunDirectory
     status: RunStatus | None
     commit: str  # all that it was trained with; + where files differed
+    versions: str  # of the programs that it was trained with last; "" where they are not known
     devices: str  # "" without accelerators
     records: str  # folder of the records, as it was named last
     evaluations: tuple[Evaluated, ...]
@@ -219,7 +220,10 @@ def find(folders: Iterable[str]) -> list[Run]:
             runs.setdefault(os.path.realpath(path), (name, path))
     count = collections.Counter(name for name, _ in runs.values())
     # In several folders there may be runs of one name.
-    return [_run(name if count[name] == 1 else str(path), path) for name, path in runs.values()]
+    return [
+        read(RunDirectory.open(path), name if count[name] == 1 else str(path))
+        for name, path in runs.values()
+    ]
 
 
 def latest(evaluations: Iterable[Evaluated]) -> list[Evaluated]:
@@ -233,18 +237,22 @@ def latest(evaluations: Iterable[Evaluated]) -> list[Evaluated]:
     return [evaluated for _, evaluated in best.values()]
 
 
-def _run(name: str, path: Path) -> Run:
+def read(directory: RunDirectory, name: str = "") -> Run:
+    """Reads what is known of a run; `name`: to call it by."""
+    path = directory.path
     starts = _starts(path)
     sources = [start["source"] for start in starts if isinstance(start.get("source"), dict)]
     commits = [f"{str(s.get('commit'))[:7]}{'+' * bool(s.get('is_changed'))}" for s in sources]
     last = starts[-1] if starts else {}
     gpus = last.get("gpus") if isinstance(last.get("gpus"), list) else []
+    versions = last.get("versions") if isinstance(last.get("versions"), dict) else {}
     files = sorted((path / "evaluations").glob("*.json"))
     return Run(
-        name,
-        RunDirectory.open(path),
+        name or path.name,
+        directory,
         RunStatus.read(path),
         ", ".join(dict.fromkeys(commits)) or UNKNOWN,
+        ", ".join(f"{name} {version}" for name, version in versions.items()),
         ", ".join(dict.fromkeys(map(str, gpus))),
         str(last.get("records", "")),
         tuple(map(Evaluated.read, files)),

@@ -14,6 +14,7 @@ from stcn_tf import export, flags
 from stcn_tf.data.card import Feature, Modality, Normalization, read_card
 from stcn_tf.inference import saved_model
 from stcn_tf.inference.generation import Generator, Temperatures, generate_raw
+from stcn_tf.inference.served import ServedModel
 from stcn_tf.layers.observation import Observation
 from stcn_tf.models import STCN
 from stcn_tf.runs import RunDirectory
@@ -50,7 +51,7 @@ def model(run):
 @pytest.fixture(scope="module")
 def sampler(run, model):
     """Whose steps are not compiled; traced once."""
-    return saved_model.Sampler(model, run.card, jit_compile=False)
+    return ServedModel(model, run.card, jit_compile=False)
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +102,10 @@ def test_a_later_export_takes_the_place_of_an_earlier_one(sampler, live, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(tf.saved_model, "save", fail)
         with pytest.raises(KeyboardInterrupt):
-            saved_model.write(sampler, out)
+            saved_model.write(sampler, out, {})
     assert sorted(file for file in out.rglob("*") if file.is_file()) == sorted(earlier)
     assert {file.read_text() for file in earlier} == {"earlier"}
-    saved_model.write(sampler, out)
+    saved_model.write(sampler, out, {})
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
     loaded = tf.saved_model.load(str(out))
@@ -115,8 +116,10 @@ def test_a_later_export_takes_the_place_of_an_earlier_one(sampler, live, tmp_pat
         length=tf.constant(11),
         seed=tf.constant([6, 0]),
         temperature=tf.constant(0.5),
+        latent_temperature=tf.constant(1.0),
+        binary_temperature=tf.constant(1.0),
     )
-    np.testing.assert_array_equal(served["output_0"], live)
+    np.testing.assert_array_equal(served["x"], live)
 
 
 NOT_ACCEPTED = pytest.mark.parametrize(
@@ -137,8 +140,8 @@ NOT_ACCEPTED = pytest.mark.parametrize(
 def exported(request, run, model, sampler, tmp_path_factory):
     """A SavedModel, without and with steps that are compiled."""
     out = str(tmp_path_factory.mktemp("exported") / "model")
-    sampler = saved_model.Sampler(model, run.card, True) if request.param else sampler
-    saved_model.write(sampler, out)
+    sampler = ServedModel(model, run.card, True) if request.param else sampler
+    saved_model.write(sampler, out, {})
     return tf.saved_model.load(out)
 
 
@@ -147,6 +150,7 @@ def test_numbers_that_are_not_accepted_are_refused(exported, numbers, message):
     asked = {"num": 2, "length": 3, "seed": [6, 0], "temperature": 0.5}
     with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"[{message}]")):
         exported.sample(**asked | numbers)
+    asked |= {"latent_temperature": 1.0, "binary_temperature": 1.0}
     served = {name: tf.constant(value) for name, value in (asked | numbers).items()}
     with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"[{message}]")):
         exported.signatures["serving_default"](**served)
@@ -182,7 +186,7 @@ def test_foreign_folders_are_left_alone(run, sampler, tmp_path, parse_flags):
         with pytest.raises(UserError, match="holds no SavedModel; accepted: a new, an empty"):
             saved_model.check_replaceable(out)
     with pytest.raises(UserError, match="file/model: cannot be written"):
-        saved_model.write(sampler, tmp_path / "file" / "model")
+        saved_model.write(sampler, tmp_path / "file" / "model", {})
     parse_flags(flags.define_export, f"--run_dir={run.path}", f"--out={run.path}")
     with pytest.raises(UserError, match="holds no SavedModel"):
         export.main()
@@ -207,7 +211,7 @@ def test_features_that_are_no_handwriting(run):
         "normalization": Normalization("channel", (500.0,) * 4, (1e-3,) * 4),
         "modality": Modality("other"),
     }
-    sampler = saved_model.Sampler(model, type(run.card)(**content), jit_compile=False)
+    sampler = ServedModel(model, type(run.card)(**content), jit_compile=False)
     x = sampler.sample(2, 6, [0, 0], 1.0).numpy()
     assert x.shape == (2, 6, 4)
     np.testing.assert_allclose(x, 500.0, atol=0.1)
@@ -215,8 +219,8 @@ def test_features_that_are_no_handwriting(run):
 
 @pytest.mark.slow
 def test_with_xla(run, model, tmp_path):
-    sampler = saved_model.Sampler(model, run.card, jit_compile=True)
-    saved_model.write(sampler, tmp_path / "model")
+    sampler = ServedModel(model, run.card, jit_compile=True)
+    saved_model.write(sampler, tmp_path / "model", {})
     loaded = tf.saved_model.load(str(tmp_path / "model"))
     x = loaded.sample(3, 11, [6, 0], 0.5).numpy()
     np.testing.assert_array_equal(x, sampler.sample(3, 11, [6, 0], 0.5))
