@@ -239,9 +239,7 @@ def define_evaluate() -> None:
 def define_sample() -> None:
     """Flags of `python -m stcn_tf.sample`."""
     _define_run()
-    define_path(
-        "out", None, "folder for samples.png, samples.svg, samples.h5, sounds", required=True
-    )
+    define_path("out", "samples", "folder for samples.png, samples.svg, samples.h5, sounds")
     flags.DEFINE_integer(
         "num",
         None,
@@ -515,7 +513,12 @@ def _define_data() -> None:
 
 
 def _define_run() -> None:
-    define_path("run_dir", None, "run directory of stcn_tf.train", required=True)
+    define_path(
+        "run_dir",
+        None,
+        "run directory of stcn_tf.train; or pretrained/NAME, one that comes with the package",
+        required=True,
+    )
     flags.DEFINE_enum(
         "checkpoint", "best", ["best", "latest"], "weights: best by validation ELBO, or latest"
     )
