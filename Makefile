@@ -3,6 +3,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 QUICKSTART_FLAGS ?=
+DEMO_FLAGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -54,11 +55,13 @@ FIGURES_table2-small := --figure=4,6
 
 SUPPORTED := import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13)
 
-.PHONY: help quickstart smoke test test-slow benchmark lint format clean $(SMOKE:%=smoke-%) \
+.PHONY: help demo quickstart smoke test test-slow benchmark lint format clean $(SMOKE:%=smoke-%) \
     $(TABLE_NAMES)
 .DELETE_ON_ERROR:
 
 help:
+	@echo "make demo         a page in the browser, on which the model that comes with the package goes"
+	@echo "                  on with what one writes"
 	@echo "make quickstart   synthetic handwriting: prepare, train, evaluate, draw samples (minutes)"
 	@echo "make smoke        every data set and model, tiny and synthetic: from raw files to samples;"
 	@echo "                  make smoke-NAME: one of $(SMOKE)"
@@ -94,6 +97,9 @@ $(STAMP): requirements.txt setup.py
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-input -e '.[dev]' || { \
 	    echo "error: the installation into $(VENV) failed, see above" >&2; exit 1; }
 	@touch $@
+
+demo: $(STAMP)
+	$(PY) -m stcn_tf.serve --run_dir=pretrained/handwriting $(DEMO_FLAGS)
 
 test: $(STAMP)
 	$(PY) -m pytest -m "not slow" -n $(WORKERS) --dist loadfile

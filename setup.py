@@ -39,7 +39,11 @@ setuptools.setup(
     python_requires=">=3.11,<3.14",
     packages=setuptools.find_packages(include=["stcn_tf", "stcn_tf.*", "data_prep", "data_prep.*"]),
     cmdclass={"build_py": _BuildWithFlagfiles},
-    package_data={"data_prep": ["splits/**/*.txt"]},
+    package_data={
+        "data_prep": ["splits/**/*.txt"],
+        "stcn_tf": ["pretrained/**/*", "web/page/**/*"],
+    },
+    entry_points={"console_scripts": ["stcn-tf = stcn_tf.__main__:main"]},
     install_requires=_requirements(),
     extras_require={
         "dev": [

@@ -5,6 +5,7 @@ commands parse their flags before.
 """
 
 import importlib
+import importlib.metadata
 import os
 import sys
 
@@ -28,14 +29,21 @@ _HOMES = {
     "TrainingSettings": "stcn_tf.config",
     "UserError": "stcn_tf.support.errors",
     "build_model": "stcn_tf.models.registry",
+    "Trainer": "stcn_tf.training.trainer",
     "load_run": "stcn_tf.runs",
     "make_settings": "stcn_tf.models.registry",
+    "open_run": "stcn_tf.inference.trained_run",
 }
 
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str):
+    if name == "__version__":
+        try:
+            return importlib.metadata.version(__name__)
+        except importlib.metadata.PackageNotFoundError:
+            return "not installed"
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

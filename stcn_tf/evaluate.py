@@ -31,18 +31,20 @@ def main() -> None:
     """Scores the split, writes what came out, prints the table."""
     args = flags.FLAGS
 
+    from stcn_tf import runs
     from stcn_tf.data.batches import eval_batches
     from stcn_tf.data.card import read_card
     from stcn_tf.inference import table
     from stcn_tf.inference.evaluation import Evaluator
-    from stcn_tf.runs import RunDirectory
 
-    run = RunDirectory.open(args.run_dir)
+    run = runs.RunDirectory.open(args.run_dir)
     for name in ("out", "per_sequence"):
         if (given := args[name].value) and (
             Path(given).is_dir() or not Path(given).parent.is_dir()
         ):
             cli.fail(f"--{name}={given}: accepted: a file in a folder that exists")
+    if not args.out:
+        runs.check_not_packaged("run_dir", args.run_dir, "the same with --out=FILE.json")
     card = read_card(args.data)
     run.check_same_units(card)
     batches = eval_batches(

@@ -1,6 +1,6 @@
 """Exports a trained model as a SavedModel that needs TensorFlow and nothing else.
 
-python -m stcn_tf.export --run_dir=DIR --out=DIR [--licence=TEXT]
+python -m stcn_tf.export --run_dir=DIR --out=DIR [--licence=TEXT] [--litert]
 
     model = tf.saved_model.load(DIR)
     x = model.sample(num=8, length=600, seed=[0, 0], temperature=1.0)
@@ -11,14 +11,16 @@ gives float32 [num, length, features] in raw units, the samples of
 card["features"] names: dx, dy and pen, a frame of audio samples, or a pixel of an image, of which
 there are height * width of card["modality"].
 
-Besides there are continue_from, reconstruct and score of given sequences; and start, begin, step
-and steps, which make a sequence little by little: they give a state, named tensors that the caller
-keeps and gives back. The same functions are signatures with named inputs and outputs, for
+Besides there are continue_from, reconstruct and score of given sequences; and start, begin, step,
+steps and observe, which make a sequence little by little: they give a state, named tensors that the
+caller keeps and gives back. The same functions are signatures with named inputs and outputs, for
 saved_model_cli and TensorFlow Serving (--out=models/NAME/1 is its layout). What they take and give:
 stcn_tf/inference/served.py. What is not accepted is refused (tf.errors.InvalidArgumentError).
 
 assets/model_card.md says what is to be known of the model (data, licence, bound, seed, versions),
-assets/dataset.json is the card of its data, with the normalisation.
+assets/dataset.json is the card of its data, with the normalisation. With --litert
+assets/model.tflite has start, step and observe for LiteRT (TensorFlow Lite), of models without
+recurrences: its sequences are those of the same seed, to rounding.
 """
 
 from stcn_tf import flags
@@ -30,7 +32,7 @@ def main() -> None:
     args = flags.FLAGS
 
     from stcn_tf.data.card import CARD_NAME
-    from stcn_tf.inference import saved_model
+    from stcn_tf.inference import litert, saved_model
     from stcn_tf.inference.served import ServedModel
     from stcn_tf.reporting import evaluated
     from stcn_tf.reporting.model_card import model_card
@@ -40,11 +42,11 @@ def main() -> None:
     saved_model.check_replaceable(args.out)
     model, update = run.load(args.checkpoint)
     about = evaluated.read(run)
-    texts = {
-        CARD_NAME: run.card.to_json(),
-        "model_card.md": model_card(about, model, args.checkpoint, update, args.licence),
-    }
-    saved_model.write(ServedModel(model, run.card, args.jit_compile), args.out, texts)
+    card = model_card(about, model, args.checkpoint, update, args.licence)
+    files = {CARD_NAME: run.card.to_json().encode(), "model_card.md": card.encode()}
+    if args.litert:
+        files[litert.FILE] = litert.convert(model, run.card)
+    saved_model.write(ServedModel(model, run.card, args.jit_compile), args.out, files)
     print(f"SavedModel: {args.out}; its functions: {', '.join(saved_model.FUNCTIONS)}")
 
 

@@ -240,9 +240,7 @@ def define_evaluate() -> None:
 def define_sample() -> None:
     """Flags of `python -m stcn_tf.sample`."""
     _define_run()
-    define_path(
-        "out", None, "folder for samples.png, samples.svg, samples.h5, sounds", required=True
-    )
+    define_path("out", "samples", "folder for samples.png, samples.svg, samples.h5, sounds")
     flags.DEFINE_integer(
         "num",
         None,
@@ -322,6 +320,9 @@ def define_export() -> None:
         "licence",
         "",
         "licence of the weights and of the data they were trained on, as the model's card says it",
+    )
+    flags.DEFINE_bool(
+        "litert", False, "also make assets/model.tflite, single steps for phones, where possible"
     )
     _define_jit_compile()
 
@@ -541,7 +542,12 @@ def _define_data() -> None:
 
 
 def _define_run(required: bool = True) -> None:
-    define_path("run_dir", None, "run directory of stcn_tf.train", required=required)
+    define_path(
+        "run_dir",
+        None,
+        "run directory of stcn_tf.train; or pretrained/NAME, one that comes with the package",
+        required=required,
+    )
     flags.DEFINE_enum(
         "checkpoint", "best", ["best", "latest"], "weights: best by validation ELBO, or latest"
     )

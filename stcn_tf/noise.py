@@ -8,6 +8,9 @@ own coordinates alone: the counter-based generator Threefry 2x32 with 20 rounds 
 every device, compiled or not.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +32,20 @@ class Places(NamedTuple):
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 _GROUPS = 5  # of four rounds
+
+
+# Of which operations graphs are made: on GPUs TensorFlow may not multiply unsigned integers.
+_is_portable = contextvars.ContextVar("is_portable", default=False)
+
+
+@contextlib.contextmanager
+def portable(is_portable: bool = True) -> Iterator[None]:
+    """Graphs traced within are made of operations that LiteRT has; the numbers are the same."""
+    token = _is_portable.set(is_portable)
+    try:
+        yield
+    finally:
+        _is_portable.reset(token)
 
 
 def as_seed(seed: Seed) -> tf.Tensor:
@@ -111,7 +128,16 @@ def _words(seed: Seed, places: Places, pairs: int) -> tuple[tf.Tensor, tf.Tensor
 
 
 def _key(seed: Seed) -> tuple[tf.Tensor, tf.Tensor]:
-    return tuple(tf.unstack(tf.bitcast(as_seed(seed), tf.uint32), num=2, axis=-1))
+    words = tf.bitcast(as_seed(seed), tf.uint32)
+    return words[..., 0], words[..., 1]
+
+
+def _rotated(words: tf.Tensor, bits: int) -> tf.Tensor:
+    """Each word, its upper bits behind its lower ones."""
+    lower = tf.bitwise.right_shift(words, tf.constant(32 - bits, tf.uint32))
+    if _is_portable.get():
+        return words * tf.constant(2**bits, tf.uint32) + lower
+    return tf.bitwise.bitwise_or(tf.bitwise.left_shift(words, tf.constant(bits, tf.uint32)), lower)
 
 
 def _threefry(
@@ -125,11 +151,7 @@ def _threefry(
     for group in range(_GROUPS):
         for rotation in _ROTATIONS[group % 2]:
             x += y
-            y = bitwise.bitwise_or(
-                bitwise.left_shift(y, tf.constant(rotation, tf.uint32)),
-                bitwise.right_shift(y, tf.constant(32 - rotation, tf.uint32)),
-            )
-            y = bitwise.bitwise_xor(x, y)
+            y = bitwise.bitwise_xor(x, _rotated(y, rotation))
         x += keys[(group + 1) % 3]
         y += keys[(group + 2) % 3] + tf.constant(group + 1, tf.uint32)
     return x, y

@@ -9,10 +9,9 @@ from typing import NamedTuple
 from stcn_tf import checkpoint_files, run_status
 from stcn_tf.data.card import CARD_NAME
 from stcn_tf.run_status import STATUS_NAME, RunStatus
-from stcn_tf.runs import CONFIG_NAME, LOCK_NAME, RunDirectory
+from stcn_tf.runs import CONFIG_NAME, LOCK_NAME, RunDirectory, is_packaged, located
 from stcn_tf.support import locks
 from stcn_tf.support.errors import UserError
-from stcn_tf.support.files import expand_home
 
 # How many folders deep runs are looked for.
 DEPTH = 6
@@ -44,7 +43,7 @@ def table(folder: str | os.PathLike) -> str:
     Raises:
         UserError: it is no folder that can be read.
     """
-    folder = Path(expand_home(folder))
+    folder = located(folder)
     try:
         os.listdir(folder)
     except OSError as error:
@@ -75,11 +74,11 @@ def look_at(path: Path) -> Listed:
         holder, nobody = locks.holder(path / LOCK_NAME), "interrupted"
     except OSError:  # no locks on this file system, or not for this reader
         holder, nobody = "", "running or interrupted"
-    status, damage = None, ""
+    status, damage, packaged = None, "", is_packaged(path)
     try:
         status = RunStatus.read(path)
         run = RunDirectory.open(path)
-        if checkpoint_files.last_update(run.latest) is None and run.traces:
+        if checkpoint_files.last_update(run.latest) is None and run.traces and not packaged:
             damage = f"{run.latest}: its state is lost"
     except UserError as error:
         damage = str(error)
@@ -87,6 +86,10 @@ def look_at(path: Path) -> Listed:
         damage = f"{error.filename}: {error.strerror}"
     # Who goes on with a run that is not at work goes on from what was saved.
     update = checkpoint_files.last_update(path / "checkpoints" / "latest")
+    state = _state(status, nobody)
+    if packaged:
+        update = checkpoint_files.last_update(path / "checkpoints" / "best")
+        state = "packaged"
     if status and (holder or update is None):
         update = status.update
     updates = _UNKNOWN if update is None else f"{update:,}"
@@ -95,7 +98,7 @@ def look_at(path: Path) -> Listed:
     is_evaluated = status is not None and status.best is not None
     return Listed(
         path,
-        "running" if holder else "damaged" if damage else _state(status, nobody),
+        "running" if holder else "damaged" if damage else state,
         updates,
         f"{status.best:,.1f}" if is_evaluated else _UNKNOWN,
         f"{status.best_update:,}" if is_evaluated else _UNKNOWN,

@@ -1,4 +1,4 @@
-"""Run directories: settings, the dataset card, checkpoints and TensorBoard events.
+"""Lists the runs in a folder. Run directories: settings, card, checkpoints, events.
 
 python -m stcn_tf.runs DIR
 
@@ -21,6 +21,8 @@ line of its progress. Interrupted is what can be continued and is not at work, k
       .lock                 locked by the process that trains; says who did last
 
 This is all that evaluation, sampling and export need. TensorFlow is imported when weights are read.
+pretrained/NAME, where there is no such folder, is a run that comes with the package: settings,
+card, best weights, nothing to go on with.
 """
 
 import dataclasses
@@ -51,13 +53,62 @@ HISTORY_NAME = "history.json"
 LOCK_NAME = ".lock"
 
 
+# The folder of the runs that come with the package.
+PACKAGED = Path(__file__).parent / "pretrained"
+
+
+def located(path: str | os.PathLike) -> Path:
+    """The path to read from: pretrained, or pretrained/NAME, is the package's if not one's own.
+
+    Args:
+        path: of a run directory, or of a folder of them.
+    """
+    path = Path(expand_home(path))
+    if path.exists() or path.parts[:1] != (PACKAGED.name,):
+        return path
+    packaged = PACKAGED.joinpath(*path.parts[1:])
+    is_one = packaged.parent in (PACKAGED, PACKAGED.parent) and packaged.is_dir()
+    return packaged if is_one else path
+
+
+def pretrained() -> list[str]:
+    """The names of the runs that come with the package, as pretrained/NAME."""
+    return [f"{PACKAGED.name}/{f.parent.name}" for f in sorted(PACKAGED.glob(f"*/{CONFIG_NAME}"))]
+
+
+def is_packaged(path: str | os.PathLike) -> bool:
+    """Whether a run is one that comes with the package, where nothing is written."""
+    return located(path).resolve().parent == PACKAGED.resolve()
+
+
+def check_not_packaged(flag: str, path: str | os.PathLike, instead: str) -> None:
+    """Checks that a run that is to be written to does not come with the package.
+
+    Args:
+        flag: the name of the flag that gives the path.
+        path: of a run directory.
+        instead: what is accepted.
+
+    Raises:
+        UserError: it does.
+    """
+    if is_packaged(path):
+        raise UserError(
+            f"--{flag}={path}: comes with the package, where nothing is written; accepted: "
+            f"{instead}"
+        )
+
+
 def lock(path: str | os.PathLike) -> FolderLock:
     """Locks a run directory, or a new folder that is to be one, for a trainer.
 
     Raises:
-        UserError: another trainer has it; or it is something else.
+        UserError: another trainer has it; it comes with the package; or it is something else.
     """
     path = Path(expand_home(path))
+    check_not_packaged(
+        "run_dir", path, f"another folder (--init_from={path} begins with the weights of that run)"
+    )
     _check_may_be_run(path)
     return FolderLock(make_folder(path) / LOCK_NAME)
 
@@ -88,15 +139,19 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "RunDirectory":
-        """Opens an existing run.
+        """Opens an existing run, or one that comes with the package (see `located`).
 
         Raises:
             UserError: the folder, its config.json or its card is missing or unreadable.
         """
-        path = Path(expand_home(path))
+        path = located(path)
         config_file = path / CONFIG_NAME
         if not config_file.is_file():
-            raise UserError(f"{path}: no run directory (no {CONFIG_NAME} in it)")
+            packaged = PACKAGED.name in path.parts and pretrained()
+            raise UserError(
+                f"{path}: no run directory (no {CONFIG_NAME} in it)"
+                + (f"; with the package come {', '.join(packaged)}" if packaged else "")
+            )
         config = Config.from_json(
             strict_json.read_text(config_file, str(config_file)), str(config_file)
         )
@@ -351,7 +406,7 @@ def load_run(run_dir: str | os.PathLike, checkpoint: str = "best") -> "SequenceM
     """The model of a run with its trained weights.
 
     Args:
-        run_dir: a run directory of `stcn_tf.train`.
+        run_dir: a run directory of `stcn_tf.train`; or pretrained/NAME, one of the package.
         checkpoint: "best" (by validation ELBO) or "latest".
 
     Returns:

@@ -1,6 +1,6 @@
 """Generates sequences with a trained model, or continues given ones.
 
-python -m stcn_tf.sample --run_dir=DIR --out=DIR
+python -m stcn_tf.sample --run_dir=DIR [--out=DIR]
 
 Writes samples.h5, the sequences in raw units (stcn_tf/data/sequences.py describes it), a page of
 them, samples.png and samples.svg (lines of handwriting, a grid of images, waveforms with their
@@ -24,11 +24,9 @@ def main() -> None:
     """Generates, writes the sequences, draws them."""
     args = flags.FLAGS
 
-    import numpy as np
-
-    from stcn_tf.data.sequences import write_sequences
     from stcn_tf.inference.generation import Generator, Temperatures, chunked, generate_raw
-    from stcn_tf.media.page import medium_of, write_page
+    from stcn_tf.inference.samples import Samples
+    from stcn_tf.media.page import medium_of
     from stcn_tf.runs import RunDirectory
     from stcn_tf.support.files import check_writable
 
@@ -61,25 +59,9 @@ def main() -> None:
     kept = "checkpoint seed temperature latent_temperature binary_threshold".split()
     made_by = {"run": str(run.path), "dataset": run.card.name, "jit_compile": compiled}
     made_by |= {name: args[name].value for name in kept}
-    write_sequences(
-        file,
-        run.card,
-        {medium.array: sequences},
-        {"beginning_lengths": np.array(given, np.int32)},
-        made_by,
-    )
-    pictures = write_page(
-        medium,
-        file.parent,
-        "samples",
-        len(sequences),
-        lambda n: medium.draw_samples(sequences[:n], given[:n]),
-    )
-    print(
-        f"{len(sequences)} sequences, {length} generated steps each: {file}{pictures}",
-        *medium.write_sounds(file.parent, "sample", sequences),
-        sep="\n",
-    )
+    samples = Samples(medium, tuple(sequences), tuple(given), made_by)
+    first, *others = samples.write(file.parent, "samples", "sample")
+    print(f"{len(samples)} sequences, {length} generated steps each: {first}", *others, sep="\n")
 
 
 def _beginnings(args, card, medium) -> list:

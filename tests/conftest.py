@@ -43,6 +43,7 @@ LONG_FILES = (
     "test_processors.py",
     "test_smoke_data.py",
     "test_loop.py",
+    "test_tour.py",
     "test_recurrent.py",
     "test_faults.py",
     "test_stcn.py",

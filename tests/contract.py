@@ -450,6 +450,14 @@ def check_shadowing(case):
     assert not names & theirs
     predicted = model.predict(case.x, batch_size=BATCH, verbose=0)
     assert_close(predicted, tf.nest.map_structure(np.asarray, case.block(case.x, seed=(0, 0))[0]))
+    # A notebook shows all of its layers.
+    page = model._repr_html_()
+    assert f"{model.count_params():,} parameters" in page
+    assert sum(layer.count_params() for layer in model.layers) == model.count_params()
+    assert all(f">{layer.name}</th>" in page for layer in model.layers)
+    fields, layers = model.latent_receptive_fields, len(model.latent_sizes)
+    assert len(fields) in (0, layers) and sorted(fields) == list(fields)
+    assert all(f"z^{layer}" in page for layer in range(1, layers + 1))
     for method in REFUSED:
         with pytest.raises(NotImplementedError, match=f"^{type(model).__name__} has no {method} "):
             getattr(model, method)()

@@ -64,6 +64,7 @@ NUM_PARAMETERS = {
     "iamondb": 12_626_781,
     "iamondb_cpu": 1_585_021,
     "quickstart": 414_243,
+    "pretrained_handwriting": 712_220,
     "deepwriting_cpu": 711_137,
     "mnist_cpu": 400_449,
     "mnist_cpu_wavenet": 334_097,

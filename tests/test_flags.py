@@ -28,7 +28,7 @@ REQUIRED = ("--data=records", "--run_dir=run")
 DEFINERS = {
     stcn_flags.define_train: {"data": "d", "run_dir": "r"},
     stcn_flags.define_evaluate: {"data": "d", "run_dir": "r"},
-    stcn_flags.define_sample: {"run_dir": "r", "out": "o"},
+    stcn_flags.define_sample: {"run_dir": "r"},
     stcn_flags.define_reconstruct: {"data": "d", "run_dir": "r", "out": "o"},
     stcn_flags.define_export: {"run_dir": "r", "out": "o"},
     stcn_flags.define_serve: {},

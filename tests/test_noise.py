@@ -103,3 +103,22 @@ def test_uniform_numbers_fill_the_open_interval_evenly():
     # What no draw may give, whatever the bits: the logarithms of 0 and of 1 - 1.
     extremes = noise._unit_interval(tf.constant([0, 2**32 - 1], tf.uint32)).numpy()
     assert 0 < extremes[0] < extremes[1] < 1
+
+
+def test_portable_operations_give_the_same_numbers():
+    places = noise.Places(tf.constant([0, 5, 70]), tf.constant([[3, 4], [0, 1], [9, 2**20]]))
+    expected = noise.standard_normal((7, -1), places, 5)
+    with noise.portable():
+        np.testing.assert_array_equal(noise.standard_normal((7, -1), places, 5), expected)
+
+
+def test_seeds_of_rows_are_those_of_each_alone():
+    places = noise.Places(tf.constant([0, 0, 6]), tf.constant([[3, 4], [3, 4], [0, 1]]))
+    seeds = np.array([[1, 2], [1, 3], [-5, 0]], np.int32)
+    drawn = noise.uniform(seeds, places, 3)
+    folded = noise.fold_in(seeds, 4)
+    for row, seed in enumerate(seeds):
+        alone = noise.Places(places.rows[row : row + 1], places.steps[row : row + 1])
+        np.testing.assert_array_equal(drawn[row], noise.uniform(seed, alone, 3)[0])
+        np.testing.assert_array_equal(folded[row], noise.fold_in(seed, 4))
+    assert len(np.unique(drawn)) == 3 * 2 * 3

@@ -30,6 +30,19 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate_hz: int
     Raises:
         UserError: the file cannot be written.
     """
+    content, num_cut = wav_of(waveform, sample_rate_hz)
+    with replacing_file(path) as partial:
+        partial.write_bytes(content)
+    return num_cut
+
+
+def wav_of(waveform: np.ndarray, sample_rate_hz: int) -> tuple[bytes, int]:
+    """The content of a WAV file of 16-bit PCM, and how many samples were cut to full scale.
+
+    Args:
+        waveform: [samples], full scale is 1.
+        sample_rate_hz: of it.
+    """
     values = np.round(np.asarray(waveform, np.float64) * _FULL_SCALE)
     largest = _FULL_SCALE - 1
     pcm = np.nan_to_num(np.clip(values, -_FULL_SCALE, largest)).astype(np.int16)
@@ -37,10 +50,8 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate_hz: int
     with wave.open(content, "wb") as file:
         file.setparams((1, 2, sample_rate_hz, 0, "NONE", ""))
         file.writeframes(pcm.astype("<i2").tobytes())
-    with replacing_file(path) as partial:
-        partial.write_bytes(content.getbuffer())
     # 1 itself is not cut by an audible amount: 16 bits have no value for it.
-    return int(np.sum(~(np.abs(values) <= _FULL_SCALE)))
+    return content.getvalue(), int(np.sum(~(np.abs(values) <= _FULL_SCALE)))
 
 
 def read_sound(path: str | os.PathLike, sample_rate_hz: int) -> np.ndarray:

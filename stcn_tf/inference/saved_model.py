@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from stcn_tf.support.files import expand_home, replacing_folder
 
 _FILE = "saved_model.pb"
 FUNCTIONS = (
-    *("sample", "continue_from", "start", "begin", "step", "steps"),
+    *("sample", "continue_from", "start", "begin", "step", "steps", "observe"),
     *("reconstruct", "score", "card"),
 )
 _PARTS = {_FILE, "fingerprint.pb", "assets", "variables"}
@@ -34,13 +34,13 @@ def check_replaceable(out: str | os.PathLike) -> None:
         raise UserError(f"{out}: holds no SavedModel; accepted: a new, an empty or its own folder")
 
 
-def write(served: ServedModel, out: str | os.PathLike, texts: Mapping[str, str]) -> None:
+def write(served: ServedModel, out: str | os.PathLike, files: Mapping[str, bytes]) -> None:
     """Writes the SavedModel, all of it or nothing, in the place of an earlier one.
 
     Args:
         served: what to write.
         out: the folder.
-        texts: what lies beside it for people and programs, by file name (`assets/`).
+        files: what lies beside it for people and programs, by name, in `assets/`.
 
     Raises:
         UserError: `out` holds anything but a SavedModel, or cannot be made.
@@ -48,21 +48,22 @@ def write(served: ServedModel, out: str | os.PathLike, texts: Mapping[str, str])
     check_replaceable(out)
     with replacing_folder(out) as partial, tempfile.TemporaryDirectory() as folder:
         served.assets = []
-        for name, text in texts.items():
+        for name, content in files.items():
             file = Path(folder, name)
-            file.write_text(text, encoding="utf-8")
+            file.write_bytes(content)
             served.assets.append(tf.saved_model.Asset(str(file)))
-        tf.saved_model.save(served, str(partial), signatures=_signatures(served))
+        named = signatures(served, FUNCTIONS)
+        named["serving_default"] = named["sample"]
+        tf.saved_model.save(served, str(partial), signatures=named)
         check_replaceable(out)
 
 
-def _signatures(served: ServedModel) -> dict[str, Any]:
-    """Of each function, with inputs and outputs by name; without any name that of samples.
+def signatures(served: ServedModel, names: Sequence[str]) -> dict[str, Any]:
+    """Of some functions, with inputs and outputs by name.
 
     What is a dict among the inputs, a state, is its parts.
     """
-    signatures = {name: _flat(getattr(served, name)) for name in FUNCTIONS}
-    return {"serving_default": signatures["sample"], **signatures}
+    return {name: _flat(getattr(served, name)) for name in names}
 
 
 def _flat(function: Any) -> Any:

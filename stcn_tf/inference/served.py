@@ -6,12 +6,14 @@ sequences first, which a client keeps, sends and gives back. Rows do not depend 
 that those of several clients can be joined along that axis, computed together and cut apart again.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+from stcn_tf import noise
 from stcn_tf.bounds import sum_over_time
 from stcn_tf.data.card import DatasetCard
 from stcn_tf.inference.generation import Generator, Temperatures, assertions, of_each
@@ -46,6 +48,9 @@ class ServedModel(tf.Module):
             -> the state after the next step, and in it "x", float32 [num, features].
         steps(state, count, temperatures as above, but [num] each)
             -> the same after `count` steps, "x" float32 [num, count, features].
+        observe(state, x, latent_temperature), x float32 [num, features], latent_temperature [num]
+            -> the state after a step that is given in the place of a drawn one. Of a posterior that
+            sees the future the same as a beginning of one step; else as `begin`, to rounding.
         reconstruct(x, lengths, seed, latent_temperature)
             -> "x", what stands for p(x_t | z_t) with latents from the posterior, and
             "probabilities": the same with the probability of 1 for binary features.
@@ -63,16 +68,25 @@ class ServedModel(tf.Module):
         card: of the records that it was trained on.
         jit_compile: compile the steps of `sample` and `continue_from` with XLA, once for each
             number of sequences; None: where it pays, see `Generator`.
+        portable: made of operations that LiteRT has, which leaves out float64: values are those of
+            others to rounding.
 
     Attributes:
         state_spec: name -> `tf.TensorSpec` of the parts of a state.
     """
 
-    def __init__(self, model: SequenceModel, card: DatasetCard, jit_compile: bool | None = None):
+    def __init__(
+        self,
+        model: SequenceModel,
+        card: DatasetCard,
+        jit_compile: bool | None = None,
+        portable: bool = False,
+    ):
         super().__init__(name="served_model")
         # Variables that no attribute of the module reaches would not be saved.
         self._vars = [variable.value for variable in model.weights]
         self._card = card
+        self._wide = tf.float32 if portable else tf.float64
         self._generator = Generator(model, jit_compile)
         whole = _named(self._generator.state_spec)
         whole[_SEED] = tf.TensorSpec([None, 2], tf.int32)
@@ -90,7 +104,12 @@ class ServedModel(tf.Module):
         once = [*given, seed, of_all[1]]
 
         def served(function: Callable, signature: list[Any]) -> Any:
-            return tf.function(function, input_signature=signature, autograph=False)
+            @functools.wraps(function)
+            def traced(*args, **kwargs):
+                with noise.portable(portable):
+                    return function(*args, **kwargs)
+
+            return tf.function(traced, input_signature=signature, autograph=False)
 
         text = card.to_json()
         self.sample = served(self._sample, [scalar("num"), scalar("length"), seed, *of_all])
@@ -99,6 +118,8 @@ class ServedModel(tf.Module):
         self.begin = served(self._begin, once)
         self.step = served(self._step, [self.state_spec, *of_each])
         self.steps = served(self._steps, [self.state_spec, scalar("count"), *of_each])
+        frame = tf.TensorSpec([None, None], tf.float32, "x")
+        self.observe = served(self._observe, [self.state_spec, frame, of_each[1]])
         self.reconstruct = served(self._reconstruct, once)
         self.score = served(self._score, once)
         self.card = served(lambda: tf.constant(text), [])
@@ -173,6 +194,20 @@ class ServedModel(tf.Module):
         frames, after = self._generator.steps(own, seeds, temperatures, count)
         return {**_named(after), _SEED: seeds, "x": self._raw(frames)}
 
+    def _observe(self, state, x, latent_temperature):
+        num = tf.shape(state[_SEED])[0]
+        ones = tf.ones_like(latent_temperature)
+        own, seeds = self._own(state, Temperatures(ones, latent_temperature, ones))
+        with tf.control_dependencies(
+            [_require(tf.shape(x)[0] == num, "x: accepted: one frame for each row of the state")]
+        ):
+            x, lengths, normalized = self._given(x[:, tf.newaxis], tf.ones([num], tf.int32))
+        model = self._generator.model
+        encoded = model.encode(normalized, lengths, own)
+        latent = latent_temperature[:, tf.newaxis, tf.newaxis]
+        _, after = model.observe(encoded, normalized, lengths, own, seeds, latent)
+        return {**_named(after), _SEED: seeds}
+
     def _own(self, state: ServedState, temperatures: Temperatures) -> tuple[State, tf.Tensor]:
         """Checks what steps go on from; gives the model's own state, and the seeds."""
         num = tf.shape(state[_SEED])[0]
@@ -237,8 +272,8 @@ class ServedModel(tf.Module):
             ]
         ):
             x, lengths = tf.identity(x), tf.identity(lengths)
-        x = tf.ensure_shape(x, [None, None, card.num_features])
-        is_own = tf.sequence_mask(lengths, steps)[..., tf.newaxis]
+        x.set_shape([None, None, card.num_features])
+        is_own = tf.expand_dims(tf.sequence_mask(lengths, steps), axis=-1)
         x = tf.where(is_own, x, 0.0)
         binary = x[..., card.num_real :]
         with tf.control_dependencies(
@@ -252,20 +287,20 @@ class ServedModel(tf.Module):
         ):
             x, lengths = tf.identity(x), tf.identity(lengths)
         # As `Normalization.normalize` computes it.
-        normalized = tf.cast((tf.cast(x, tf.float64) - self._mean) / self._std, tf.float32)
+        normalized = tf.cast((tf.cast(x, self._wide) - self._mean) / self._std, tf.float32)
         return x, lengths, tf.where(is_own, normalized, 0.0)
 
     def _raw(self, x: tf.Tensor) -> tf.Tensor:
         # As `Normalization.denormalize` computes it.
-        return tf.cast(tf.cast(x, tf.float64) * self._std + self._mean, tf.float32)
+        return tf.cast(tf.cast(x, self._wide) * self._std + self._mean, tf.float32)
 
     @property
     def _mean(self) -> tf.Tensor:
-        return tf.constant(self._card.normalization.mean, tf.float64)
+        return tf.constant(self._card.normalization.mean, self._wide)
 
     @property
     def _std(self) -> tf.Tensor:
-        return tf.constant(self._card.normalization.std, tf.float64)
+        return tf.constant(self._card.normalization.std, self._wide)
 
 
 _TEMPERATURES = ("temperature", "latent_temperature", "binary_temperature")

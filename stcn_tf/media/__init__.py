@@ -11,8 +11,10 @@ from stcn_tf.media.figures import (
     PREFIX_INK,
     RECONSTRUCTION_INK,
     figure_to_rgb,
+    figure_to_svg,
     save_png,
     save_svg,
+    value_colors,
 )
 from stcn_tf.media.handwriting import draw_handwriting, draw_reconstruction
 from stcn_tf.media.images import (
@@ -37,8 +39,10 @@ __all__ = [
     "draw_images",
     "draw_reconstruction",
     "figure_to_rgb",
+    "figure_to_svg",
     "medium_of",
     "save_png",
     "save_svg",
+    "value_colors",
     "write_page",
 ]

@@ -1,6 +1,7 @@
 """What all pictures share: colours, texts in any script, and figures to PNG, SVG and arrays."""
 
 import functools
+import io
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager
 from matplotlib.ft2font import FT2Font
@@ -21,6 +23,8 @@ RECONSTRUCTION_INK = "#1f6f8b"
 LABEL_COLOR = "gray"
 LABEL_SIZE = 7  # points
 DPI = 150
+# What a number of a step looks like, from the lowest to the highest of a scale.
+VALUE_COLORS = LinearSegmentedColormap.from_list("values", ["#bcc2d8", "#e07b39", "#7d0d0d"])
 
 
 def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -31,9 +35,17 @@ def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 def save_svg(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes an SVG, whole or not at all; the same figure gives the same bytes."""
+    with replacing_file(path) as partial:
+        partial.write_text(figure_to_svg(figure), encoding="utf-8")
+
+
+def figure_to_svg(figure: Figure) -> str:
+    """The figure as SVG, the same for the same figure."""
+    content = io.BytesIO()
     # Without a salt of their own the ids of clip paths are random.
-    with replacing_file(path) as partial, matplotlib.rc_context({"svg.hashsalt": "stcn_tf"}):
-        figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
+    with matplotlib.rc_context({"svg.hashsalt": "stcn_tf"}):
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    return content.getvalue().decode()
 
 
 def figure_to_rgb(figure: Figure) -> np.ndarray:
@@ -86,6 +98,17 @@ def _family_with(character: str) -> str | None:
         if "last" not in font.name.lower() and ord(character) in _characters(font.fname):
             return font.name
     return None
+
+
+def value_colors(values: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """[steps, 4]: the colours of numbers [steps] on a scale from its low to its high end.
+
+    What lies beyond an end has its colour; what is no number the lowest.
+    """
+    low, high = scale
+    with np.errstate(invalid="ignore", over="ignore"):
+        relative = (np.asarray(values, np.float64) - low) / max(high - low, 1e-12)
+    return VALUE_COLORS(np.clip(np.nan_to_num(relative, nan=0.0), 0.0, 1.0))
 
 
 def require_one_per_row(name: str, values: Sequence, rows: Sequence) -> None:

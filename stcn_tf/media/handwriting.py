@@ -22,11 +22,13 @@ from stcn_tf.media.figures import (
     RECONSTRUCTION_INK,
     legible,
     require_one_per_row,
+    value_colors,
 )
 from stcn_tf.media.medium import Medium
 from stcn_tf.media.reconstructions import Reconstructions
 
 _LINE_WIDTH = 0.9  # points
+_COLORED_WIDTH = 1.6  # points, of what is told by its colour
 _MARGIN = 0.1  # inches, around the figure and between rows
 _LABEL_HEIGHT = 0.16  # inches
 _MAX_ROW_HEIGHT = 1.2  # inches, of a row of ordinary height
@@ -54,6 +56,16 @@ class Handwriting(Medium):
         return draw_reconstruction(
             rebuilt.originals, rebuilt.reconstructions, labels=self.log_likelihoods(rebuilt)
         )
+
+    def draw_values(
+        self,
+        sequence: np.ndarray,
+        values: Sequence[np.ndarray],
+        scale: tuple[float, float],
+        labels: Sequence[str],
+    ) -> Figure:
+        """See `Medium.draw_values`: the line once for each kind of numbers, in their colours."""
+        return draw_colored_handwriting(sequence, values, scale, labels)
 
 
 def draw_handwriting(
@@ -113,6 +125,34 @@ def draw_reconstruction(
     return _draw_rows(rows, captions, width_inches, [0] * len(rows), inks)
 
 
+def draw_colored_handwriting(
+    strokes: np.ndarray,
+    values: Sequence[np.ndarray],
+    scale: tuple[float, float],
+    labels: Sequence[str],
+    width_inches: float = 10.0,
+) -> Figure:
+    """Draws one line of handwriting once for each kind of numbers, each step in its colour.
+
+    The movement between two strokes leaves no ink, so its number is not seen.
+
+    Args:
+        strokes: `[time, 3]` dx, dy, pen in raw units.
+        values: `[time]` each, a number for each step.
+        scale: the numbers that the lowest and the highest colour stand for.
+        labels: a text above each row.
+        width_inches: width of the figure.
+
+    Raises:
+        ValueError: no numbers, a wrong shape, or labels that are not one per row.
+    """
+    for row in values:
+        require_one_per_row("values", row, strokes)
+    colors = [value_colors(row, scale) for row in values]
+    num = len(values)
+    return _draw_rows([strokes] * num, labels, width_inches, [0] * num, colors)
+
+
 def _points(strokes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All points `[time + 1, 2]` and whether each ends its stroke `[time + 1]`."""
     strokes = np.asarray(strokes, dtype=np.float64)
@@ -136,8 +176,9 @@ def _draw_rows(
     labels: Sequence[str] | None,
     width_inches: float,
     prefix_lengths: Sequence[int],
-    inks: Sequence[str],
+    inks: Sequence[str | np.ndarray],
 ) -> Figure:
+    """`inks`: of each row the colour, or `[time, 4]` the colours of its steps."""
     if not len(sequences):
         raise ValueError("there are no sequences to draw")
     if labels is not None:
@@ -179,7 +220,10 @@ def _draw_rows(
         if given < len(points) - 1 or given == 0:
             # The stroke that the prefix leaves open goes on from the prefix's last point.
             start = given + 1 if ends[given] else given
-            _draw_ink(axes, placed[start:], ends[start:], inks[i], window)
+            ink = inks[i]
+            if not isinstance(ink, str):  # point t + 1 is where step t leads; point 0 draws nothing
+                ink = np.concatenate([ink[:1], ink])[start : len(points)]
+            _draw_ink(axes, placed[start:], ends[start:], ink, window)
         top = bottom
     return figure
 
@@ -213,18 +257,27 @@ def _views(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw_ink(
-    axes: Axes, points: np.ndarray, ends: np.ndarray, color: str, window: Rectangle
+    axes: Axes,
+    points: np.ndarray,
+    ends: np.ndarray,
+    color: str | np.ndarray,
+    window: Rectangle,
 ) -> None:
-    polylines = _split(points, ends)
-    lines = LineCollection(
-        [line for line in polylines if len(line) > 1],
-        linewidths=_LINE_WIDTH,
-        colors=color,
-        capstyle="round",
-        joinstyle="round",
+    """`color`: of all, or `[points, 4]` that of what leads to each point."""
+    is_start = np.concatenate([[True], ends[:-1]])
+    is_dot = is_start & np.concatenate([ends[:-1], [True]])
+    width = _LINE_WIDTH if isinstance(color, str) else _COLORED_WIDTH
+    if isinstance(color, str):
+        lines = [line for line in _split(points, ends) if len(line) > 1]
+        of_lines = of_dots = color
+    else:
+        inked = np.flatnonzero(~is_start)
+        lines = np.stack([points[inked - 1], points[inked]], axis=1)
+        of_lines, of_dots = color[inked], color[is_dot]
+    ink = LineCollection(
+        lines, linewidths=width, colors=of_lines, capstyle="round", joinstyle="round"
     )
-    axes.add_collection(lines, autolim=False)
-    lines.set_clip_path(window)
-    dots = np.array([line[0] for line in polylines if len(line) == 1]).reshape(-1, 2)
-    spots = axes.scatter(*dots.T, s=(2 * _LINE_WIDTH) ** 2, color=color, linewidths=0)
+    axes.add_collection(ink, autolim=False)
+    ink.set_clip_path(window)
+    spots = axes.scatter(*points[is_dot].T, s=(2 * width) ** 2, color=of_dots, linewidths=0)
     spots.set_clip_path(window)

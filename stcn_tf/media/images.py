@@ -9,7 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stcn_tf.data.units import likelihood_unit
-from stcn_tf.media.figures import DPI, LABEL_COLOR, LABEL_SIZE, require_one_per_row
+from stcn_tf.media.figures import (
+    DPI,
+    LABEL_COLOR,
+    LABEL_SIZE,
+    require_one_per_row,
+    value_colors,
+)
 from stcn_tf.media.medium import Medium
 from stcn_tf.media.reconstructions import Reconstructions
 from stcn_tf.support.errors import UserError
@@ -74,6 +80,26 @@ class Images(Medium):
             self._images(rebuilt.reconstructions),
             self._images(rebuilt.probabilities),
             labels=self.log_likelihoods(rebuilt),
+        )
+
+    def draw_values(
+        self,
+        sequence: np.ndarray,
+        values: Sequence[np.ndarray],
+        scale: tuple[float, float],
+        labels: Sequence[str],
+    ) -> Figure:
+        """See `Medium.draw_values`: the image, and each kind of numbers in the place of pixels."""
+        shape = self.card.modality.height, self.card.modality.width
+        pictures = [value_colors(numbers, scale)[:, :3].reshape(*shape, 3) for numbers in values]
+        texts = [textwrap.fill(label, _LABEL_CHARACTERS) for label in labels]
+        originals = _between(_BLACK, _WHITE, _stacked("sequence", self._images([sequence])))
+        cells = [(originals[0], "image"), *zip(pictures, texts, strict=True)]
+        rows = [cells[i : i + _MOST_COLUMNS] for i in range(0, len(cells), _MOST_COLUMNS)]
+        return _draw_grid(
+            [[picture for picture, _ in row] for row in rows],
+            [[text for _, text in row] for row in rows],
+            10.0,
         )
 
     def log_likelihoods(self, rebuilt: Reconstructions) -> list[str]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from stcn_tf.data.sounds import wav_of
 from stcn_tf.data.units import likelihood_unit
-from stcn_tf.media.lines import draw_lines
+from stcn_tf.media.lines import draw_lines, draw_values
 from stcn_tf.media.reconstructions import Reconstructions
 
 if TYPE_CHECKING:
@@ -90,6 +91,24 @@ class Medium:
         """A page of sequences, their reconstructions and log-likelihoods."""
         raise NotImplementedError
 
+    def draw_values(
+        self,
+        sequence: np.ndarray,
+        values: Sequence[np.ndarray],
+        scale: tuple[float, float],
+        labels: Sequence[str],
+    ) -> Figure:
+        """A page of numbers along one sequence, as the KL of each layer: a row for each.
+
+        Args:
+            sequence: [time, features].
+            values: [time] each, a number for each step.
+            scale: the numbers that the lowest and the highest colour stand for.
+            labels: a text for each of `values`.
+        """
+        del sequence
+        return draw_values(values, scale, labels)
+
     def log_likelihoods(self, rebuilt: Reconstructions) -> list[str]:
         """In words, how probable the model finds each sequence."""
         name, unit = "log-likelihood" if rebuilt.is_exact else "ELBO", likelihood_unit(self.card)
@@ -99,6 +118,11 @@ class Medium:
         """The waveforms, [samples] each, full scale 1; none of what cannot be heard."""
         del sequences
         return []
+
+    def wav_files(self, sequences: Sequence[np.ndarray]) -> list[bytes]:
+        """The content of a WAV file of each; none of what cannot be heard."""
+        waveforms = self.sounds(sequences)
+        return [wav_of(waveform, self.card.modality.sample_rate_hz)[0] for waveform in waveforms]
 
     def write_sounds(self, out: Path, name: str, sequences: Sequence[np.ndarray]) -> list[str]:
         """Writes `NAME_00.wav` and so on, of what can be heard.

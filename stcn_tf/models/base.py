@@ -21,6 +21,7 @@ import tensorflow_probability as tfp
 
 from stcn_tf.layers.gaussian import MIN_SIGMA
 from stcn_tf.layers.observation import Observation, ObservationParameters
+from stcn_tf.models import structure
 from stcn_tf.noise import Places, Seed
 
 tfd = tfp.distributions
@@ -106,6 +107,8 @@ class SequenceModel(keras.Model):
             and that generation must be given.
         receptive_field: how many past frames the prediction of x_t can see, the latents that come
             from them included; None: all. After as many a state holds nothing of earlier ones.
+        latent_receptive_fields: for each layer, how many past frames its own prior sees; empty: it
+            is not that in which layers differ.
         does_smooth: whether the posterior of z_t sees frames later than x_t, those of its block.
         uses_batch_statistics: whether layers normalise over whole batches in training.
         do_latents_reach_across_steps: whether the prediction of x_t reads latents of earlier steps;
@@ -128,6 +131,7 @@ class SequenceModel(keras.Model):
     elbo_kl_weights: tuple[float, ...] = ()
     num_given_frames: int = 0
     receptive_field: int | None = None
+    latent_receptive_fields: tuple[int, ...] = ()
     does_smooth: bool = False
     uses_batch_statistics: bool = False
     do_latents_reach_across_steps: bool = False
@@ -146,6 +150,10 @@ class SequenceModel(keras.Model):
     def is_objective_a_bound(self) -> bool:
         """Whether counting each layer's KL once, as training does, gives a lower bound."""
         return all(weight == 1.0 for weight in self.elbo_kl_weights)
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        return structure.table(self)
 
     def num_scored(self, lengths: tf.Tensor) -> tf.Tensor:
         """How many steps of sequences of these lengths are scored; of the same type and shape."""

@@ -176,6 +176,13 @@ class STCN(SequenceModel):
         """See `SequenceModel`."""
         return self.stack.receptive_field + sum(layer.memory for layer in self.output_layers)
 
+    @property
+    def latent_receptive_fields(self) -> tuple[int, ...]:
+        """See `SequenceModel`: what d_{t-1}^l has seen (Eq. 8)."""
+        memories = [block.memory for block in self.stack.blocks]
+        ends = range(self.blocks_per_layer, len(memories) + 1, self.blocks_per_layer)
+        return tuple(1 + sum(memories[:end]) for end in ends)
+
     def build(self, input_shape=None):
         """Makes the weights. The shape is known from the constructor and may be left out."""
         self.stack.build((None, None, self.num_features))

@@ -35,7 +35,7 @@ from stcn_tf.models.settings import (
     WavenetSettings,
 )
 from stcn_tf.released.configuration import Configuration, read_configuration
-from stcn_tf.runs import RunDirectory
+from stcn_tf.runs import RunDirectory, check_not_packaged
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import replacing_folder
 from stcn_tf.training.checkpoints import Checkpoints
@@ -220,6 +220,7 @@ class _Reader:
 
 
 def _check_empty(run_dir: Path) -> None:
+    check_not_packaged("run_dir", run_dir, "another folder")
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UserError(f"{run_dir}: exists and is not empty: give another --run_dir")
 

@@ -16,7 +16,7 @@ import numpy as np
 from stcn_tf import run_list
 from stcn_tf.inference.grouping import Grouping
 from stcn_tf.run_status import RunStatus
-from stcn_tf.runs import HISTORY_NAME, RunDirectory
+from stcn_tf.runs import HISTORY_NAME, RunDirectory, located
 from stcn_tf.support import strict_json
 from stcn_tf.support.errors import UserError, reason_of
 from stcn_tf.support.files import expand_home
@@ -209,7 +209,7 @@ def find(folders: Iterable[str]) -> list[Run]:
         UserError: there is none in one of them, or one is damaged.
     """
     runs = {}
-    for folder in map(Path, map(expand_home, folders)):
+    for folder in map(located, folders):
         paths = list(run_list.run_directories(folder))
         if not paths:
             raise UserError(

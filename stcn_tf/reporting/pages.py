@@ -1,6 +1,5 @@
 """A report as Markdown, LaTeX and one HTML page that needs nothing else. No TensorFlow."""
 
-import base64
 import html
 import re
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 
 from stcn_tf.media.figures import save_png, save_svg
 from stcn_tf.reporting.tables import Table
+from stcn_tf.support import markup
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import expand_home, replacing_folder
 
@@ -222,7 +222,7 @@ def _html(content: _Content, folder: Path) -> str:
         files = {kind: folder / f"{name}.{kind[:3]}" for kind in ("svg+xml", "png")}
         content = {kind: file.read_bytes() for kind, file in files.items()}
         kind = min(content, key=lambda kind: len(content[kind]))
-        data, caption = base64.b64encode(content[kind]).decode(), html.escape(caption)
-        lines.append(f'<figure><img alt="{caption}" src="data:image/{kind};base64,{data}"/>')
+        data, caption = markup.data_uri(f"image/{kind}", content[kind]), html.escape(caption)
+        lines.append(f'<figure><img alt="{caption}" src="{data}"/>')
         lines.append(f"<figcaption>{caption}</figcaption></figure>")
     return "\n".join([*lines, "</body>\n</html>"]) + "\n"

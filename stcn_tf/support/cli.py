@@ -26,15 +26,25 @@ _NOT_GIVEN = "must have a value other than None."  # how absl says that a flag i
 _FLAGFILE_HELP = """\
 --flagfile=FILE stands for the flags in FILE, one a line; a line that begins with # is a comment.
 FILE is looked for in the current folder, then where stcn_tf is installed, whose own flagfiles are
-experiments/NAME.flags. A flagfile that another one names is first looked for next to that one and
-in the folders above it. A flag that is given twice takes its last value. A path may begin with ~,
-the home folder."""
+experiments/NAME.flags, stcn_tf:NAME for short. A flagfile that another one names is first looked
+for next to that one and in the folders above it. A flag that is given twice takes its last value. A
+path may begin with ~, the home folder."""
 
 
 def fail(message: str) -> NoReturn:
     """Prints `error: message` as one line to stderr and exits with code 2."""
     print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(USAGE_ERROR)
+
+
+def show(text: str) -> NoReturn:
+    """Prints a text that was asked for, and exits with code 0, even if not all of it is read."""
+    _open_closed_streams()
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `--help | head`
+        _drop_stdout()
+    sys.exit(0)
 
 
 @contextlib.contextmanager
@@ -187,13 +197,8 @@ class _HelpFlag(flags.BooleanFlag):
         self._text = text
 
     def parse(self, argument: str | bool) -> None:
-        if not self._parse(argument):
-            return
-        try:
-            print(self._text(), flush=True)
-        except BrokenPipeError:  # `--help | head`
-            _drop_stdout()
-        sys.exit(0)
+        if self._parse(argument):
+            show(self._text())
 
 
 def _define_flags(define: Callable[[], None], positional: Sequence[str]) -> None:

@@ -1,8 +1,10 @@
 """Flagfiles, which may name others: found wherever a command is started.
 
 absl reads flagfiles, too, but finds those that a flagfile names from the current folder alone.
+stcn_tf:NAME is experiments/NAME.flags of the package, whatever lies in the current folder.
 """
 
+import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from stcn_tf.support.files import expand_home
 
 _FLAGS = ("--flagfile", "-flagfile")
 _FOLDER = "experiments"
+_OWN = "stcn_tf:"  # before the names of the package's own
+_SHOWN = 8  # names in a message
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -65,6 +69,8 @@ def _lines(name: str, reading: tuple[Path, ...]) -> list[str]:
 def _find(name: str, named_in: Path | None) -> Path:
     if not name:
         raise UserError("--flagfile: names no file")
+    if name.startswith(_OWN):
+        return _own(name.removeprefix(_OWN), named_in)
     wanted = Path(expand_home(name))
     for folder in _folders(named_in):
         path = folder / wanted
@@ -74,10 +80,36 @@ def _find(name: str, named_in: Path | None) -> Path:
     places.append("in the current folder")
     if (own := installed()) is not None:
         places.append(f"in {own}")
-    where = "" if named_in is None else f" (named in {named_in})"
     raise UserError(
-        f"flagfile {name}{where}: no such file"
+        f"flagfile {name}{_where(named_in)}: no such file"
         + ("" if wanted.is_absolute() else f"; looked for {', '.join(places)}")
+    )
+
+
+def _where(named_in: Path | None) -> str:
+    return "" if named_in is None else f" (named in {named_in})"
+
+
+def own_names() -> list[str]:
+    """The names of the package's own flagfiles: NAME of stcn_tf:NAME."""
+    folder = (installed() or Path()) / _FOLDER
+    return sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.flags"))
+
+
+def _own(name: str, named_in: Path | None) -> Path:
+    names = own_names()
+    if name in names:
+        return (installed() / _FOLDER / f"{name}.flags").resolve()
+    last = name.rpartition("/")[2]
+    # What a folder holds; the same in another folder; what is written alike; else what is on top.
+    near = [other for other in names if other.startswith(f"{name.rstrip('/')}/")]
+    near += [other for other in names if other.rpartition("/")[2] == last]
+    near += difflib.get_close_matches(name, names, n=_SHOWN)
+    near = list(dict.fromkeys(near)) or [other for other in names if "/" not in other]
+    more = ", ..." if len(near) > _SHOWN else ""
+    raise UserError(
+        f"flagfile {_OWN}{name}{_where(named_in)}: stcn_tf has none of this name; near it: "
+        f"{', '.join(f'{_OWN}{other}' for other in near[:_SHOWN])}{more}"
     )
 
 

@@ -1,7 +1,6 @@
 """What a run was made with: history.json in its directory, an entry for each start of a trainer."""
 
 import functools
-import importlib.metadata
 import json
 import os
 import platform
@@ -102,12 +101,8 @@ def _folder() -> str:
 
 
 def _versions() -> dict[str, str]:
-    try:
-        own = importlib.metadata.version("stcn_tf")
-    except importlib.metadata.PackageNotFoundError:
-        own = "not installed"
     return {
-        "stcn_tf": own,
+        "stcn_tf": stcn_tf.__version__,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,

@@ -345,7 +345,7 @@ def _as_begun(config: Config, run_dir: str | os.PathLike, restart: bool) -> Conf
         precision = begun.precision if begun else devices.precision_of("auto")
     if init_from:
         # The same from wherever the command is given.
-        init_from = os.path.abspath(expand_home(init_from))
+        init_from = os.path.abspath(runs.located(init_from))
     elif begun:
         init_from = begun.init_from
     training = dataclasses.replace(config.training, precision=precision, init_from=init_from)

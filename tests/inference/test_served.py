@@ -6,10 +6,13 @@ import pytest
 import tensorflow as tf
 
 from stcn_tf.bounds import sum_over_time
-from stcn_tf.inference import saved_model
+from stcn_tf.data.card import read_card
+from stcn_tf.inference import litert, saved_model
 from stcn_tf.inference.generation import Generator, Temperatures, generate_raw
 from stcn_tf.inference.served import ServedModel
+from stcn_tf.models.registry import build_model
 from stcn_tf.runs import RunDirectory
+from stcn_tf.support.errors import UserError
 
 NUM, LENGTH, SEED = 2, 11, (6, 0)
 WARM = {"temperature": [0.5] * NUM, "latent_temperature": [1.0] * NUM}
@@ -134,6 +137,17 @@ def test_reconstructions_stand_for_the_posterior(run, model, served, given):
     assert np.any(rebuilt["probabilities"][..., 2] % 1.0 != 0.0)
 
 
+def test_observed_steps_are_a_beginning(served, given):
+    state = served.start(1, SEED)
+    row, length = given[1:], GIVEN_LENGTHS[1]
+    for step in range(length):
+        state = served.observe(state, row[:, step], [1.0])
+    begun = served.begin(row, [length], SEED)
+    assert set(state) == set(begun)
+    for name, part in begun.items():
+        np.testing.assert_allclose(state[name], part, rtol=1e-4, atol=1e-4 * np.max(np.abs(part)))
+
+
 def test_models_that_are_given_their_first_step(tiny_wavenet_run):
     run = RunDirectory.open(tiny_wavenet_run)
     served = ServedModel(run.load().model, run.card, jit_compile=False)
@@ -209,7 +223,7 @@ def test_states_that_are_not_accepted_are_refused(served):
 def loaded(served, tmp_path_factory):
     """Of a SavedModel on disk."""
     out = str(tmp_path_factory.mktemp("served") / "1")
-    saved_model.write(served, out, {"model_card.md": "# A model\n"})
+    saved_model.write(served, out, {"model_card.md": b"# A model\n"})
     return tf.saved_model.load(out)
 
 
@@ -231,10 +245,7 @@ def test_a_saved_model_streams_as_the_live_one(loaded, served, samples, given):
         for key, values in signatures[name](**asked).items():
             np.testing.assert_array_equal(values, expected[key])
     assert signatures["card"]()["json"] == served.card()
-    assert "# A model\n" in [
-        asset.asset_path.numpy().decode() and tf.io.read_file(asset.asset_path).numpy().decode()
-        for asset in loaded.assets
-    ]
+    assert [tf.io.read_file(asset.asset_path) for asset in loaded.assets] == [b"# A model\n"]
 
 
 def test_threads_get_what_each_gets_alone(loaded):
@@ -251,3 +262,28 @@ def test_threads_get_what_each_gets_alone(loaded):
     with ThreadPoolExecutor(6) as pool:
         np.testing.assert_array_equal(list(pool.map(sequence, seeds)), alone)
     assert len(np.unique(np.array(alone)[..., 0])) == 6 * 5
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
+def test_steps_of_litert_are_those_of_the_model(run, model, served, samples, given):
+    content = litert.convert(model, run.card)
+    interpreter = tf.lite.Interpreter(model_content=content)
+    start, step, observe = map(interpreter.get_signature_runner, litert.FUNCTIONS)
+    state, frames = start(num=np.int32(NUM), seed=np.array(SEED, np.int32)), []
+    temperatures = {name: np.array(values, np.float32) for name, values in WARM.items()}
+    for _ in range(LENGTH):
+        state = step(**state, **temperatures)
+        frames.append(state.pop("x"))
+    np.testing.assert_allclose(np.stack(frames, 1), samples, rtol=1e-3, atol=1e-2)
+    latent = temperatures["latent_temperature"]
+    state = start(num=np.int32(NUM), seed=np.array(SEED, np.int32))
+    state = observe(**state, x=given[:, 0], latent_temperature=latent)
+    for name, part in served.observe(served.start(NUM, SEED), given[:, 0], latent).items():
+        np.testing.assert_allclose(state[name], part, rtol=1e-3, atol=1e-3)
+
+
+def test_recurrent_models_are_told_to_be_none_of_litert(tiny_records, tiny_config_with):
+    card = read_card(tiny_records)
+    model = build_model(tiny_config_with({"model": "vrnn"}).model, card)
+    with pytest.raises(UserError, match="--litert: .* has operations that LiteRT lacks"):
+        litert.convert(model, card)

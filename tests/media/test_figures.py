@@ -8,6 +8,7 @@ from matplotlib.font_manager import FontProperties, findfont
 from stcn_tf import media
 from stcn_tf.media import figures
 from stcn_tf.media.figures import legible
+from stcn_tf.media.lines import draw_values
 
 
 @pytest.fixture
@@ -56,3 +57,35 @@ def test_other_installed_fonts_are_used():
     assert style["family"][0] == "sans-serif" and len(style["family"]) == 2
     with_it, without = drawn(shown, **style), drawn("a", family="sans-serif")
     assert np.any(with_it != without)
+
+
+def test_colours_of_numbers_go_from_end_to_end_of_their_scale():
+    values = np.array([-9.0, 1.0, 2.0, 3.0, 99.0, np.nan, -np.inf, np.inf])
+    colors = media.value_colors(values, (1.0, 3.0))
+    low, high = figures.VALUE_COLORS([0.0, 1.0])
+    expected = [low, low, figures.VALUE_COLORS(0.5), high, high, low, low, high]
+    np.testing.assert_allclose(colors, expected)
+    # Darker from one to the other.
+    brightness = media.value_colors(np.linspace(1, 3, 20), (1.0, 3.0))[:, :3].sum(axis=1)
+    assert (np.diff(brightness) < 0).all()
+    np.testing.assert_allclose(media.value_colors(np.ones(2), (1.0, 1.0)), [low, low])
+
+
+def test_the_same_figure_gives_the_same_svg(tmp_path):
+    figure = Figure((4, 1))
+    figure.add_axes((0, 0, 1, 1)).plot([1, 2])
+    text = media.figure_to_svg(figure)
+    assert text == media.figure_to_svg(figure) and "<svg" in text
+    media.save_svg(figure, tmp_path / "page.svg")
+    assert (tmp_path / "page.svg").read_text() == text
+
+
+def test_numbers_of_steps_are_bars_on_one_scale():
+    values = [np.array([0.0, 2.0, 9.0]), np.array([1.0, np.nan, 0.5])]
+    page = draw_values(values, (0.0, 3.0), ["z^2", "z^1"])
+    bars = [axes.patches[0].get_data().values for axes in page.axes]
+    np.testing.assert_array_equal(bars, [[0, 2, 3], [1, 0, 0.5]])
+    assert {axes.get_ylim() for axes in page.axes} == {(0.0, 3.0)}
+    assert [axes.get_title(loc="left") for axes in page.axes] == ["z^2", "z^1"]
+    with pytest.raises(ValueError, match="labels has 1 entries for 2"):
+        draw_values(values, (0.0, 3.0), ["z^1"])

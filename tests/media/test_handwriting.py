@@ -230,3 +230,29 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         media.save_png(figure, path)
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("a.png", b"old")]
+
+
+def test_each_step_has_the_colour_of_its_number():
+    values = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    figure = handwriting.draw_colored_handwriting(
+        STROKES, [values, values[::-1]], (0.0, 4.0), ["first", "second"]
+    )
+    colors = media.value_colors(values, (0.0, 4.0))
+    assert len({tuple(color) for color in colors}) == 5
+    lines = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
+    # Steps 0 and 1 are a stroke; 2 leads to the dot; 3 to the last stroke without ink, which is 4.
+    for row, expected in zip(lines, (colors, colors[::-1]), strict=True):
+        np.testing.assert_allclose(row.get_colors(), expected[[0, 1, 4]])
+        lengths = [np.hypot(*(end - start)) for start, end in row.get_segments()]
+        scale = lengths[0] / np.hypot(2, 1)
+        np.testing.assert_allclose(lengths, scale * np.hypot([2, 3, 1], [1, 0, 2]), rtol=1e-6)
+    spots = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]
+    np.testing.assert_allclose(spots[0].get_facecolor(), colors[[2]])
+    np.testing.assert_allclose(spots[1].get_facecolor(), colors[[2]])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["first", "second"]
+    # The strokes lie where those in one colour do.
+    plain = media.draw_handwriting([STROKES, STROKES], ["first", "second"])
+    for one, other in zip(_dots(figure), _dots(plain), strict=True):
+        np.testing.assert_allclose(one, other)
+    with pytest.raises(ValueError, match="values has 4 entries for 5"):
+        handwriting.draw_colored_handwriting(STROKES, [values[1:]], (0.0, 4.0), ["first"])

@@ -200,3 +200,16 @@ def test_long_labels_of_reconstructions_do_not_run_into_each_other():
     overlapping = [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
     assert not overlapping
     assert all(figure.bbox.containsx(box.x1) and figure.bbox.containsy(box.y0) for box in boxes)
+
+
+def test_numbers_of_pixels_are_images_in_their_colours(tiny_images):
+    medium = media.medium_of(read_card(tiny_images))
+    pixels = np.arange(20) % 2
+    values = [np.linspace(0, 1, 20), np.linspace(2, 0, 20)]
+    figure = medium.draw_values(pixels[:, np.newaxis], values, (0.0, 1.0), ["one", "two"])
+    (_, image), *rows = _drawn(figure)
+    np.testing.assert_array_equal(image[..., 0], pixels.reshape(5, 4))
+    for (_, drawn), numbers in zip(rows, values, strict=True):
+        expected = media.value_colors(numbers, (0.0, 1.0))[:, :3].reshape(5, 4, 3)
+        np.testing.assert_allclose(drawn, expected)
+    assert _texts(figure) == ["image", "one", "two"]

@@ -1,4 +1,6 @@
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,30 +99,109 @@ def test_mistakes_name_the_file(project):
     told(b"--flagfile=experiments", "experiments: Is a directory$")
 
 
-def test_a_wheel_has_all_flagfiles_and_the_papers_numbers(tmp_path):
-    """What is built is found by the commands that are built with it."""
-    built = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build", f"--build-base={tmp_path}/base"]
-        + [f"--build-lib={tmp_path}/lib"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert built.returncode == 0, built.stderr
-    theirs, ours = tmp_path / "lib" / "stcn_tf" / "experiments", ROOT / "experiments"
-    names = {path.relative_to(ours) for path in ours.rglob("*.flags")}
-    names.add(Path("paper/tables.json"))
-    assert (
-        len(names) > 1
-        and {p.relative_to(theirs) for p in theirs.rglob("*") if p.is_file()} == names
-    )
+def test_a_short_name_is_one_of_the_packages_own(project):
+    for name in ("iamondb", "small/handwriting/vrnn", "paper/base/gmm"):
+        own = flagfiles.expand([f"--flagfile={ROOT}/experiments/{name}.flags"])
+        assert own and flagfiles.expand([f"--flagfile=stcn_tf:{name}"]) == own
+        (project / "mine.flags").write_text(f"--flagfile=stcn_tf:{name}\n--size=9")
+        assert flagfiles.expand(["--flagfile", f"{project}/mine.flags"]) == [*own, "--size=9"]
+    # Nothing in the current folder stands for it.
+    for folder in ("experiments", "stcn_tf:"):
+        (Path.cwd() / folder).mkdir()
+        (Path.cwd() / folder / "iamondb.flags").write_text("--size=9")
+    assert "--size=9" not in flagfiles.expand(["--flagfile=stcn_tf:iamondb"])
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("iamondbb", "stcn_tf:iamondb, stcn_tf:iamondb_cpu"),
+        ("iamondb.flags", "stcn_tf:iamondb"),
+        ("vrnn", "stcn_tf:small/audio/vrnn, stcn_tf:small/handwriting/vrnn"),
+        ("small/audio/", "stcn_tf:small/audio/rnn, stcn_tf:small/audio/rnn_hierarchical"),
+        ("", "stcn_tf:deepwriting_cpu, "),
+        ("../setup", "stcn_tf:"),
+    ],
+)
+def test_an_unknown_short_name_lists_those_near_it(name, near, project):
+    told = f"flagfile stcn_tf:{name}{{}}: stcn_tf has none of this name; near it: {near}"
+    for given, where in (
+        (f"stcn_tf:{name}", ""),
+        (f"{project}/bad.flags", f" (named in {project}/bad.flags)"),
+    ):
+        (project / "bad.flags").write_text(f"--flagfile=stcn_tf:{name}")
+        with pytest.raises(UserError, match=f"^{re.escape(told.format(where))}") as caught:
+            flagfiles.expand([f"--flagfile={given}"])
+        assert str(caught.value).count("stcn_tf:") <= 10
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """The folder of what is installed of the project, with a model and a page in it."""
+    project, out = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("built")
+    for name in ("stcn_tf", "data_prep", "experiments"):
+        shutil.copytree(
+            ROOT / name,
+            project / name,
+            ignore=shutil.ignore_patterns("__pycache__", "figures", "pretrained", "page"),
+        )
+    for name in ("setup.py", "pyproject.toml", "requirements.txt", "README.md"):
+        shutil.copy(ROOT / name, project)
+    for name in (
+        "pretrained/tiny/config.json",
+        "pretrained/tiny/checkpoints/best/ckpt-7.index",
+        "pretrained/tiny/checkpoints/best/checkpoint",
+        "web/page/index.html",
+        "web/page/parts/page.js",
+    ):
+        path = project / "stcn_tf" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
     done = subprocess.run(
-        [sys.executable, "-m", "stcn_tf.train", "--flagfile=experiments/iamondb.flags"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}/lib"},
+        [sys.executable, "setup.py", "-q", "egg_info", f"--egg-base={out}", "build"]
+        + [f"--build-base={project}/base", f"--build-lib={out}"],
+        cwd=project,
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.stderr.startswith("error: flag --run_dir is required")  # --data is in a flagfile
+    assert done.returncode == 0, done.stderr
+    # All but the program itself.
+    expected = {path.relative_to(project) for path in project.glob("data_prep/**/*.txt")}
+    expected |= {path.relative_to(project) for path in project.glob("stcn_tf/*/*/**/*")}
+    names = [*project.glob("experiments/**/*.flags"), project / "experiments/paper/tables.json"]
+    expected |= {Path("stcn_tf", path.relative_to(project)) for path in names}
+    expected = {p for p in expected if p.suffix != ".py" and not (project / p).is_dir()}
+    found = [*out.glob("stcn_tf/**/*"), *out.glob("data_prep/**/*")]
+    found = {p.relative_to(out) for p in found if p.is_file() and p.suffix != ".py"}
+    assert found == expected and len(found) > 50
+    return out
+
+
+def test_a_wheel_has_the_command(built):
+    scripts = (built / "stcn_tf.egg-info" / "entry_points.txt").read_text()
+    assert "[console_scripts]\nstcn-tf = stcn_tf.__main__:main\n" in scripts
+
+
+def test_a_wheel_finds_what_it_has(built, tmp_path):
+    """From a folder that has nothing of the kind."""
+    code = """
+from stcn_tf import runs
+from stcn_tf.reporting import published
+from stcn_tf.support import flagfiles
+print(runs.pretrained(), runs.located("pretrained/tiny"), published.tables().datasets["mnist"].name)
+print(*flagfiles.expand(["--flagfile=stcn_tf:paper/mnist_stcn"]))
+print(*flagfiles.expand(["--flagfile=experiments/paper/mnist_stcn.flags"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(built)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr == ""
+    first, short, long = done.stdout.splitlines()
+    assert first == f"['pretrained/tiny'] {built}/stcn_tf/pretrained/tiny MNIST"
+    assert short == long and "--data=records/mnist" in short
