@@ -1,6 +1,7 @@
 """A model that needs no training: what it draws is a function of seed, row and step alone."""
 
 import json
+import threading
 import time
 
 import numpy as np
@@ -56,6 +57,8 @@ class FakeModel:
 
     Attributes:
         rows: of each call for steps.
+        is_broken: whether steps fail.
+        gate: while it is closed, calls for steps wait.
     """
 
     num_layers = 3
@@ -66,6 +69,8 @@ class FakeModel:
         self._step_seconds = step_seconds
         self.rows: list[int] = []
         self.is_broken = False
+        self.gate = threading.Event()
+        self.gate.set()
 
     def card(self) -> tf.Tensor:
         return tf.constant(json.dumps(json.loads(self._card.to_json())))
@@ -89,6 +94,7 @@ class FakeModel:
         if self.is_broken:
             raise RuntimeError("out of ideas")
         self.rows.append(len(state["row"]))
+        self.gate.wait(10)
         time.sleep(self._step_seconds * int(count))
         step = state["step"][:, None] + np.arange(count)
         phase = 0.37 * step + state["seed"][:, None] + 0.7 * state["row"][:, None]

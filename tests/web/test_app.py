@@ -378,21 +378,28 @@ def test_letters_are_strokes(client):
 
 
 def test_steps_of_all_sessions_are_made_together_and_nobody_sees_it():
-    model = FakeModel(step_seconds=0.002)
+    model, seeds = FakeModel(), range(6)
     with served(model) as client:
-        alone = [continued(client, 40, seed=seed) for seed in range(6)]
+        alone = [continued(client, 40, seed=seed) for seed in seeds]
+        sessions = [session_of(client, seed=seed) for seed in seeds]
         model.rows.clear()
+        model.gate.clear()
         results = {}
 
         def run(seed):
-            results[seed] = continued(client, 40, seed=seed)
+            wish = {"have": 0, "count": 40}
+            results[seed] = client.post(STEPS.format(sessions[seed]), json=wish).json()["x"]
 
-        threads = [threading.Thread(target=run, args=(seed,)) for seed in range(6)]
+        threads = [threading.Thread(target=run, args=(seed,)) for seed in seeds]
         for thread in threads:
             thread.start()
+        # Those that come while others are computed are the next batch.
+        waiting = client.app.state.service.sessions
+        wait_until(lambda: all(session.wanted == 40 for session in waiting))
+        model.gate.set()
         for thread in threads:
             thread.join()
-    for seed in range(6):
+    for seed in seeds:
         np.testing.assert_array_equal(results[seed], alone[seed])
     # Each has two rows; they are padded to powers of two, to eight at least.
     assert max(model.rows) == 16
