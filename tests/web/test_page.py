@@ -245,6 +245,22 @@ def wait_until(holds) -> None:
         time.sleep(0.02)
 
 
+def test_a_pause_before_anything_has_come(open_page):
+    with serving("handwriting") as served:
+        page = open_page(served)
+        page.locator("#example").click()
+        served.model.gate.clear()
+        go_on(page, 100)
+        page.locator("#continue").click()
+        expect(page.locator("#status")).to_have_text("Paused.")
+        served.model.gate.set()
+        page.wait_for_timeout(300)
+        assert len(steps_of(line_of(page)["strokes"])) == line_of(page)["given_points"] - 1
+        page.locator("#continue").click()
+        wait_until_done(page)
+        assert len(steps_of(line_of(page)["strokes"])) == line_of(page)["given_points"] + 99
+
+
 def test_downloads_are_what_others_read(open_page, ink):
     page = open_page(ink)
     write(page)

@@ -253,6 +253,11 @@ class App {
     run.playout = playout;
     this.setPace();
     stream.want(run.target - run.shownBefore);
+    if (run.isPaused) {
+      // Asked for while the session was being made.
+      stream.pause();
+      playout.setPaused(true);
+    }
     this.refresh();
   }
 
