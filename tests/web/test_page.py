@@ -413,6 +413,27 @@ def test_every_control_has_a_name_and_a_small_screen_is_enough(open_page, kind):
         assert page.locator("html").get_attribute("lang") == "en"
 
 
+def test_a_finger_draws_and_does_not_scroll(open_page, ink):
+    page = open_page(ink, viewport={"width": 360, "height": 500}, has_touch=True)
+    expect(page.locator("#example")).to_be_visible()
+    box = page.locator("#ink").bounding_box()
+    devtools = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        places = [{"x": box["x"] + x, "y": box["y"] + y} for x, y in points]
+        devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+
+    touch("touchStart", (40, 60))
+    for step in range(1, 12):
+        touch("touchMove", (40 + 4 * step, 60 - 4 * step))
+    touch("touchEnd")
+    expect(page.locator("#continue")).to_be_enabled()
+    assert page.evaluate("() => window.scrollY") == 0
+    (stroke,) = line_of(page)["strokes"]
+    assert len(stroke) > 5
+    assert stroke[-1][0] - stroke[0][0] == pytest.approx(stroke[0][1] - stroke[-1][1], rel=0.1)
+
+
 def test_without_motion_all_is_shown_as_it_comes(open_page, ink):
     page = open_page(ink, reduced_motion="reduce", color_scheme="dark")
     page.locator("#example").click()
