@@ -55,7 +55,7 @@ FIGURES_table2-small := --figure=4,6
 
 SUPPORTED := import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13)
 
-.PHONY: help demo quickstart smoke test test-slow benchmark lint format clean $(SMOKE:%=smoke-%) \
+.PHONY: help browser demo quickstart smoke test test-slow benchmark lint format clean $(SMOKE:%=smoke-%) \
     $(TABLE_NAMES)
 .DELETE_ON_ERROR:
 
@@ -70,6 +70,7 @@ help:
 	@echo "                  RECORDS=records MINUTES=45: on records/NAME of your own, 45 minutes each"
 	@echo "make test         all tests but the slow ones (WORKERS=$(WORKERS) processes)"
 	@echo "make test-slow    the slow tests"
+	@echo "make browser      chromium, by which the tests try the page (Debian, as root)"
 	@echo "make benchmark    speeds beside a plain transcription of the equations, under 5 minutes"
 	@echo "make lint         style and format, checked"
 	@echo "make format       style and format, mended"
@@ -106,6 +107,12 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(PY) -m pytest -m slow
+
+# What the tests of the page are run in; they are skipped where there is none.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	    { echo "no browser: install chromium (Debian: apt install chromium)" >&2; exit 1; }
 
 benchmark: $(STAMP)
 	$(PY) -m stcn_tf.benchmark --out=benchmark.json
