@@ -59,7 +59,12 @@ class Served:
 
     async def serve(self, listener: socket.socket) -> None:
         await self.uvicorn.serve([listener])
-        await asyncio.sleep(0.05)  # what was closed last goes
+        # A browser may be slow to close its side, which a process that ends would not care for.
+        while connections := list(self.uvicorn.server_state.connections):
+            for connection in connections:
+                connection.transport.abort()
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
 
     def stop(self) -> None:
         self.uvicorn.should_exit = True
