@@ -68,7 +68,7 @@ class App {
       ["image", "images"],
     ]).get(model.modality.kind);
     byId("about").textContent =
-      `A model of ${what}, trained on ${model.dataset}, continues what you begin.`;
+      `A model of ${what} continues what you begin (data set: ${model.dataset}).`;
     byId("pad-title").textContent = medium.title;
     byId("hint").textContent = medium.hint;
     byId("keyboard").textContent = medium.keyboard;

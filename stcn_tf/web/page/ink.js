@@ -146,7 +146,7 @@ export class InkMedium {
   keyboard =
     "Without a pointer: type a word and let it be written, or move to the pad; arrow keys move the pen, with Shift by little, the space bar puts it down and lifts it.";
   labels = { temperature: "Shape", binary_temperature: "Pen lifts" };
-  temperatures = { temperature: 0.8, latent_temperature: 1, binary_temperature: 1 };
+  temperatures = { temperature: 0.7, latent_temperature: 1, binary_temperature: 1 };
   pace = { least: 20, most: 400, step: 10, usual: 120 };
   isWhole = false;
 
