@@ -15,6 +15,7 @@ from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import expand_home
 
 _LINES, _IMAGES = 3, 4  # of each model
+_MOST_LINES = 24  # of all models together, but for one of each
 _SEED = (0, 0)
 
 
@@ -61,12 +62,13 @@ def draw(
 def _figure_3(name: str, runs: Sequence[Run], data: Sequence[str]) -> list[Picture]:
     """Real lines, below them those of each model."""
     card = runs[0].directory.card
-    lines = _originals(runs[0], data, "valid", _LINES)
+    each = max(min(_LINES, _MOST_LINES // (1 + len(runs))), 1)
+    lines = _originals(runs[0], data, "valid", each)
     labels = [f"{card.name}, written"] * len(lines)
     length = round(np.mean([len(line) for line in lines]))
     for run in runs:
-        lines += _generated(run, _LINES, length)
-        labels += [f"{_named(run)}: generated"] * _LINES
+        lines += _generated(run, each, length)
+        labels += [f"{_named(run)}: generated"] * each
     caption = f"Figure 3, {card.name}: lines that were written, on top, and that each model writes"
     return [Picture(name, media.draw_handwriting(lines, labels), caption)]
 
