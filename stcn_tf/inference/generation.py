@@ -316,10 +316,20 @@ def _step(
     model: SequenceModel, state: State, seed: Seed, temperatures: Temperatures
 ) -> tuple[tf.Tensor, State]:
     """See `Generator.step`."""
+    return _drawn(model, state, seed, noise.fold_in(seed, Stream.OBSERVATION), temperatures)
+
+
+def _drawn(
+    model: SequenceModel,
+    state: State,
+    seed: Seed,
+    observation_seed: Seed,
+    temperatures: Temperatures,
+) -> tuple[tf.Tensor, State]:
+    """The next frame, [num, features], and the state after it."""
     real, latent, binary = (value[:, tf.newaxis, tf.newaxis] for value in temperatures)
     parameters, pending = model.predict_next(state, seed, latent)
     places = Places(state.row, state.step[:, tf.newaxis])
-    observation_seed = noise.fold_in(seed, Stream.OBSERVATION)
     drawn = model.observation.sample(parameters, observation_seed, places, real, binary)
     return drawn[:, 0], model.advance(pending, drawn)
 
@@ -332,9 +342,11 @@ def _steps(
     count: tf.Tensor | int,
 ) -> tuple[tf.Tensor, State]:
     """See `Generator.steps`."""
+    # Once for all steps: TensorFlow would compute it in each.
+    observation_seed = noise.fold_in(seed, Stream.OBSERVATION)
 
     def body(index, state, frames):
-        frame, state = _step(model, state, seed, temperatures)
+        frame, state = _drawn(model, state, seed, observation_seed, temperatures)
         return index + 1, state, frames.write(index, frame)
 
     _, state, frames = tf.while_loop(
