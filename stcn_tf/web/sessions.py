@@ -100,7 +100,15 @@ class Session:
         self.notify()
 
     def after(self, step: int) -> np.ndarray | None:
-        """The steps that are kept from that number on, [rows, steps, features]; None: none are."""
+        """The steps from that number on, [rows, steps, features]; None: there are none yet.
+
+        Raises:
+            RequestError: the client has said that it has later ones, so that these are gone.
+        """
+        if step < self.have:
+            raise RequestError(
+                409, f"steps from {step} on are gone: {self.have} were said to have arrived"
+            )
         parts = [x[:, max(step - first, 0) :] for first, x in self._blocks]
         parts = [part for part in parts if part.shape[1]]
         return np.concatenate(parts, axis=1) if parts else None

@@ -41,7 +41,8 @@ async def serve_stream(
         pass
     except RequestError as error:
         # Of 123 bytes at most.
-        await websocket.close(4000 + error.status, str(error)[:120])
+        reason = str(error).encode()[:120].decode(errors="ignore")
+        await websocket.close(4000 + error.status, reason)
 
 
 async def _serve(websocket: WebSocket, service: "Service", session: Session, mark: object) -> None:
@@ -66,7 +67,10 @@ async def _read(websocket: WebSocket, service: "Service", session: Session) -> N
     """Takes what the client says; too many messages wait in its connection."""
     bucket = TokenBucket(_MESSAGES_PER_REQUEST * service.settings.requests_per_second)
     while True:
-        text = await websocket.receive_text()
+        try:
+            text = await websocket.receive_text()
+        except KeyError as error:  # bytes, of which Starlette says no more
+            raise RequestError(422, "message: accepted: JSON as text") from error
         while wait := bucket.take():
             await anyio.sleep(wait)
         try:

@@ -12,6 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 from stcn_tf.web import app as web_app
 from stcn_tf.web.engine import Engine
 from stcn_tf.web.guard import TokenBucket
+from stcn_tf.web.sessions import RequestError
 from stcn_tf.web.settings import ServeSettings
 from tests.web.fake import FakeModel
 
@@ -141,6 +142,30 @@ def test_temperatures_change_while_a_stream_goes_on(client):
         stream.send_json({"have": 20, "want": 30, "temperatures": {"temperature": 0}})
         assert stream.receive_json()["type"] == "end"
         assert (steps_of(stream, 10)[..., 0] == 14).all()
+
+
+def test_steps_that_a_client_has_are_gone_and_no_others_come_in_their_place(client):
+    path = STEPS.format(session_of(client))
+    assert client.post(path, json={"have": 0, "count": 6}).status_code == 200
+    session = next(iter(s for s in client.app.state.service.sessions if s.made == 6))
+    session.take(5)  # as another request, or a message of a stream, may say meanwhile
+    with pytest.raises(RequestError, match="steps from 0 on are gone: 5 were said") as error:
+        session.after(0)
+    assert error.value.status == 409
+    assert session.after(5).shape[1] == 1
+
+
+def test_bytes_and_long_reasons_end_a_stream_in_words(client):
+    for send, reason in (
+        (lambda stream: stream.send_bytes(b"{}"), "message: accepted: JSON as text"),
+        (lambda stream: stream.send_text(json.dumps({"\u00e9" * 300: 1})), "\u00e9" * 60),
+    ):
+        with client.websocket_connect(STREAM.format(session_of(client))) as stream:
+            send(stream)
+            with pytest.raises(WebSocketDisconnect) as end:
+                stream.receive_json()
+        assert end.value.code == 4422
+        assert end.value.reason == reason
 
 
 def test_no_more_is_made_than_a_client_can_take():
