@@ -133,14 +133,11 @@ class ServedModel(tf.Module):
         latent_temperature=1.0,
         binary_temperature=1.0,
     ):
+        with tf.control_dependencies(assertions(num=num)):
+            num = tf.identity(num)
+        nothing, lengths = tf.zeros([num, 0, self._card.num_features]), tf.zeros([num], tf.int32)
         temperatures = (temperature, latent_temperature, binary_temperature)
-        named = dict(zip(_TEMPERATURES, temperatures, strict=True))
-        # Of which the first that fails is told.
-        with tf.control_dependencies(assertions(num=num, length=length, **named)):
-            num, length = tf.identity(num), tf.identity(length)
-        nothing = tf.zeros([num, 0, self._card.num_features])
-        drawn = self._generator.in_graph(nothing, length, seed, Temperatures(*temperatures))
-        return self._raw(drawn)
+        return self._continue_from(nothing, lengths, length, seed, *temperatures)
 
     def _continue_from(
         self,

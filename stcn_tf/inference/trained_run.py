@@ -27,7 +27,7 @@ from stcn_tf.models import structure
 from stcn_tf.runs import RunDirectory
 from stcn_tf.seeds import Stream
 from stcn_tf.support import markup
-from stcn_tf.support.errors import UserError
+from stcn_tf.support.errors import UserError, reason_of
 
 _AT_ONCE = 20  # sequences scored together, as `stcn_tf.evaluate` does
 
@@ -264,9 +264,12 @@ class TrainedRun:
         """One array or several, as they are to be."""
         if isinstance(sequences, np.ndarray) and sequences.ndim == 2:
             sequences = [sequences]
-        arrays = tuple(np.asarray(sequence, np.float32) for sequence in sequences)
         features = self.card.num_features
         accepted = f"arrays [time, {features}] in raw units, of one step or more"
+        try:
+            arrays = tuple(np.asarray(sequence, np.float32) for sequence in sequences)
+        except (TypeError, ValueError) as error:  # text, or steps of several widths
+            raise UserError(f"sequences: {reason_of(error)}; accepted: {accepted}") from error
         if not arrays:
             raise UserError(f"no sequences; accepted: {accepted}")
         for number, array in enumerate(arrays):
@@ -275,6 +278,8 @@ class TrainedRun:
                 raise UserError(f"sequence {number} has the shape {shape}; accepted: {accepted}")
             if not np.isfinite(array).all():
                 raise UserError(f"sequence {number} holds a value that is not finite")
+            if not np.isin(array[:, self.card.num_real :], (0.0, 1.0)).all():
+                raise UserError(f"sequence {number} has a binary feature that is neither 0 nor 1")
         return arrays
 
     def __repr__(self) -> str:

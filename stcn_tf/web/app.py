@@ -133,7 +133,7 @@ class Service:
         """Waits until so many steps of a session are made.
 
         Raises:
-            RequestError: it failed, or ended.
+            RequestError: it failed, or ended, or its stream has stopped it.
         """
         if want > session.limit:
             raise RequestError(
@@ -146,6 +146,8 @@ class Service:
                 raise RequestError(500, session.failure)
             if session.is_closed:
                 raise RequestError(404, "the session has ended")
+            if session.is_paused or session.wanted < want:
+                raise RequestError(409, "the session's stream has paused or stopped it")
             await session.changed()
 
 

@@ -139,6 +139,9 @@ def test_images_draw_themselves(tiny_image_run):
 def test_without_latents_surprise_is_drawn(tiny_wavenet_run, tiny_records):
     run = stcn_tf.open_run(tiny_wavenet_run)
     lines = run.read(tiny_records, num=2)
+    # Of one step, which one of these models is given.
+    (alone,) = run.score([lines[0][:1]]).elbo
+    assert (alone == 0.0) == (run.model.num_given_frames == 1)
     scores = run.score(lines)
     assert "log-likelihood" in scores._repr_html_() and "surprise" in scores._repr_html_()
     assert scores.kl[0].shape == (len(lines[0]), 0)
@@ -164,6 +167,9 @@ def test_mistakes(run, lines, tiny_audio):
         ([np.zeros((4, 2))], r"^sequence 0 has the shape \[4, 2\]; accepted: "),
         ([lines[0], np.zeros((0, 3))], r"^sequence 1 has the shape \[0, 3\]; accepted: "),
         ([np.full((4, 3), np.nan)], "^sequence 0 holds a value that is not finite$"),
+        ([np.full((4, 3), 0.5)], "^sequence 0 has a binary feature that is neither 0 nor 1$"),
+        ([[[1.0, 2.0, 0.0], [1.0, 2.0]]], r"^sequences: .*; accepted: arrays \[time, 3\]"),
+        ([["a", "b", "c"]], r"^sequences: .*; accepted: arrays \[time, 3\]"),
     ):
         for function in (run.score, run.continue_from):
             with pytest.raises(UserError, match=message):

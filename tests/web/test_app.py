@@ -155,6 +155,17 @@ def test_steps_that_a_client_has_are_gone_and_no_others_come_in_their_place(clie
     assert session.after(5).shape[1] == 1
 
 
+def test_a_request_does_not_wait_for_what_a_stream_has_paused(client):
+    session_id = session_of(client)
+    with client.websocket_connect(STREAM.format(session_id)) as stream:
+        stream.send_json({"pause": True})
+        paused = client.app.state.service.sessions.find(session_id)
+        wait_until(lambda: paused.is_paused)
+        answer = client.post(STEPS.format(session_id), json={"have": 0, "count": 2})
+    assert answer.status_code == 409
+    assert "paused or stopped" in answer.json()["detail"]
+
+
 def test_bytes_and_long_reasons_end_a_stream_in_words(client):
     for send, reason in (
         (lambda stream: stream.send_bytes(b"{}"), "message: accepted: JSON as text"),
