@@ -43,7 +43,9 @@ class RunStatus(Settings):
         kind=float,
     )
     seconds_per_update: float | None = setting(
-        None, "of the updates of the last line about some, evaluation left out", kind=float
+        None,
+        "of the updates of this trainer's fastest line about some, evaluation left out",
+        kind=float,
     )
     processor_seconds_per_update: float | None = setting(
         None, "of the same; of all threads of the trainer (worker 0)", kind=float

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from stcn_tf.reproduction.rows import Row
 
 _NAME, _LOCK_NAME = "plan.json", "plan.lock"
-# Of a rehearsal, the first half of which does what is done once.
-REHEARSED = 40
+# Of a rehearsal, and of each of its lines. The fastest line counts: neither what is done once nor what
+# disturbs for a moment is planned with.
+REHEARSED, REHEARSED_LINE = 50, 10
 _LEAST = 20  # updates of a row
 _EVALUATIONS = 12
 _LAST_RATE = 0.1  # that the learning rate falls to

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from stcn_tf.data.card import DatasetCard
 from stcn_tf.reporting import published
 from stcn_tf.reporting.evaluated import Evaluated
-from stcn_tf.reproduction.plan import REHEARSED, Plan
+from stcn_tf.reproduction.plan import REHEARSED, REHEARSED_LINE, Plan
 from stcn_tf.reproduction.pool import Command, Job
 from stcn_tf.run_status import EARLY, FINISHED, RunStatus
 from stcn_tf.runs import RunDirectory
@@ -47,7 +47,7 @@ class Row:
         """Makes some updates, and plans by them."""
         run_dir = self.out / "rehearsals" / self.name
         own = (
-            *(f"--max_steps={REHEARSED}", f"--log_every={REHEARSED // 2}"),
+            *(f"--max_steps={REHEARSED}", f"--log_every={REHEARSED_LINE}"),
             *("--evaluate_sequences=2", "--restart"),
         )
         yield self._training(f"{REHEARSED} updates", data, run_dir, own)

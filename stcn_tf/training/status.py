@@ -68,11 +68,15 @@ class Status(Hook):
 
     def reported(self, updates: Updates) -> None:
         """See `Hook.reported`."""
-        self._status = dataclasses.replace(
-            self._status,
-            seconds_per_update=updates.seconds / updates.count,
-            processor_seconds_per_update=updates.processor_seconds / updates.count,
-        )
+        # The fastest: whatever else a machine does, it only adds to them.
+        least = {
+            "seconds_per_update": updates.seconds / updates.count,
+            "processor_seconds_per_update": updates.processor_seconds / updates.count,
+        }
+        for name, seconds in least.items():
+            before = getattr(self._status, name)
+            least[name] = seconds if before is None else min(before, seconds)
+        self._status = dataclasses.replace(self._status, **least)
         if time.monotonic() - self._written_at >= _SECONDS:
             self._write(run_status.TRAINING, update=updates.last)
 

@@ -114,7 +114,7 @@ def test_a_rehearsal_plans(tmp_path):
     command = next(job)
     run_dir = tmp_path / "rehearsals" / "stcn_dense_seed7"
     assert command.module == "stcn_tf.train"
-    wanted = {f"--run_dir={run_dir}", "--data=records", "--seed=7", "--max_steps=40", "--restart"}
+    wanted = {f"--run_dir={run_dir}", "--data=records", "--seed=7", "--max_steps=50", "--restart"}
     assert wanted <= set(command.arguments)
     assert f"--flagfile={it.row.flagfile}" in command.arguments
     run_dir.mkdir(parents=True)

@@ -23,8 +23,8 @@ def hook(tmp_path, early_stopping):
     return status.Status(tmp_path, lambda line: None, early_stopping, 1234, "ELBO (raw)")
 
 
-def _updates(last: int) -> Updates:
-    return Updates(last, 4, {}, 1.0, 0.0, 3.0)
+def _updates(last: int, seconds: float = 1.0) -> Updates:
+    return Updates(last, 4, {}, seconds, 0.0, 3.0 * seconds)
 
 
 def test_from_the_beginning_to_the_end(hook, early_stopping, tmp_path, monkeypatch):
@@ -58,6 +58,15 @@ def test_from_the_beginning_to_the_end(hook, early_stopping, tmp_path, monkeypat
     hook.failed(UserError("training diverged"))
     read = RunStatus.read(tmp_path)
     assert (read.state, read.line, read.update) == (run_status.FAILED, "training diverged", 30)
+
+
+def test_seconds_per_update_are_those_of_the_fastest_line(hook, tmp_path, monkeypatch):
+    monkeypatch.setattr(status, "_SECONDS", 0.0)
+    hook.started(0, 90)
+    for last, seconds in ((4, 8.0), (8, 2.0), (12, 5.0)):
+        hook.reported(_updates(last, seconds))
+    read = RunStatus.read(tmp_path)
+    assert (read.seconds_per_update, read.processor_seconds_per_update) == (0.5, 1.5)
 
 
 def test_processor_hours_are_those_of_all_trainers(hook, early_stopping, tmp_path, monkeypatch):
