@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stcn_tf.reproduction.rows import Row
 
 _NAME, _LOCK_NAME = "plan.json", "plan.lock"
-# Of a rehearsal, and of each of its lines. The fastest line counts: neither what is done once nor what
-# disturbs for a moment is planned with.
+# Of a rehearsal, and of each of its lines. The fastest one counts, so that neither what is done
+# once nor what disturbs for a moment is planned with.
 REHEARSED, REHEARSED_LINE = 50, 10
 _LEAST = 20  # updates of a row
 _EVALUATIONS = 12
