@@ -28,7 +28,7 @@ def convert(model: SequenceModel, card: DatasetCard) -> bytes:
     """
     served = ServedModel(model, card, jit_compile=False, portable=True)
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(served, folder, saved_model.signatures(served, FUNCTIONS))
+        saved_model.save(served, folder, saved_model.signatures(served, FUNCTIONS))
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(FUNCTIONS))
         try:
             return converter.convert()

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from stcn_tf.inference.served import ServedModel
+from stcn_tf.inference.served import ServedFunction, ServedModel
 from stcn_tf.support.errors import UserError
 from stcn_tf.support.files import expand_home, replacing_folder
 
@@ -46,16 +46,28 @@ def write(served: ServedModel, out: str | os.PathLike, files: Mapping[str, bytes
         UserError: `out` holds anything but a SavedModel, or cannot be made.
     """
     check_replaceable(out)
+    module = tf.Module()
+    module.served = served  # whose variables are saved
+    for name in FUNCTIONS:
+        setattr(module, name, getattr(served, name).concrete)
     with replacing_folder(out) as partial, tempfile.TemporaryDirectory() as folder:
-        served.assets = []
+        module.assets = []
         for name, content in files.items():
             file = Path(folder, name)
             file.write_bytes(content)
-            served.assets.append(tf.saved_model.Asset(str(file)))
+            module.assets.append(tf.saved_model.Asset(str(file)))
         named = signatures(served, FUNCTIONS)
         named["serving_default"] = named["sample"]
-        tf.saved_model.save(served, str(partial), signatures=named)
+        save(module, str(partial), named)
         check_replaceable(out)
+
+
+def save(module: tf.Module, folder: str, named: Mapping[str, Any]) -> None:
+    """Writes a module and its signatures, by name."""
+    # Gradients of its own would be traced anew from tensors of unknown shapes, which those of
+    # recurrences do not survive; nobody trains what is served.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, folder, signatures=named, options=options)
 
 
 def signatures(served: ServedModel, names: Sequence[str]) -> dict[str, Any]:
@@ -66,13 +78,15 @@ def signatures(served: ServedModel, names: Sequence[str]) -> dict[str, Any]:
     return {name: _flat(getattr(served, name)) for name in names}
 
 
-def _flat(function: Any) -> Any:
+def _flat(function: ServedFunction) -> Any:
     """A function of named tensors whose results have names."""
-    signature, concrete = function.input_signature, function.get_concrete_function()
+    signature, concrete = function.input_signature, function.concrete
     specs = {spec.name: spec for spec in tf.nest.flatten(signature)}
 
     def flat(**inputs):
-        given = tf.nest.map_structure(lambda spec: inputs[spec.name], signature)
+        # A signature lets any shape pass.
+        checked = {n: tf.ensure_shape(part, specs[n].shape) for n, part in inputs.items()}
+        given = tf.nest.map_structure(lambda spec: checked[spec.name], signature)
         result = concrete(*given)
         if isinstance(result, dict):
             return result

@@ -24,7 +24,7 @@ ServedState = dict[str, tf.Tensor]
 
 
 class ServedModel(tf.Module):
-    """Functions of a trained model. Each is a `tf.function` with a signature of its own.
+    """Functions of a trained model, each with a signature of its own; all arguments are given.
 
     x: float32 [num, steps, features], raw units, as the card says; binary features are 0 or 1.
     num: int32, number of sequences, 1 or more. length: int32, steps, 0 or more; count: 1 or more.
@@ -42,7 +42,9 @@ class ServedModel(tf.Module):
             -> float32 [num, length, features], from the first step on.
         continue_from(x, lengths, length, seed, temperatures as above)
             -> float32 [num, steps + length, features], each from its own end on; zeros behind.
-        start(num, seed) -> the state before the first step.
+        start(num, seed) -> the state before the first step that the model predicts: of one that is
+            given its first frame, after that, the mean of the records. (Where another is known,
+            `begin` with it.)
         begin(x, lengths, seed, latent_temperature) -> the state after beginnings.
         step(state, temperatures as above, but [num] each)
             -> the state after the next step, and in it "x", float32 [num, features].
@@ -61,7 +63,8 @@ class ServedModel(tf.Module):
             latents log p(x) itself.
         card() -> the dataset card as JSON text: the features, their units and more.
 
-    What is not accepted fails with `tf.errors.InvalidArgumentError`.
+    What is not accepted fails with `tf.errors.InvalidArgumentError`, or with `TypeError` where its
+    type, number of axes or name is not that of the signature.
 
     Args:
         model: built.
@@ -109,7 +112,7 @@ class ServedModel(tf.Module):
                 with noise.portable(portable):
                     return function(*args, **kwargs)
 
-            return tf.function(traced, input_signature=signature, autograph=False)
+            return ServedFunction(traced, signature)
 
         text = card.to_json()
         self.sample = served(self._sample, [scalar("num"), scalar("length"), seed, *of_all])
@@ -129,9 +132,9 @@ class ServedModel(tf.Module):
         num,
         length,
         seed,
-        temperature=1.0,
-        latent_temperature=1.0,
-        binary_temperature=1.0,
+        temperature,
+        latent_temperature,
+        binary_temperature,
     ):
         with tf.control_dependencies(assertions(num=num)):
             num = tf.identity(num)
@@ -145,9 +148,9 @@ class ServedModel(tf.Module):
         lengths,
         length,
         seed,
-        temperature=1.0,
-        latent_temperature=1.0,
-        binary_temperature=1.0,
+        temperature,
+        latent_temperature,
+        binary_temperature,
     ):
         temperatures = (temperature, latent_temperature, binary_temperature)
         named = dict(zip(_TEMPERATURES, temperatures, strict=True))
@@ -167,7 +170,7 @@ class ServedModel(tf.Module):
         features = self._card.num_features
         return self._state_after(tf.zeros([num, 0, features]), tf.zeros([num], tf.int32), seed, 1.0)
 
-    def _begin(self, x, lengths, seed, latent_temperature=1.0):
+    def _begin(self, x, lengths, seed, latent_temperature):
         _, lengths, x = self._given(x, lengths, latent_temperature=latent_temperature)
         return self._state_after(x, lengths, seed, latent_temperature)
 
@@ -224,7 +227,7 @@ class ServedModel(tf.Module):
             seeds = tf.identity(state[_SEED])
         return _restored(self._generator.state_spec, state), seeds
 
-    def _reconstruct(self, x, lengths, seed, latent_temperature=1.0):
+    def _reconstruct(self, x, lengths, seed, latent_temperature):
         _, lengths, x = self._given(x, lengths, latent_temperature=latent_temperature)
         model = self._generator.model
         terms = model.score(x, lengths, seed, latent_temperature)
@@ -235,7 +238,7 @@ class ServedModel(tf.Module):
             rebuilt[name] = tf.where(is_own, values, 0.0)
         return rebuilt
 
-    def _score(self, x, lengths, seed, latent_temperature=1.0):
+    def _score(self, x, lengths, seed, latent_temperature):
         _, lengths, x = self._given(x, lengths, latent_temperature=latent_temperature)
         model = self._generator.model
         terms = model.score(x, lengths, seed, latent_temperature)
@@ -298,6 +301,31 @@ class ServedModel(tf.Module):
     @property
     def _std(self) -> tf.Tensor:
         return tf.constant(self._card.normalization.std, self._wide)
+
+
+class ServedFunction:
+    """A function that is traced once, when it is first needed.
+
+    Not called as a `tf.function`, of which TensorFlow 2.21 lets no other thread call one that has
+    refused its arguments with a `TypeError`: the lock that it takes before is not given back.
+
+    Args:
+        function: of tensors.
+        input_signature: of its arguments.
+    """
+
+    def __init__(self, function: Callable, input_signature: list[Any]):
+        self.input_signature = input_signature
+        self._function = tf.function(function, input_signature=input_signature, autograph=False)
+
+    @property
+    def concrete(self) -> Any:
+        """What has been traced, which a SavedModel holds."""
+        return self._function.get_concrete_function()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls it, with numbers, arrays or tensors."""
+        return self.concrete(*args, **kwargs)
 
 
 _TEMPERATURES = ("temperature", "latent_temperature", "binary_temperature")

@@ -31,7 +31,8 @@ import numpy as np
 import tensorflow as tf
 
 model = tf.saved_model.load(sys.argv[1])
-strokes = model.sample(num=3, length=11, seed=[6, 0], temperature=0.5).numpy()
+temperatures = {"temperature": 0.5, "latent_temperature": 1.0, "binary_temperature": 1.0}
+strokes = model.sample(num=3, length=11, seed=[6, 0], **temperatures).numpy()
 np.save(sys.argv[2], strokes)
 np.save(sys.argv[3], model.card().numpy())
 """
@@ -109,8 +110,8 @@ def test_a_later_export_takes_the_place_of_an_earlier_one(sampler, live, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
     loaded = tf.saved_model.load(str(out))
-    np.testing.assert_array_equal(loaded.sample(3, 11, [6, 0], 0.5), live)
-    assert np.any(loaded.sample(3, 11, [7, 0], 0.5) != live)
+    np.testing.assert_array_equal(loaded.sample(3, 11, [6, 0], 0.5, 1.0, 1.0), live)
+    assert np.any(loaded.sample(3, 11, [7, 0], 0.5, 1.0, 1.0) != live)
     served = loaded.signatures["serving_default"](
         num=tf.constant(3),
         length=tf.constant(11),
@@ -148,17 +149,17 @@ def exported(request, run, model, sampler, tmp_path_factory):
 @NOT_ACCEPTED
 def test_numbers_that_are_not_accepted_are_refused(exported, numbers, message):
     asked = {"num": 2, "length": 3, "seed": [6, 0], "temperature": 0.5}
+    asked |= {"latent_temperature": 1.0, "binary_temperature": 1.0}
     with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"[{message}]")):
         exported.sample(**asked | numbers)
-    asked |= {"latent_temperature": 1.0, "binary_temperature": 1.0}
     served = {name: tf.constant(value) for name, value in (asked | numbers).items()}
     with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"[{message}]")):
         exported.signatures["serving_default"](**served)
 
 
 def test_no_steps_and_no_temperature_are_accepted(exported):
-    assert exported.sample(2, 0, [6, 0], 0.0).shape == (2, 0, 3)
-    assert np.all(np.isfinite(exported.sample(1, 1, [6, 0], 0.0)))
+    assert exported.sample(2, 0, [6, 0], 0.0, 1.0, 1.0).shape == (2, 0, 3)
+    assert np.all(np.isfinite(exported.sample(1, 1, [6, 0], 0.0, 1.0, 1.0)))
 
 
 def test_wavenets_sample_as_the_live_model(tiny_wavenet_run, parse_flags, tmp_path):
@@ -170,7 +171,7 @@ def test_wavenets_sample_as_the_live_model(tiny_wavenet_run, parse_flags, tmp_pa
         generate_raw(Generator(run.load().model), run.card.normalization, nothing, *SETTINGS)
     )
     loaded = tf.saved_model.load(str(tmp_path / "model"))
-    np.testing.assert_array_equal(loaded.sample(3, 11, [6, 0], 0.5), live)
+    np.testing.assert_array_equal(loaded.sample(3, 11, [6, 0], 0.5, 1.0, 1.0), live)
     assert len(np.unique(live[:, 1:, 0])) == 3 * 10
 
 
@@ -212,7 +213,7 @@ def test_features_that_are_no_handwriting(run):
         "modality": Modality("other"),
     }
     sampler = ServedModel(model, type(run.card)(**content), jit_compile=False)
-    x = sampler.sample(2, 6, [0, 0], 1.0).numpy()
+    x = sampler.sample(2, 6, [0, 0], 1.0, 1.0, 1.0).numpy()
     assert x.shape == (2, 6, 4)
     np.testing.assert_allclose(x, 500.0, atol=0.1)
 
@@ -222,9 +223,9 @@ def test_with_xla(run, model, tmp_path):
     sampler = ServedModel(model, run.card, jit_compile=True)
     saved_model.write(sampler, tmp_path / "model", {})
     loaded = tf.saved_model.load(str(tmp_path / "model"))
-    x = loaded.sample(3, 11, [6, 0], 0.5).numpy()
-    np.testing.assert_array_equal(x, sampler.sample(3, 11, [6, 0], 0.5))
-    assert loaded.sample(2, 5, [6, 0], 0.5).shape == (2, 5, 3)
+    x = loaded.sample(3, 11, [6, 0], 0.5, 1.0, 1.0).numpy()
+    np.testing.assert_array_equal(x, sampler.sample(3, 11, [6, 0], 0.5, 1.0, 1.0))
+    assert loaded.sample(2, 5, [6, 0], 0.5, 1.0, 1.0).shape == (2, 5, 3)
     nothing = [np.zeros((0, 3), np.float32)] * 3
     live = generate_raw(Generator(model, True), run.card.normalization, nothing, *SETTINGS)
     np.testing.assert_array_equal(x, np.stack(live))

@@ -1,4 +1,5 @@
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -37,7 +38,7 @@ def served(run, model):
 
 @pytest.fixture(scope="module")
 def samples(served):
-    return served.sample(NUM, LENGTH, SEED, 0.5).numpy()
+    return served.sample(NUM, LENGTH, SEED, 0.5, 1.0, 1.0).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +91,12 @@ def test_rows_of_several_clients_are_what_each_gets_alone(served):
 
 
 def test_beginnings_are_continued_each_from_its_end(run, model, served, given):
-    continued = served.continue_from(given, GIVEN_LENGTHS, 5, SEED, 0.5).numpy()
+    continued = served.continue_from(given, GIVEN_LENGTHS, 5, SEED, 0.5, 1.0, 1.0).numpy()
     its = [row[:length] for row, length in zip(given, GIVEN_LENGTHS, strict=True)]
     expected = generate_raw(
         Generator(model), run.card.normalization, its, 5, SEED, Temperatures(real=0.5)
     )
-    after, _ = drawn(served.step, served.begin(given, GIVEN_LENGTHS, SEED), WARM, 5)
+    after, _ = drawn(served.step, served.begin(given, GIVEN_LENGTHS, SEED, 1.0), WARM, 5)
     for row, length in enumerate(GIVEN_LENGTHS):
         np.testing.assert_array_equal(continued[row, : length + 5], expected[row])
         np.testing.assert_array_equal(continued[row, :length], given[row, :length])
@@ -104,7 +105,7 @@ def test_beginnings_are_continued_each_from_its_end(run, model, served, given):
 
 
 def test_scores_are_the_terms_of_the_model(run, model, served, given):
-    scores = served.score(given, GIVEN_LENGTHS, SEED)
+    scores = served.score(given, GIVEN_LENGTHS, SEED, 1.0)
     scores = {name: values.numpy() for name, values in scores.items()}
     x = run.card.normalization.normalize(np.nan_to_num(given))
     x[0, GIVEN_LENGTHS[0] :] = 0.0
@@ -123,7 +124,7 @@ def test_scores_are_the_terms_of_the_model(run, model, served, given):
 
 
 def test_reconstructions_stand_for_the_posterior(run, model, served, given):
-    rebuilt = served.reconstruct(given, GIVEN_LENGTHS, SEED)
+    rebuilt = served.reconstruct(given, GIVEN_LENGTHS, SEED, 1.0)
     x = run.card.normalization.normalize(np.nan_to_num(given))
     x[0, GIVEN_LENGTHS[0] :] = 0.0
     terms = model.score(x, GIVEN_LENGTHS, SEED)
@@ -142,7 +143,7 @@ def test_observed_steps_are_a_beginning(served, given):
     row, length = given[1:], GIVEN_LENGTHS[1]
     for step in range(length):
         state = served.observe(state, row[:, step], [1.0])
-    begun = served.begin(row, [length], SEED)
+    begun = served.begin(row, [length], SEED, 1.0)
     assert set(state) == set(begun)
     for name, part in begun.items():
         np.testing.assert_allclose(state[name], part, rtol=1e-4, atol=1e-4 * np.max(np.abs(part)))
@@ -151,14 +152,14 @@ def test_observed_steps_are_a_beginning(served, given):
 def test_models_that_are_given_their_first_step(tiny_wavenet_run):
     run = RunDirectory.open(tiny_wavenet_run)
     served = ServedModel(run.load().model, run.card, jit_compile=False)
-    samples = served.sample(NUM, LENGTH, SEED, 0.5).numpy()
+    samples = served.sample(NUM, LENGTH, SEED, 0.5, 1.0, 1.0).numpy()
     one_by_one, _ = drawn(served.step, served.start(NUM, SEED), WARM, LENGTH)
     steps = np.swapaxes(one_by_one, 0, 1)
     if first := run.load().model.num_given_frames:
         # A zero one, the mean of the records, which samples begin with and steps go on from.
         np.testing.assert_allclose(samples[:, 0, :2], [run.card.normalization.mean[:2]] * NUM)
     np.testing.assert_array_equal(steps[:, : LENGTH - first], samples[:, first:])
-    scores = served.score(samples, [LENGTH, 3], SEED)
+    scores = served.score(samples, [LENGTH, 3], SEED, 1.0)
     assert scores["kl"].shape == (NUM, LENGTH, 0)
     assert np.all(scores["log_likelihood"][:, :first] == 0.0)
     np.testing.assert_allclose(
@@ -185,13 +186,15 @@ NOT_ACCEPTED = {
 @pytest.mark.parametrize(("asked", "message"), NOT_ACCEPTED.values(), ids=NOT_ACCEPTED)
 def test_sequences_that_are_not_accepted_are_refused(served, asked, message):
     x = np.zeros((2, 5, 3), np.float32)
-    asked = {"x": x, "lengths": [5, 5], "length": 2, "seed": SEED} | asked
+    accepted = {"x": x, "lengths": [5, 5], "length": 2, "seed": SEED}
+    asked = accepted | dict.fromkeys(WARM, 1.0) | asked
     asked["x"] = asked["x"].astype(np.float32)
     asked["lengths"] = np.array(asked["lengths"], np.int32)
     with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"[{message}]")):
         served.continue_from(**asked)
     if "length" not in message.split(":")[0]:
-        del asked["length"]
+        given = ("x", "lengths", "seed", "latent_temperature")
+        asked = {name: asked[name] for name in given}
         for function in (served.begin, served.score, served.reconstruct):
             with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"[{message}]")):
                 function(**asked)
@@ -264,6 +267,36 @@ def test_threads_get_what_each_gets_alone(loaded):
     assert len(np.unique(np.array(alone)[..., 0])) == 6 * 5
 
 
+@pytest.mark.parametrize("name", ["served", "loaded"])
+def test_other_threads_go_on_after_a_call_that_is_refused(name, request):
+    model = request.getfixturevalue(name)
+    state = model.start(NUM, SEED)
+    of_a_third = [*SEED, 0]
+    for wrong in (
+        lambda: model.start(NUM, of_a_third),
+        lambda: model.start(2.5, SEED),
+        lambda: model.start(seed=SEED),
+        lambda: model.start(0, SEED),
+        lambda: model.step({**state, "more": state["row"]}, **WARM),
+        lambda: model.step({**state, "seed": [of_a_third] * NUM}, **WARM),
+    ):
+        with pytest.raises((TypeError, tf.errors.InvalidArgumentError)):
+            wrong()
+    answers = []
+    other = threading.Thread(
+        target=lambda: answers.append(model.step(model.start(NUM, SEED), **WARM)), daemon=True
+    )
+    other.start()
+    other.join(60)
+    assert answers
+
+
+def test_shapes_that_a_signature_does_not_have_are_refused(loaded):
+    start = loaded.signatures["start"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"seed.* expected shape \[2\]"):
+        start(num=tf.constant(NUM), seed=tf.constant([*SEED, 0]))
+
+
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
 def test_steps_of_litert_are_those_of_the_model(run, model, served, samples, given):
     content = litert.convert(model, run.card)
@@ -282,8 +315,14 @@ def test_steps_of_litert_are_those_of_the_model(run, model, served, samples, giv
         np.testing.assert_allclose(state[name], part, rtol=1e-3, atol=1e-3)
 
 
-def test_recurrent_models_are_told_to_be_none_of_litert(tiny_records, tiny_config_with):
+def test_recurrent_models_are_exported_but_not_to_litert(tiny_records, tiny_config_with, tmp_path):
     card = read_card(tiny_records)
-    model = build_model(tiny_config_with({"model": "vrnn"}).model, card)
+    # Has all kinds of recurrences: within latents, and of what is given, forwards and backwards.
+    model = build_model(tiny_config_with({"model": "srnn"}).model, card)
+    served = ServedModel(model, card, jit_compile=False)
+    saved_model.write(served, tmp_path / "1", {})
+    asked = (NUM, LENGTH, SEED, 0.5, 1.0, 1.0)
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
+    np.testing.assert_array_equal(loaded.sample(*asked), served.sample(*asked))
     with pytest.raises(UserError, match="--litert: .* has operations that LiteRT lacks"):
         litert.convert(model, card)
