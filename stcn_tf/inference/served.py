@@ -224,8 +224,8 @@ class ServedModel(tf.Module):
         total = tf.add_n([tf.reduce_sum(p) for p in state.values() if p.dtype.is_floating])
         operations.append(_require(tf.math.is_finite(total), "state: accepted: finite numbers"))
         with tf.control_dependencies(operations):
-            seeds = tf.identity(state[_SEED])
-        return _restored(self._generator.state_spec, state), seeds
+            state = {name: tf.identity(part) for name, part in state.items()}
+        return _restored(self._generator.state_spec, state), state[_SEED]
 
     def _reconstruct(self, x, lengths, seed, latent_temperature):
         _, lengths, x = self._given(x, lengths, latent_temperature=latent_temperature)

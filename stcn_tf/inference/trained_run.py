@@ -143,7 +143,7 @@ class TrainedRun:
         Args:
             data: folder of records of the run's units.
             split: of these.
-            num: how many.
+            num: how many; 0: all.
 
         Raises:
             UserError: there are no such records, or they are of other units.
