@@ -6,9 +6,9 @@ from elsewhere.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response, WebSocket
@@ -20,12 +20,13 @@ from starlette.exceptions import HTTPException
 
 from stcn_tf.web import lettering, measures, schemas
 from stcn_tf.web.engine import MOST_DEVIATIONS, Engine
-from stcn_tf.web.guard import Guard, retry_after
+from stcn_tf.web.guard import BodyLimits, Guard, retry_after
 from stcn_tf.web.scheduler import Scheduler
 from stcn_tf.web.sessions import RequestError, Session, Sessions
 from stcn_tf.web.settings import ServeSettings
 from stcn_tf.web.streams import serve_stream
 
+T = TypeVar("T")
 PAGE = Path(__file__).parent / "page"
 _ABOUT = """\
 Sequences are in the raw units of the records: a step is one number for each of the features that
@@ -76,6 +77,9 @@ class Service:
         # Images are always whole.
         self.most_steps = modality.height * modality.width or None
         self.most_given = min(settings.max_beginning, self.most_steps or settings.max_beginning)
+        # Brackets and commas of a request of as many numbers as are accepted; the rest is names.
+        row = self.most_given * (card.num_features + 1) + 2
+        self.most_parts = settings.max_rows * row + 100
 
     def sequence(self, steps: list[list[float]], where: str) -> np.ndarray:
         """A given sequence, [steps, features] float32.
@@ -129,6 +133,15 @@ class Service:
             limit = min(limit, self.most_steps - max(map(len, given)))
         return Session(state, temperatures, len(given), limit, ahead or settings.ahead)
 
+    async def continued(self, asked: schemas.Continuation) -> schemas.Sequences:
+        """What continues beginnings, by a session that nobody else knows of."""
+        session = await self.begin(asked, ahead=asked.length)
+        try:
+            await self.made_up_to(session, asked.length)
+            return schemas.Sequences(x=session.after(0).tolist())
+        finally:
+            session.close()
+
     async def made_up_to(self, session: Session, want: int) -> None:
         """Waits until so many steps of a session are made.
 
@@ -178,11 +191,15 @@ def create(engine: Engine, settings: ServeSettings, names: Collection[str]) -> F
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=int(settings.max_body_mib * 2**20),
         responses={
             status: {"model": schemas.Problem, "description": text}
             for status, text in (
+                (400, "the request cannot be read"),
+                (403, "the request comes from a page of another site"),
+                (404, "there is no such session, or it has ended"),
+                (409, "the session's stream, or what its client has, does not allow it"),
                 (413, "the request is too large"),
+                (421, "the request is for another host"),
                 (422, "the request is not accepted"),
                 (429, "too many requests"),
                 (503, "too much to do"),
@@ -198,6 +215,7 @@ def create(engine: Engine, settings: ServeSettings, names: Collection[str]) -> F
         Guard,
         names=names,
         requests_per_second=settings.requests_per_second,
+        limits=BodyLimits(int(settings.max_body_mib * 2**20), service.most_parts),
     )
     return app
 
@@ -254,19 +272,17 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         return schemas.Steps(first=wish.have, x=x[:, : wish.count].tolist())
 
     @app.websocket("/api/sessions/{session_id}/stream")
-    async def stream(websocket: WebSocket, session_id: str, have: int = 0) -> None:
+    async def stream(websocket: WebSocket, session_id: str, have: str = "0") -> None:
         await serve_stream(websocket, service, session_id, have)
 
     @app.post("/api/continue")
-    async def go_on(asked: schemas.Continuation) -> schemas.Sequences:
-        """Continues beginnings in one request."""
+    async def go_on(asked: schemas.Continuation, request: Request) -> schemas.Sequences:
+        """Continues beginnings in one request; nothing more is made where its client leaves."""
         sessions.reserve()
         try:
-            session = await service.begin(asked, ahead=asked.length)
-            await service.made_up_to(session, asked.length)
+            return await _while_there(request, service.continued(asked))
         finally:
             sessions.release()
-        return schemas.Sequences(x=session.after(0).tolist())
 
     @app.post("/api/score")
     async def score(given: schemas.Given) -> schemas.ScoreOf:
@@ -296,6 +312,28 @@ def _add_routes(app: FastAPI, service: Service) -> None:
                 422, f"text: {strange[0]!r} has no strokes here; accepted: letters of English"
             )
         return schemas.Lettering(strokes=lettering.strokes_of(text))
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Does some work, or gives it up when the client leaves.
+
+    Raises:
+        RequestError: it has left.
+    """
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.create_task(work), asyncio.create_task(left())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0] not in done:
+            raise RequestError(499, "the client has left")
+        return tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -8,9 +8,11 @@ what a browser sends for a page of another site is refused, WebSockets included.
 
 import time
 from collections.abc import Collection
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -58,6 +60,21 @@ class TokenBucket:
         return self._tokens + (time.monotonic() - self._at) * self._rate >= self._most
 
 
+class BodyLimits(NamedTuple):
+    """Of a request: while it is parsed, nobody else is served."""
+
+    most_bytes: int
+    most_parts: int  # brackets and commas, of which few bytes hold many
+
+    @property
+    def told(self) -> str:
+        """Why another one is refused."""
+        return (
+            f"the request is too large; accepted: up to {self.most_bytes} bytes, in them "
+            f"{self.most_parts} brackets and commas"
+        )
+
+
 class Guard:
     """Lets in what may come in.
 
@@ -65,10 +82,18 @@ class Guard:
         app: what it stands before.
         names: under which the service may be asked for.
         requests_per_second: of one address, pages not counted.
+        limits: of what is sent.
     """
 
-    def __init__(self, app: ASGIApp, names: Collection[str], requests_per_second: float):
+    def __init__(
+        self,
+        app: ASGIApp,
+        names: Collection[str],
+        requests_per_second: float,
+        limits: "BodyLimits",
+    ):
         self._app = app
+        self._limits = limits
         self._names = {name.lower() for name in names}
         self._rate = requests_per_second
         self._buckets: dict[str, TokenBucket] = {}
@@ -86,7 +111,9 @@ class Guard:
             # Of a WebSocket too: before it is accepted, it is a request that may be answered.
             await _Refusal(*refusal)(scope, receive, send)
             return
-        await self._app(scope, receive, _with_headers(send) if is_http else send)
+        if is_http:
+            receive, send = self._limited(receive), _with_headers(send)
+        await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str, float] | None:
         """Status, reason and seconds until it may go better, if it is not let in."""
@@ -97,15 +124,34 @@ class Guard:
             return 421, f"Host: {host!r} is no name of this service; accepted: {accepted}", 0.0
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "none")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _place_of(origin) != host.lower():
             return 403, "pages of other sites may not use this service", 0.0
         if site not in ("none", "same-origin") and headers.get("sec-fetch-mode") != "navigate":
             return 403, "pages of other sites may not use this service", 0.0
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self._limits.most_bytes:
+            return 413, self._limits.told, 0.0
         if scope["path"].startswith("/api/"):
             wait = self._bucket((scope.get("client") or ("",))[0]).take()
             if wait:
                 return 429, f"too many requests, {self._rate:g} a second are accepted", wait
         return None
+
+    def _limited(self, receive: Receive) -> Receive:
+        """Ends a body that is longer than it may be, before it is parsed."""
+        limits, num_bytes, num_parts = self._limits, 0, 0
+
+        async def received() -> Message:
+            nonlocal num_bytes, num_parts
+            message = await receive()
+            body = message.get("body", b"")
+            num_bytes += len(body)
+            num_parts += body.count(b"[") + body.count(b",")
+            if num_bytes > limits.most_bytes or num_parts > limits.most_parts:
+                raise HTTPException(413, limits.told)
+            return message
+
+        return received
 
     def _bucket(self, address: str) -> TokenBucket:
         if address not in self._buckets:
@@ -129,6 +175,14 @@ def _name_of(host: str) -> str:
     """The name in a Host header, lower case, without port and brackets."""
     try:
         return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _place_of(origin: str) -> str:
+    """The name and port in an Origin header, lower case."""
+    try:
+        return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
 

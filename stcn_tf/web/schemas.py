@@ -13,7 +13,8 @@ Temperature = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # Strict: no number is a text or a truth value.
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class TemperatureValues(_Request):

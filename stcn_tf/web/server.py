@@ -1,11 +1,13 @@
 """Listens, and stops cleanly."""
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Collection
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stcn_tf.support.errors import UserError
 from stcn_tf.web.guard import LOOPBACK
@@ -61,10 +63,39 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
+class Stoppable:
+    """Answers requests that are still open when the service has waited long enough to stop.
+
+    They are cancelled then, of which the server would tell as of a fault of the application.
+
+    Args:
+        app: what is served.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        has_begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except asyncio.CancelledError:
+            if scope["type"] == "http" and not has_begun:
+                stopping = JSONResponse({"detail": "the service is stopping"}, 503)
+                await stopping(scope, receive, send)
+
+
 def config_of(app: ASGIApp) -> uvicorn.Config:
     """How an application is served: quietly, and to no proxies."""
     return uvicorn.Config(
-        app,
+        Stoppable(app),
         log_level="warning",
         access_log=False,
         server_header=False,

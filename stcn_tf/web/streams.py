@@ -18,7 +18,7 @@ _MESSAGES_PER_REQUEST = 5.0  # that are as much as a request
 
 
 async def serve_stream(
-    websocket: WebSocket, service: "Service", session_id: str, have: int
+    websocket: WebSocket, service: "Service", session_id: str, have: str
 ) -> None:
     """Serves one connection until either side ends it.
 
@@ -28,12 +28,14 @@ async def serve_stream(
         websocket: not yet accepted.
         service: what is served.
         session_id: of the session, as the client has it.
-        have: steps that the client has.
+        have: how many steps the client has, as it has said.
     """
     await websocket.accept()
     try:
         session = service.sessions.find(session_id)
-        session.take(have)
+        if not (have.isascii() and have.isdigit() and len(have) < 10):
+            raise RequestError(422, f"have: {have}; accepted: a number of steps")
+        session.take(int(have))
         session.stream = mark = object()  # an earlier stream of the session ends
         session.notify()
         await _serve(websocket, service, session, mark)

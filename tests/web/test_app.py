@@ -89,7 +89,7 @@ def test_openapi_describes_all_of_it_and_nothing_is_loaded_from_elsewhere(client
     for path, methods in content["paths"].items():
         for method, about in methods.items():
             assert about["summary"] and about["description"], (path, method)
-            assert "429" in about["responses"]
+            assert {"400", "403", "404", "409", "413", "421", "429"} <= set(about["responses"])
     known = content["components"]["schemas"]
     references = re.findall(r'"#/components/schemas/(\w+)"', json.dumps(content))
     assert {"StreamMessage", "Steps"} | set(references) <= set(known)
@@ -288,6 +288,9 @@ def test_a_stream_says_what_is_wrong_with_a_message(client, message, reason):
         ({"beginnings": [[]] * 5}, "beginnings: 5 of them; accepted: up to 4"),
         ({"beginnings": []}, "beginnings: List should have at least 1 item"),
         ({"beginnings": [[["a", 0, 0]]]}, "beginnings.0.0.0: Input should be a valid number"),
+        ({"beginnings": [[["1.5", 0, 0]]]}, "beginnings.0.0.0: Input should be a valid number"),
+        ({"seed": True}, "seed: Input should be a valid integer"),
+        ({"seed": "7"}, "seed: Input should be a valid integer"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"seed": 2**31}, "seed: Input should be less than 2147483648"),
         ({"temperatures": {"temperature": -1}}, "temperatures.temperature: Input should be"),
@@ -318,6 +321,8 @@ def test_unknown_and_ended_sessions_are_not_found(client):
     assert client.get("/api/sessions/nobody").status_code == 404
     with client.websocket_connect(STREAM.format("nobody")) as stream:
         assert closing_of(stream)[0] == 4404
+    with client.websocket_connect(STREAM.format(session_of(client)) + "?have=abc") as stream:
+        assert closing_of(stream) == (4422, "have: abc; accepted: a number of steps")
     session = session_of(client)
     with client.websocket_connect(STREAM.format(session)) as stream:
         assert client.delete(f"/api/sessions/{session}").status_code == 204
@@ -337,6 +342,35 @@ def test_as_many_sessions_as_are_allowed():
         # A request that is refused keeps no place.
         assert client.post("/api/sessions", json={"beginnings": [[[1]]]}).status_code == 422
         session_of(client)
+
+
+def test_what_its_client_has_left_is_given_up():
+    model = FakeModel(step_seconds=0.01)
+    app = web_app.create(Engine(model), ServeSettings(max_sessions=1), NAMES)
+    body = json.dumps({"length": 4000}).encode()
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/api/continue", "raw_path": b""}
+    scope |= {"query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http"}
+
+    async def leave():
+        messages = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
+
+        async def receive():
+            await asyncio.sleep(0.05)
+            return messages.pop(0) if messages else await asyncio.sleep(60)
+
+        async def send(message):
+            pass
+
+        async with app.router.lifespan_context(app):
+            await app(scope, receive, send)
+            app.state.service.sessions.reserve()  # there is a place again
+            await asyncio.sleep(0.5)  # the call that it is in
+            made = app.state.service.scheduler.steps_made
+            await asyncio.sleep(0.2)
+            assert app.state.service.scheduler.steps_made == made < 200
+
+    asyncio.run(leave())
 
 
 def test_an_idle_session_ends():
@@ -360,11 +394,19 @@ def test_requests_too_often_are_put_off():
 def test_large_requests_are_refused():
     with served(max_body_mib=0.001) as client:
         large = "[" + " " * 2000 + "]"
-        assert client.post("/api/score", content=large).status_code == 413
+        answer = client.post("/api/score", content=large)
+        assert (answer.status_code, list(answer.json())) == (413, ["detail"])
         # In parts, without saying how long it will be.
         parts = (large[i : i + 100].encode() for i in range(0, 2000, 100))
-        answer = client.post("/api/score", content=parts, headers=JSON)
-        assert answer.status_code == 413
+        answers = [client.post("/api/score", content=parts, headers=JSON)]
+        # Long texts are read fast, many lists are not.
+        for few_bytes in ("[]", "0,"):
+            with served() as other:
+                body = '{"x": [' + few_bytes * 40_000
+                answers.append(other.post("/api/score", content=body, headers=JSON))
+        for answer in answers:
+            assert answer.status_code == 413
+            assert answer.json()["detail"].startswith("the request is too large; accepted: up to")
 
 
 @pytest.mark.parametrize(
@@ -380,6 +422,7 @@ def test_large_requests_are_refused():
         ({"Host": "localhost", "Origin": "http://evil.example"}, 403),
         ({"Host": "localhost:8000", "Origin": "http://localhost:9000"}, 403),
         ({"Host": "localhost", "Origin": "null"}, 403),
+        ({"Host": "localhost", "Origin": "http://[bad"}, 403),
         ({"Host": "localhost", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
         ({"Host": "localhost", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
     ],

@@ -1,9 +1,11 @@
+import asyncio
 import contextlib
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -11,6 +13,11 @@ import pytest
 from stcn_tf import flags, serve
 from stcn_tf.support.errors import UserError
 from stcn_tf.web import server
+
+_POST = (
+    b"POST /api/continue HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: "
+)
 
 
 @pytest.fixture
@@ -65,6 +72,26 @@ def test_names_and_addresses():
                 assert server.url_of(listener) == f"http://{shown}:{port}/"
 
 
+def test_what_is_cancelled_is_answered():
+    async def app(scope, receive, send):
+        await asyncio.sleep(60)
+
+    async def cancelled() -> list[dict]:
+        messages = []
+
+        async def send(message):
+            messages.append(message)
+
+        task = asyncio.create_task(server.Stoppable(app)({"type": "http"}, None, send))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+        return messages
+
+    begun, body = asyncio.run(cancelled())
+    assert (begun["status"], body["body"]) == (503, b'{"detail":"the service is stopping"}')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
 def test_serves_until_it_is_asked_to_stop(tiny_run, asked):
@@ -77,8 +104,14 @@ def test_serves_until_it_is_asked_to_stop(tiny_run, asked):
                 break
         with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/api/model") as answer:
             assert answer.status == 200
-        # Somebody who stays connected keeps nobody from stopping it.
-        with socket.create_connection(("127.0.0.1", int(found[1]))):
+        # Those who stay connected, who have not said all or who wait for much, keep nobody from
+        # stopping it.
+        texts = (b"", _POST + b"9\r\n\r\n{", _POST + b"16\r\n\r\n" + b'{"length": 4000}')
+        with contextlib.ExitStack() as stack:
+            for text in texts:
+                address = ("127.0.0.1", int(found[1]))
+                stack.enter_context(socket.create_connection(address)).sendall(text)
+            time.sleep(0.5)
             process.send_signal(asked)
             _, errors = process.communicate(timeout=20)
     assert process.returncode == (130 if asked == signal.SIGINT else -signal.SIGTERM)
