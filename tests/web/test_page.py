@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -38,7 +39,7 @@ FLAGS = (
     "--use-fake-device-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",
 )
-LIMITS = ServeSettings(requests_per_second=1000.0)
+LIMITS = ServeSettings(requests_per_second=1000.0, max_beginning=300)
 
 
 class Served:
@@ -160,6 +161,15 @@ def wait_until_done(page: Page) -> None:
     expect(page.locator("#status")).to_have_text(re.compile("^Done"))
 
 
+def shown(page: Page) -> list[np.ndarray]:
+    """The pieces of ink as they are shown, [points, 2] each."""
+    lines = ET.fromstring(downloaded(page, "svg")).iter("{http://www.w3.org/2000/svg}polyline")
+    return [
+        np.array([point.split(",") for point in line.get("points").split()], float)
+        for line in lines
+    ]
+
+
 def downloaded(page: Page, ending: str) -> bytes:
     with page.expect_download() as download:
         page.locator(f"#save-{ending}").click()
@@ -223,6 +233,39 @@ def test_a_line_is_drawn_and_goes_on_as_the_model_says(open_page, ink):
     assert line_of(page)["given_points"] > given + 200
 
 
+def test_what_is_shown_stays_where_it_is(open_page, ink):
+    page = open_page(ink)
+    width = page.locator("#ink").bounding_box()["width"]
+    strokes = [
+        ((80, 60), (110, 60)),
+        ((60, 170), (90, 170)),
+        ((100, 30), (104, 34)),  # a dot above the first row
+        ((300, 60), (330, 60)),
+        ((120, 170), (150, 170)),
+        ((width - 60, 60), (width - 4, 70)),
+        ((width - 40, 90), (width + 30, 100)),  # off the paper
+    ]
+    for number, (start, end) in enumerate(strokes):
+        draw(page, start, end)
+        pieces = shown(page)
+        assert len(pieces) == number + 1
+        for piece, (first, last) in zip(pieces, strokes, strict=False):
+            np.testing.assert_allclose(piece[[0, -1]], [first, last], atol=8)
+    page.locator("#clear").click()
+    # Whoever went on by keyboard would begin at the top of the page else.
+    assert page.evaluate("() => document.activeElement.id") == "ink"
+
+    page.locator("#example").click()
+    go_on(page, 600)
+    wait_until_done(page)
+    before = np.concatenate(shown(page))
+    assert len(np.unique(before[:, 1] // 100)) > 2  # in several rows
+    height = page.locator("#ink").bounding_box()["height"]
+    assert before[:, 1].max() < height
+    draw(page, (20, 20), (40, 24))
+    np.testing.assert_array_equal(np.concatenate(shown(page)[:-1]), before)
+
+
 def test_a_slider_acts_while_it_goes_on(open_page):
     with serving("handwriting", step_seconds=0.002) as served:
         page = open_page(served)
@@ -233,8 +276,12 @@ def test_a_slider_acts_while_it_goes_on(open_page):
         expect(page.locator("#temperature-out")).to_have_text("0.25")
         (session,) = served.sessions
         wait_until(lambda: session.temperatures.real == 0.25)
+        page.locator("#seed").fill("-5")  # of the next run: this one is paused all the same
         page.locator("#continue").click()
         expect(page.locator("#status")).to_have_text("Paused.")
+        expect(page.locator("#seed")).to_have_value("0")
+        set_range(page, "temperature", 1.5)
+        assert line_of(page)["temperatures"]["temperature"] == 0.25  # that of what is shown
         made = session.made
         time.sleep(0.2)
         assert session.made <= made + 64  # and no more is asked for
@@ -313,11 +360,18 @@ def test_a_service_that_is_started_anew_goes_on_from_what_is_shown(open_page):
         page = open_page(served)
         page.locator("#example").click()
         go_on(page, 400)
-        (session,) = wait_for_one(served)
-        wait_until(lambda: session.have > 40)
-        served.stop()
-        expect(page.locator("#connection-text")).to_have_text("not connected")
-        served.start()
+        for is_paused in (False, True):
+            (session,) = wait_for_one(served)
+            wait_until(lambda session=session: session.have > 40)
+            if is_paused:
+                page.locator("#continue").click()
+                expect(page.locator("#status")).to_have_text("Paused.")
+            served.stop()
+            expect(page.locator("#connection-text")).to_have_text("not connected")
+            served.start()
+            if is_paused:
+                expect(page.locator("#status")).to_have_text("Connected again.")
+                page.locator("#continue").click()
         wait_until_done(page)
         expect(page.locator("#connection-text")).to_have_text("connected")
         line = line_of(page)
@@ -341,6 +395,17 @@ def test_what_woke_up_is_coloured_and_told_in_numbers(open_page, ink):
     assert len(set(re.findall(r'stroke="(rgb[^"]*)"', svg))) > 10
     page.locator("#reconstruct").click()
     expect(page.locator("#reconstruction canvas")).to_be_visible()
+    expect(page.locator("#status")).to_have_text("Reconstructed: it is shown below.")
+    # Of more than the service takes at once the last part.
+    draw(page, *[(20 + 60 * (i % 10), 170 - 60 * (i % 2)) for i in range(60)])
+    told = ", of the last 300 steps alone"
+    expect(page.locator("#legend-about")).to_have_text(re.compile(f"nats{told}.$"))
+    svg = downloaded(page, "svg").decode()
+    last = ET.fromstring(svg).findall(".//{*}polyline")[-1]
+    assert last.get("stroke").startswith("rgb")
+    assert "rgb" not in ET.fromstring(svg).find(".//{*}polyline").get("stroke")
+    page.locator("#reconstruct").click()
+    expect(page.locator("#status")).to_have_text(f"Reconstructed{told}: it is shown below.")
     page.locator("#wake").uncheck()
     assert "rgb" not in downloaded(page, "svg").decode()
 
@@ -356,6 +421,15 @@ def test_several_continuations_of_which_one_is_kept(open_page, ink):
     expect(page.locator("#views canvas")).to_have_count(2)
     lines = line_of(page)
     assert len(lines) == 3 and len({json.dumps(line["strokes"]) for line in lines}) == 3
+    # A document of InkML is one line.
+    files = []
+    page.on("download", lambda file: files.append(file))
+    page.locator("#save-inkml").click()
+    wait_until(lambda: page.wait_for_timeout(50) or len(files) == 3)
+    for number, (file, line) in enumerate(zip(files, lines, strict=True)):
+        assert file.suggested_filename == f"continued-{number + 1}.inkml"
+        offsets = parse_inkml(Path(file.path()).read_bytes()).offsets
+        np.testing.assert_allclose(offsets, steps_of(line["strokes"]), atol=2e-3)
     page.locator("#again").click()
     wait_until_done(page)
     expect(page.locator("#seed")).to_have_value("8")
@@ -384,10 +458,13 @@ def test_with_the_keyboard_alone(open_page, ink):
     for key in ["Space", *["ArrowRight"] * 4, *["ArrowDown"] * 3, *["Shift+ArrowLeft"] * 3]:
         page.keyboard.press(key)
     expect(page.locator("#status")).to_have_text("Pen down.")
+    box = page.locator("#ink").bounding_box()
+    page.mouse.move(box["x"] + 300, box["y"] + 50)  # draws nothing, no button being down
     page.keyboard.press("Space")
     expect(page.locator("#status")).to_have_text("Pen lifted.")
     strokes = line_of(page)["strokes"]
     assert len(strokes) == 1 and len(strokes[0]) > 3
+    assert np.array(strokes[0])[:, 0].max() < 500
     page.locator("#word").fill("hi")
     page.keyboard.press("Enter")
     expect(page.locator("#continue")).to_be_enabled()
@@ -408,10 +485,12 @@ def test_every_control_has_a_name_and_a_small_screen_is_enough(open_page, kind):
                 expect(control).to_have_accessible_name(re.compile(r"\S"))
                 named += 1
         assert named > 15
-        widths = page.evaluate(
-            "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-        )
-        assert widths[0] <= widths[1] == 360
+        for width in (360, 320):
+            page.set_viewport_size({"width": width, "height": 700})
+            widths = page.evaluate(
+                "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+            )
+            assert widths[0] <= widths[1] == width
         ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map((e) => e.id)")
         assert len(ids) == len(set(ids))
         assert page.locator("#status").get_attribute("aria-live") == "polite"
@@ -425,12 +504,17 @@ def test_a_finger_draws_and_does_not_scroll(open_page, ink):
     devtools = page.context.new_cdp_session(page)
 
     def touch(kind: str, *points: tuple[float, float]) -> None:
-        places = [{"x": box["x"] + x, "y": box["y"] + y} for x, y in points]
+        places = [
+            {"x": box["x"] + x, "y": box["y"] + y, "id": number}
+            for number, (x, y) in enumerate(points)
+        ]
         devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
 
     touch("touchStart", (40, 60))
     for step in range(1, 12):
-        touch("touchMove", (40 + 4 * step, 60 - 4 * step))
+        place = (40 + 4 * step, 60 - 4 * step)
+        # The hand comes down beside it, and writes nothing.
+        touch("touchStart" if step == 4 else "touchMove", place, *[(200, 100 + step)] * (step > 3))
     touch("touchEnd")
     expect(page.locator("#continue")).to_be_enabled()
     assert page.evaluate("() => window.scrollY") == 0

@@ -31,6 +31,7 @@ class Run {
     /** @type {Playout | null} */ this.playout = null;
     this.isPaused = false;
     this.isOver = false;
+    /** @type {Record<string, number>} of the steps that were made last */ this.temperatures = {};
   }
 
   get isGoing() {
@@ -90,7 +91,9 @@ class App {
       show();
       input.addEventListener("input", () => {
         show();
-        this.run?.stream?.setTemperatures(this.temperatures);
+        if (!this.run) return;
+        this.run.stream?.setTemperatures(this.temperatures);
+        if (this.run.isGoing) this.run.temperatures = this.temperatures;
       });
     }
     byId("latent_temperature-field").hidden = !model.layers;
@@ -115,7 +118,10 @@ class App {
     byId("clear").addEventListener("click", () => this.clear());
     byId("reconstruct").addEventListener("click", () => this.reconstruct());
     // A run that was begun with other ones is begun anew.
-    byId("seed").addEventListener("change", () => (this.isStale = true));
+    byId("seed").addEventListener("change", () => {
+      byId("seed").value = this.seed;
+      this.isStale = true;
+    });
     byId("rows").addEventListener("change", () => (this.isStale = true));
     window.addEventListener("pagehide", () => this.run?.stream?.close());
   }
@@ -160,14 +166,19 @@ class App {
       progress.value = run.shown;
     }
     for (const button of byId("downloads").children) button.disabled = medium.isEmpty && !run;
+    // Whoever goes on by keyboard goes on at the pad, not at the top of the page.
+    if (document.activeElement?.matches(":disabled")) {
+      const pad = document.querySelector("#pad [tabindex], #pad button:enabled");
+      /** @type {HTMLElement | null} */ (pad)?.focus();
+    }
   }
 
   // Going on
 
   goOn() {
     const { run } = this;
+    if (run?.isGoing) return this.pause(run);
     if (!run || this.isStale) return this.begin(false);
-    if (run.isGoing) return this.pause(run);
     if (run.isPaused) return this.resume(run);
     if (run.target >= run.limit) return say("It is complete: press Again for another one.");
     return this.extend(run);
@@ -176,7 +187,7 @@ class App {
   again() {
     const last = this.run;
     if (!last) return;
-    byId("seed").value = (this.seed + 1) % MOST_SEED;
+    byId("seed").value = (this.seed + 1) % (MOST_SEED + 1);
     this.begin(last.isAlone);
   }
 
@@ -190,11 +201,10 @@ class App {
     } catch (error) {
       return say(/** @type {Error} */ (error).message, true);
     }
-    const most = this.model.limits.max_beginning;
     const run = (this.run = new Run(this.seed, Number(byId("rows").value), isAlone));
     this.hideReconstruction();
     this.medium.begin(run.rows, isAlone);
-    await this.connect(run, Array(run.rows).fill(beginning.slice(-most)), this.wanted);
+    await this.connect(run, Array(run.rows).fill(this.lastOf(beginning)), this.wanted);
   }
 
   get wanted() {
@@ -209,13 +219,14 @@ class App {
     say("Going on …");
     run.target = run.shown + count;
     run.isPaused = false;
+    run.temperatures = this.temperatures;
     this.refresh();
     let session;
     try {
       session = await request("POST", "/api/sessions", {
         beginnings,
         seed: run.seed,
-        temperatures: this.temperatures,
+        temperatures: run.temperatures,
       });
     } catch (error) {
       if (this.run === run) this.fail(run, /** @type {ServiceError} */ (error));
@@ -241,7 +252,7 @@ class App {
       },
       regained: () => {
         setConnection("good");
-        say("Connected again, going on …");
+        say(run.isGoing ? "Connected again, going on …" : "Connected again.");
       },
       failed: (error) => this.fail(run, error),
     });
@@ -291,11 +302,19 @@ class App {
 
   /** @param {Run} run */
   resume(run) {
-    if (!run.stream || run.stream.isClosed) return this.extend(run);
+    const left = run.target - run.shown;
+    if (!run.stream || run.stream.isClosed) return this.reconnect(run, left || this.wanted);
+    this.send(run);
+  }
+
+  /** Asks for all that is wanted. @param {Run} run */
+  send(run) {
     run.isPaused = false;
-    run.stream.want(run.target - run.shownBefore);
+    run.temperatures = this.temperatures;
+    run.stream?.want(run.target - run.shownBefore);
     run.playout?.setPaused(false);
-    say("Going on …");
+    if (run.stream?.isLost) say("Not connected: it goes on once the service answers.", true);
+    else say("Going on …");
     this.refresh();
   }
 
@@ -304,19 +323,14 @@ class App {
     this.colourPlain();
     if (!run.stream || run.stream.isClosed) return this.reconnect(run, this.wanted);
     run.target = Math.min(run.target + this.wanted, run.limit);
-    run.isPaused = false;
-    run.stream.want(run.target - run.shownBefore);
-    run.playout?.setPaused(false);
-    say("Going on …");
-    this.refresh();
+    this.send(run);
   }
 
   /** Its session has ended: another one goes on from what is shown. @param {Run} run @param {number} count */
   reconnect(run, count) {
     run.playout?.stop();
-    const most = this.model.limits.max_beginning;
     const beginnings = Array.from({ length: run.rows }, (_, row) =>
-      this.medium.sequence(row).slice(-most),
+      this.lastOf(this.medium.sequence(row)),
     );
     return this.connect(run, beginnings, count);
   }
@@ -431,9 +445,11 @@ class App {
     const scores = [];
     try {
       for (let row = 0; row < rows; row++) {
-        const x = this.medium.sequence(row).slice(0, this.model.limits.max_beginning);
+        const all = this.medium.sequence(row);
+        const x = this.lastOf(all);
         if (!x.length) return this.colourPlain();
-        scores.push(await request("POST", "/api/score", { x, seed: this.seed }));
+        const score = await request("POST", "/api/score", { x, seed: this.seed });
+        scores.push({ ...score, before: all.length - x.length });
       }
     } catch (error) {
       return say(/** @type {Error} */ (error).message, true);
@@ -455,7 +471,10 @@ class App {
       return score.kl.map((/** @type {number[]} */ kl) => kl[Number(chosen)]);
     });
     const scale = scaleOf(values.flat());
-    values.forEach((of, row) => this.medium.colour(row, of, scale));
+    // What is before the part that was scored has no values.
+    values.forEach((of, row) =>
+      this.medium.colour(row, [...Array(scores[row].before), ...of], scale),
+    );
     byId("legend-low").textContent = scale.low.toFixed(2);
     byId("legend-high").textContent = scale.high.toFixed(2);
     const what =
@@ -463,7 +482,17 @@ class App {
         ? "How unexpected each step was"
         : "What the latents carry (KL) in each step";
     byId("legend-about").textContent =
-      `${what}, from ${scale.low.toFixed(2)} to ${scale.high.toFixed(2)} nats.`;
+      `${what}, from ${scale.low.toFixed(2)} to ${scale.high.toFixed(2)} nats${this.part(scores[0].before)}.`;
+  }
+
+  /** Where more is given than the service takes at once, the last part of it. @param {number[][]} steps */
+  lastOf(steps) {
+    return steps.slice(-this.model.limits.max_beginning);
+  }
+
+  /** Says so. @param {number} before steps that were left out */
+  part(before) {
+    return before ? `, of the last ${this.model.limits.max_beginning} steps alone` : "";
   }
 
   tabulate() {
@@ -491,17 +520,18 @@ class App {
   async reconstruct() {
     const { run } = this;
     try {
-      const x = this.medium.given();
-      if (!x.length) throw new Error("There is nothing to reconstruct yet.");
+      const given = this.medium.given();
+      if (!given.length) throw new Error("There is nothing to reconstruct yet.");
+      const x = this.lastOf(given);
       const answer = await request("POST", "/api/reconstruct", {
-        x: x.slice(0, this.model.limits.max_beginning),
+        x,
         seed: this.seed,
         latent_temperature: this.temperatures.latent_temperature,
       });
       if (this.run !== run) return; // something else is shown by now
       this.medium.showReconstruction(answer.x);
       this.hasReconstruction = true;
-      say("Reconstructed: it is shown below.");
+      say(`Reconstructed${this.part(given.length - x.length)}: it is shown below.`);
     } catch (error) {
       say(/** @type {Error} */ (error).message, true);
     }
@@ -517,10 +547,13 @@ class App {
     const facts = {
       dataset: this.model.dataset,
       seed: this.run?.seed ?? this.seed,
-      temperatures: this.temperatures,
+      temperatures: this.run?.temperatures ?? this.temperatures,
     };
     try {
-      save(`continued.${format.ending}`, await format.make(facts));
+      const files = [await format.make(facts)].flat();
+      files.forEach((file, i) =>
+        save(`continued${files.length > 1 ? `-${i + 1}` : ""}.${format.ending}`, file),
+      );
     } catch (error) {
       say(/** @type {Error} */ (error).message, true);
     }

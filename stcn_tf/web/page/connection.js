@@ -60,7 +60,7 @@ export class Stream {
     this.have = 0;
     /** What the service must know, also after another connection. */
     this.wishes = { want: 0, pause: false };
-    this.isClosed = false;
+    this.isClosed = this.isLost = false;
     this.wait = FIRST_WAIT_MS;
     this.connect(false);
   }
@@ -71,6 +71,7 @@ export class Stream {
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const socket = (this.socket = new WebSocket(url));
     socket.onopen = () => {
+      this.isLost = false;
       if (isAnew) this.handlers.regained();
       this.send(this.wishes);
     };
@@ -91,6 +92,7 @@ export class Stream {
         this.handlers.failed(new ServiceError(event.code - 4000, event.reason));
         return;
       }
+      this.isLost = true;
       if (!isAnew || this.wait === FIRST_WAIT_MS) this.handlers.lost();
       this.timer = setTimeout(() => this.connect(true), this.wait);
       this.wait = Math.min(2 * this.wait, LONGEST_WAIT_MS);

@@ -32,17 +32,14 @@ export function svg(width, height, content) {
 }
 
 /**
- * InkML of lines of handwriting, each a group of traces; y grows downwards.
- * @param {number[][][][]} lines strokes of points [x, y]
+ * InkML of a line of handwriting, which a document of it is one of; y grows downwards.
+ * @param {number[][][]} strokes of points [x, y]
  */
-export function inkml(lines) {
-  const groups = lines.map((strokes) => {
-    const traces = strokes.map(
-      (points) => `  <trace>${points.map((p) => p.map(round).join(" ")).join(", ")}</trace>`,
-    );
-    return ` <traceGroup>\n${traces.join("\n")}\n </traceGroup>`;
-  });
-  const text = `<?xml version="1.0" encoding="UTF-8"?>\n<ink xmlns="http://www.w3.org/2003/InkML">\n${groups.join("\n")}\n</ink>\n`;
+export function inkml(strokes) {
+  const traces = strokes.map(
+    (points) => ` <trace>${points.map((p) => p.map(round).join(" ")).join(", ")}</trace>`,
+  );
+  const text = `<?xml version="1.0" encoding="UTF-8"?>\n<ink xmlns="http://www.w3.org/2003/InkML">\n${traces.join("\n")}\n</ink>\n`;
   return new Blob([text], { type: "application/inkml+xml" });
 }
 

@@ -47,7 +47,10 @@ class Sheet {
   }
 
   get height() {
-    return Math.round(Math.max(this.rows, this.paper.numRows) * this.paper.rowHeight * this.unit);
+    const { lowest, letter, numRows, rowHeight } = this.paper;
+    // Half a row more for letters that sink below the last one.
+    const needed = Math.ceil((2 * (lowest + 0.2 * letter)) / rowHeight) / 2;
+    return Math.round(Math.max(this.rows, numRows, needed) * rowHeight * this.unit);
   }
 
   /** The colour of what a point ends. @param {number} i */
@@ -175,7 +178,7 @@ export class InkMedium {
       {
         label: "InkML",
         ending: "inkml",
-        make: () => inkml(this.sheets.map((s) => s.paper.strokes)),
+        make: () => this.sheets.map((s) => inkml(s.paper.strokes)),
       },
       { label: "JSON", ending: "json", make: (/** @type {object} */ facts) => this.asJson(facts) },
     ];
@@ -194,7 +197,7 @@ export class InkMedium {
     const { paper } = this.pad;
     const steps = paper.steps.slice(0, Math.max(paper.given - 1, 0));
     if (paper.given && !steps.length)
-      throw new Error("A dot is not enough to go on from: write a little more.");
+      throw new Error("A dot is not enough: write a little more.");
     return steps;
   }
 
@@ -301,9 +304,8 @@ export class InkMedium {
     const from = this.pad.paper;
     const paper = new Paper(from.letter);
     paper.width = from.width;
-    if (from.length) paper.draw([[from.x[0], from.y[0]]], { ox: 0, oy: 0, isNew: false, row: 0 });
-    if (x.length) paper.ends[0] = false;
-    paper.given = 0;
+    const first = from.given - 1 - x.length; // of which it is a reconstruction
+    paper.add(from.x[first], from.y[first], false, first > 0);
     for (const step of x) paper.push(step);
     const sheet = new Sheet(paper, "Reconstruction of what was written", () => this.letterPx, 1);
     sheet.made = "rebuilt";
@@ -332,11 +334,13 @@ export class InkMedium {
 
   // What a person does
 
-  /** A stroke, as it was shown on the pad. @param {number[][]} points */
-  addStroke(points) {
-    const { paper } = this.pad;
-    const origin = paper.originAt(points[0][0], points[0][1]);
-    paper.draw(resample(points, this.step), origin);
+  /**
+   * Strokes, as they were shown on the pad.
+   * @param {number[][][]} strokes
+   * @param {import("./paper.js").Line} [line] of all of them, however far they go
+   */
+  addStrokes(strokes, line) {
+    for (const points of strokes) this.pad.paper.draw(resample(points, this.step), line);
     this.pad.redraw();
     this.hooks.changed();
   }
@@ -347,15 +351,26 @@ export class InkMedium {
       const box = canvas.getBoundingClientRect();
       return [event.clientX - box.left, event.clientY - box.top].map((v) => v / this.pad.unit);
     };
+    /** @type {PointerEvent | null} what began the stroke; null: nothing did, or the keyboard */
+    let pointer = null;
     const end = () => {
       const points = this.pad.pending;
       this.pad.pending = [];
-      if (points.length) this.addStroke(points);
+      pointer = null;
+      if (points.length) this.addStrokes([points]);
+    };
+    const endOf = (/** @type {PointerEvent} */ event) => {
+      if (event.pointerId === pointer?.pointerId) end();
     };
     canvas.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
       if (event.button !== 0) return;
       event.preventDefault();
       canvas.focus({ preventScroll: true });
+      // Further fingers write nothing. A hand that lies on the pad before the pen wrote nothing.
+      if (pointer && (pointer.pointerType !== "touch" || event.pointerType !== "pen")) return;
+      if (pointer) this.pad.pending = [];
+      end();
+      pointer = event;
       canvas.setPointerCapture(event.pointerId);
       this.hooks.play();
       this.pad.cursor = null;
@@ -363,13 +378,13 @@ export class InkMedium {
       this.pad.redraw();
     });
     canvas.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
-      if (!this.pad.pending.length) return;
+      if (event.pointerId !== pointer?.pointerId) return;
       const events = event.getCoalescedEvents?.() ?? [];
       this.pad.pending.push(...(events.length ? events : [event]).map(at));
       this.pad.redraw();
     });
-    canvas.addEventListener("pointerup", end);
-    canvas.addEventListener("pointercancel", end);
+    canvas.addEventListener("pointerup", endOf);
+    canvas.addEventListener("pointercancel", endOf);
     canvas.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) =>
       this.onKey(event, end),
     );
@@ -449,12 +464,12 @@ export class InkMedium {
       this.hooks.play();
       const { paper } = this.pad;
       const [x] = paper.pen;
-      const line = paper.lines[paper.lines.length - 1];
+      const line = paper.current;
       const base = (line.row + MIDDLE) * paper.rowHeight + 0.5 * paper.letter;
       const strokes = answer.strokes.map((/** @type {number[][]} */ stroke) =>
         stroke.map(([sx, sy]) => [x + sx * paper.letter, base + (sy - 1) * paper.letter]),
       );
-      for (const stroke of strokes) this.addStroke(stroke);
+      this.addStrokes(strokes, line);
     } catch (error) {
       this.hooks.say(/** @type {Error} */ (error).message, true);
     }

@@ -14,7 +14,8 @@ import { InkMedium } from "./ink.js";
  * @typedef {Object} Format of a download
  * @property {string} label
  * @property {string} ending of the file's name
- * @property {(facts: object) => Blob | Promise<Blob>} make a file of all that is shown
+ * @property {(facts: object) => Blob | Blob[] | Promise<Blob>} make a file of all that is shown, or
+ *     one for each continuation
  *
  * @typedef {Object} Hooks
  * @property {() => void} changed the beginning is another one now

@@ -17,6 +17,11 @@ const END_OF_ROW = 2.0; // from the right edge, where no stroke begins any more
  * @property {number} oy
  * @property {number} row
  * @property {number} first point of the row
+ *
+ * @typedef {Object} Place
+ * @property {number} x where a point is shown
+ * @property {number} row
+ * @property {number} by what is added to the `oy` of the line before
  */
 
 export class Paper {
@@ -27,13 +32,17 @@ export class Paper {
     /** @type {number[]} */ this.x = [];
     /** @type {number[]} */ this.y = [];
     /** @type {boolean[]} whether a point is the last of its stroke */ this.ends = [];
-    /** How many points were given by a person. */
+    /** @type {boolean[]} whether the model wrote a point: what it wrote stays where it is shown */
+    this.made = [];
+    /** How many points are what the model goes on from. */
     this.given = 0;
-    /** Of points that a person put into another row, where they were put. */
-    /** @type {Map<number, {x: number, row: number}>} */ this.breaks = new Map();
+    /** Of points that a person put elsewhere than behind what was last, where they were put. */
+    /** @type {Map<number, Place>} */ this.breaks = new Map();
     /** @type {Line[]} from what a point is to where it is shown; new ones for every row */
     this.lines = [{ ox: 0, oy: 0, row: 0, first: 0 }];
     /** @type {number[]} of each point the index of its line */ this.line = [];
+    /** The lowest place where a point is shown. */
+    this.lowest = 0;
   }
 
   clear() {
@@ -48,6 +57,7 @@ export class Paper {
     copy.x = [...this.x];
     copy.y = [...this.y];
     copy.ends = [...this.ends];
+    copy.made = [...this.made];
     copy.given = this.given;
     copy.breaks = new Map(this.breaks);
     copy.layOut();
@@ -93,48 +103,58 @@ export class Paper {
     return [x + 0.5 * this.letter, y];
   }
 
-  /** @param {number} x @param {number} y @param {boolean} isEnd */
-  add(x, y, isEnd) {
+  /** @param {number} x @param {number} y @param {boolean} isEnd @param {boolean} isMade */
+  add(x, y, isEnd, isMade) {
     this.x.push(x);
     this.y.push(y);
     this.ends.push(isEnd);
+    this.made.push(isMade);
     this.place(this.length - 1);
   }
 
   /** A step of the model. @param {number[]} step */
   push([dx, dy, pen]) {
-    if (this.length === 0) this.add(0, 0, false);
+    if (this.length === 0) this.add(0, 0, false, true);
     const last = this.length - 1;
-    this.add(this.x[last] + dx, this.y[last] - dy, pen > 0.5);
+    this.add(this.x[last] + dx, this.y[last] - dy, pen > 0.5, true);
   }
 
   /**
    * A stroke that a person drew, as it was shown.
-   * @param {number[][]} points  @param {{ox: number, oy: number, isNew: boolean, row: number}} origin
-   *     what `originAt` said of its first point
+   * @param {number[][]} points
+   * @param {Line} [line] of a longer one, which goes on in the next row where this one is full, that
+   *     in which the points are; none: they stay where they are
    */
-  draw(points, origin) {
+  draw(points, line) {
     if (this.length) this.ends[this.length - 1] = true;
-    if (origin.isNew) this.breaks.set(this.length, { x: points[0][0], row: origin.row });
+    const origin = line ?? this.originAt(points[0][0], points[0][1]);
+    if (!line && origin !== this.current) {
+      const by = origin.oy - this.current.oy;
+      this.breaks.set(this.length, { x: points[0][0], row: origin.row, by });
+    }
     this.given = this.length + points.length;
     points.forEach(([x, y], i) => {
-      this.add(x - origin.ox, y - origin.oy, i === points.length - 1);
+      this.add(x - origin.ox, y - origin.oy, i === points.length - 1, false);
     });
   }
 
-  /** What turns a point as it is shown into one of the line. @param {number} x @param {number} y */
+  get current() {
+    return this.lines[this.lines.length - 1];
+  }
+
+  /**
+   * What turns a point as it is shown into one of the line.
+   * @param {number} x @param {number} y @returns {{ox: number, oy: number, row: number}}
+   */
   originAt(x, y) {
-    const current = this.lines[this.lines.length - 1];
-    if (this.length === 0) return { ...current, isNew: false };
+    const { current } = this;
+    if (this.length === 0) return current;
     const row = Math.max(Math.floor(y / this.rowHeight), 0);
-    const lastX = this.shown(this.length - 1)[0];
-    if (row > current.row && x < lastX) {
-      const ox = x - (this.x[this.length - 1] + this.letter);
-      const oy = current.oy + (row - current.row) * this.rowHeight;
-      return { ox, oy, isNew: true, row };
-    }
-    const line = this.lines.findLast((other) => other.row === row) ?? current;
-    return { ...line, isNew: false };
+    const line = this.lines.findLast((other) => other.row === row);
+    if (line) return line;
+    if (row < current.row || x >= this.shown(this.length - 1)[0]) return current;
+    const ox = x - (this.x[this.length - 1] + this.letter);
+    return { ox, oy: current.oy + (row - current.row) * this.rowHeight, row };
   }
 
   /** Takes off the last stroke. */
@@ -147,7 +167,7 @@ export class Paper {
 
   /** @param {number} length points to keep */
   cut(length) {
-    this.x.length = this.y.length = this.ends.length = length;
+    this.x.length = this.y.length = this.ends.length = this.made.length = length;
     for (const index of this.breaks.keys()) if (index >= length) this.breaks.delete(index);
     this.layOut();
   }
@@ -155,34 +175,38 @@ export class Paper {
   layOut() {
     this.lines = [{ ox: 0, oy: 0, row: 0, first: 0 }];
     this.line = [];
+    this.lowest = 0;
     for (let i = 0; i < this.x.length; i++) this.place(i);
   }
 
   /** Puts a point into the row where it belongs. @param {number} i */
   place(i) {
     const { letter, width } = this;
-    let line = this.lines[this.lines.length - 1];
-    if (i === 0 && this.given === 0 && this.x[0] === 0 && this.y[0] === 0) {
+    let line = this.current;
+    const isMade = this.made[i];
+    if (i === 0 && isMade) {
       // Written by the model alone, from the beginning on.
-      line.ox = MARGIN * letter;
-      line.oy = MIDDLE * this.rowHeight + 0.3 * letter;
+      line.ox = MARGIN * letter - this.x[0];
+      line.oy = MIDDLE * this.rowHeight + 0.3 * letter - this.y[0];
     }
     const broken = this.breaks.get(i);
     const isStart = i === 0 || this.ends[i - 1];
     const shown = this.x[i] + line.ox;
-    const isGiven = i < this.given;
-    const isFull = isGiven ? shown > width + letter : shown > width - 0.15 * letter;
+    // Strokes of a person are never torn; they reach beyond the edge where the paper has shrunk.
+    const isFull = isMade
+      ? shown > width - (isStart ? END_OF_ROW : 0.15) * letter
+      : isStart && shown > width;
     if (broken) {
       line = {
         ox: broken.x - this.x[i],
-        oy: line.oy + (broken.row - line.row) * this.rowHeight,
+        oy: line.oy + broken.by,
         row: broken.row,
         first: i,
       };
       this.lines.push(line);
-    } else if (isFull || (isStart && !isGiven && shown > width - END_OF_ROW * letter)) {
+    } else if (isFull) {
       const mean = this.recentMiddle(i, line.first);
-      const row = Math.max(line.row, Math.floor((mean + line.oy) / this.rowHeight)) + 1;
+      const row = Math.max(this.numRows - 1, Math.floor((mean + line.oy) / this.rowHeight)) + 1;
       line = {
         ox: MARGIN * letter - this.x[i],
         oy: (row + MIDDLE) * this.rowHeight - mean,
@@ -190,10 +214,11 @@ export class Paper {
         first: i,
       };
       this.lines.push(line);
-    } else if (isStart && !isGiven && i > 0) {
+    } else if (isStart && isMade && i > 0) {
       this.level(i, line);
     }
     this.line[i] = this.lines.length - 1;
+    this.lowest = Math.max(this.lowest, this.shown(i)[1]);
   }
 
   /** Lines of the model climb or sink: they are shown level, a stroke at a time. @param {number} i @param {Line} line */
