@@ -263,7 +263,13 @@ def test_what_is_shown_stays_where_it_is(open_page, ink):
     height = page.locator("#ink").bounding_box()["height"]
     assert before[:, 1].max() < height
     draw(page, (20, 20), (40, 24))
-    np.testing.assert_array_equal(np.concatenate(shown(page)[:-1]), before)
+    pieces = shown(page)
+    np.testing.assert_array_equal(np.concatenate(pieces[:-1]), before)
+    # The model goes on below, not over the row of the last stroke.
+    go_on(page, 50)
+    wait_until_done(page)
+    made = np.concatenate(shown(page)[len(pieces) :])
+    assert made[:, 1].mean() > before[:, 1].max()
 
 
 def test_a_slider_acts_while_it_goes_on(open_page):
@@ -469,6 +475,12 @@ def test_with_the_keyboard_alone(open_page, ink):
     page.keyboard.press("Enter")
     expect(page.locator("#continue")).to_be_enabled()
     wait_until(lambda: len(line_of(page)["strokes"]) == 5)
+    page.locator("#word").fill("once upon a time there was a minimum")
+    page.keyboard.press("Enter")
+    wait_until(lambda: len(line_of(page)["strokes"]) > 20)
+    places = np.concatenate(shown(page))
+    assert 0 <= places[:, 0].min() < places[:, 0].max() <= box["width"]
+    assert np.ptp(places[:, 1]) > 100  # in two rows
     page.locator("#continue").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#continue")).to_have_text("Pause")

@@ -5,12 +5,13 @@ import { colourOf, themeColour } from "./colours.js";
 import { request } from "./connection.js";
 import { element, inFrame, sharp } from "./dom.js";
 import { inkml, json, png, round, svg } from "./downloads.js";
-import { MIDDLE, Paper } from "./paper.js";
+import { MARGIN, MIDDLE, Paper } from "./paper.js";
 import { resample } from "./resample.js";
 
 const EXAMPLES = ["hello", "the sun", "once upon", "we write"];
 const LETTER_PX = { least: 12, most: 60, wide: 30, narrow: 22 };
 const PAD_ROWS = { wide: 3, narrow: 2 };
+const WORD_GAP = 1.0; // beyond that of letters, in letters
 const LETTER_OF_STROKES = 0.8; // height of small letters, in median heights of strokes
 
 /** A paper on a canvas. */
@@ -334,13 +335,9 @@ export class InkMedium {
 
   // What a person does
 
-  /**
-   * Strokes, as they were shown on the pad.
-   * @param {number[][][]} strokes
-   * @param {import("./paper.js").Line} [line] of all of them, however far they go
-   */
-  addStrokes(strokes, line) {
-    for (const points of strokes) this.pad.paper.draw(resample(points, this.step), line);
+  /** Strokes, as they were shown on the pad. @param {number[][][]} strokes */
+  addStrokes(strokes) {
+    for (const points of strokes) this.pad.paper.draw(resample(points, this.step));
     this.pad.redraw();
     this.hooks.changed();
   }
@@ -460,16 +457,29 @@ export class InkMedium {
   async letter(text) {
     if (!text) return;
     try {
-      const answer = await request("GET", `/api/lettering?text=${encodeURIComponent(text)}`);
+      /** @type {number[][][][]} */ const words = [];
+      for (const word of text.split(/\s+/)) {
+        const answer = await request("GET", `/api/lettering?text=${encodeURIComponent(word)}`);
+        words.push(answer.strokes);
+      }
       this.hooks.play();
       const { paper } = this.pad;
-      const [x] = paper.pen;
-      const line = paper.current;
-      const base = (line.row + MIDDLE) * paper.rowHeight + 0.5 * paper.letter;
-      const strokes = answer.strokes.map((/** @type {number[][]} */ stroke) =>
-        stroke.map(([sx, sy]) => [x + sx * paper.letter, base + (sy - 1) * paper.letter]),
-      );
-      this.addStrokes(strokes, line);
+      words.forEach((strokes, number) => {
+        let [x] = paper.pen;
+        if (number) x += WORD_GAP * paper.letter;
+        let { row } = paper.current;
+        const width = Math.max(...strokes.flat().map((point) => point[0])) * paper.letter;
+        if (paper.length && x + width > paper.width) {
+          row = paper.numRows;
+          x = MARGIN * paper.letter;
+        }
+        const base = (row + MIDDLE) * paper.rowHeight + 0.5 * paper.letter;
+        this.addStrokes(
+          strokes.map((stroke) =>
+            stroke.map(([sx, sy]) => [x + sx * paper.letter, base + (sy - 1) * paper.letter]),
+          ),
+        );
+      });
     } catch (error) {
       this.hooks.say(/** @type {Error} */ (error).message, true);
     }

@@ -6,7 +6,7 @@
 
 const ROW_HEIGHT = 3.6; // in heights of small letters
 export const MIDDLE = 0.55; // of small letters, from the top of a row, in heights of a row
-const MARGIN = 1.3; // on the left, in the same
+export const MARGIN = 1.3; // on the left, in the same
 const RECENT = 50; // points, whose middle says where the writing is
 const SLACK = 0.5; // by which it may leave the middle of its row before it is put back, in letters
 const END_OF_ROW = 2.0; // from the right edge, where no stroke begins any more
@@ -41,6 +41,7 @@ export class Paper {
     /** @type {Line[]} from what a point is to where it is shown; new ones for every row */
     this.lines = [{ ox: 0, oy: 0, row: 0, first: 0 }];
     /** @type {number[]} of each point the index of its line */ this.line = [];
+    this.numRows = 1;
     /** The lowest place where a point is shown. */
     this.lowest = 0;
   }
@@ -70,10 +71,6 @@ export class Paper {
 
   get rowHeight() {
     return ROW_HEIGHT * this.letter;
-  }
-
-  get numRows() {
-    return Math.max(...this.lines.map((line) => line.row)) + 1;
   }
 
   /** @returns {number[][]} dx, dy (upwards), pen */
@@ -122,13 +119,11 @@ export class Paper {
   /**
    * A stroke that a person drew, as it was shown.
    * @param {number[][]} points
-   * @param {Line} [line] of a longer one, which goes on in the next row where this one is full, that
-   *     in which the points are; none: they stay where they are
    */
-  draw(points, line) {
+  draw(points) {
     if (this.length) this.ends[this.length - 1] = true;
-    const origin = line ?? this.originAt(points[0][0], points[0][1]);
-    if (!line && origin !== this.current) {
+    const origin = this.originAt(points[0][0], points[0][1]);
+    if (origin !== this.current) {
       const by = origin.oy - this.current.oy;
       this.breaks.set(this.length, { x: points[0][0], row: origin.row, by });
     }
@@ -175,6 +170,7 @@ export class Paper {
   layOut() {
     this.lines = [{ ox: 0, oy: 0, row: 0, first: 0 }];
     this.line = [];
+    this.numRows = 1;
     this.lowest = 0;
     for (let i = 0; i < this.x.length; i++) this.place(i);
   }
@@ -192,9 +188,10 @@ export class Paper {
     const broken = this.breaks.get(i);
     const isStart = i === 0 || this.ends[i - 1];
     const shown = this.x[i] + line.ox;
-    // Strokes of a person are never torn; they reach beyond the edge where the paper has shrunk.
+    // Strokes of a person are never torn; they reach beyond the edge where the paper has shrunk. The
+    // model goes on below all that there is, also where the last stroke was put into an earlier row.
     const isFull = isMade
-      ? shown > width - (isStart ? END_OF_ROW : 0.15) * letter
+      ? line.row < this.numRows - 1 || shown > width - (isStart ? END_OF_ROW : 0.15) * letter
       : isStart && shown > width;
     if (broken) {
       line = {
@@ -218,6 +215,7 @@ export class Paper {
       this.level(i, line);
     }
     this.line[i] = this.lines.length - 1;
+    this.numRows = Math.max(this.numRows, line.row + 1);
     this.lowest = Math.max(this.lowest, this.shown(i)[1]);
   }
 
