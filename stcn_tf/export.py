@@ -3,7 +3,8 @@
 python -m stcn_tf.export --run_dir=DIR --out=DIR [--licence=TEXT] [--litert]
 
     model = tf.saved_model.load(DIR)
-    x = model.sample(num=8, length=600, seed=[0, 0], temperature=1.0)
+    x = model.sample(num=8, length=600, seed=[0, 0], temperature=0.8, latent_temperature=1.0,
+                     binary_temperature=1.0)
     card = json.loads(model.card().numpy())
 
 gives float32 [num, length, features] in raw units, the samples of

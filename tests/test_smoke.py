@@ -149,7 +149,7 @@ def test_from_raw_strokes_to_samples(tmp_path, here, mistake):
     here("export", f"--run_dir={run_dir}", f"--out={tmp_path / 'exported'}")
     # The same seed gives the same strokes in another process, and from the exported model.
     model = tf.saved_model.load(str(tmp_path / "exported"))
-    exported = model.sample(num=3, length=20, seed=[9, 0], temperature=1.0).numpy()
+    exported = model.sample(3, 20, [9, 0], 1.0, 1.0, 1.0).numpy()
     assert exported.shape == (3, 20, 3)
     np.testing.assert_array_equal(exported.reshape(strokes.shape), strokes)
 
