@@ -319,6 +319,24 @@ def test_a_pause_before_anything_has_come(open_page):
         assert len(steps_of(line_of(page)["strokes"])) == line_of(page)["given_points"] + 99
 
 
+def test_a_pause_while_the_session_is_made(open_page, ink):
+    page = open_page(ink)
+    page.locator("#example").click()
+    held = []
+    page.route("**/api/sessions", lambda route: held.append(route))
+    go_on(page, 100)
+    for text in ("Continue", "Pause"):
+        page.locator("#continue").click()
+        expect(page.locator("#continue")).to_have_text(text)
+    wait_until(lambda: page.wait_for_timeout(20) or held)
+    for route in held:
+        route.continue_()
+    wait_until_done(page)
+    line = line_of(page)
+    assert len(held) == 1
+    assert len(steps_of(line["strokes"])) == line["given_points"] + 99
+
+
 def test_downloads_are_what_others_read(open_page, ink):
     page = open_page(ink)
     write(page)
@@ -439,7 +457,8 @@ def test_several_continuations_of_which_one_is_kept(open_page, ink):
     page.locator("#again").click()
     wait_until_done(page)
     expect(page.locator("#seed")).to_have_value("8")
-    page.get_by_role("button", name="Keep continuation 3").click()
+    page.get_by_role("button", name="Keep continuation 3").press("Enter")
+    expect(page.locator("#ink")).to_be_focused()
     expect(page.locator("#views canvas")).to_have_count(0)
     kept = line_of(page)
     points = sum(map(len, kept["strokes"]))
@@ -533,6 +552,27 @@ def test_a_finger_draws_and_does_not_scroll(open_page, ink):
     (stroke,) = line_of(page)["strokes"]
     assert len(stroke) > 5
     assert stroke[-1][0] - stroke[0][0] == pytest.approx(stroke[0][1] - stroke[-1][1], rel=0.1)
+
+
+def test_a_palm_does_not_paint(open_page):
+    with serving("image") as served:
+        page = open_page(served, has_touch=True)
+        box = page.locator("#picture").bounding_box()
+        devtools = page.context.new_cdp_session(page)
+        for kind, *fingers in (
+            ("touchStart", (20, 20)),
+            ("touchStart", (20, 20), (box["width"] - 20, box["height"] - 20)),
+            ("touchMove", (60, 20), (box["width"] - 30, box["height"] - 20)),
+            ("touchEnd",),
+        ):
+            places = [
+                {"x": box["x"] + x, "y": box["y"] + y, "id": number}
+                for number, (x, y) in enumerate(fingers)
+            ]
+            devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+        expect(page.locator("#clear")).to_be_enabled()
+        image = np.array(json.loads(downloaded(page, "json"))["images"][0])
+        assert image[:3].any() and not image[3:].any()
 
 
 def test_without_motion_all_is_shown_as_it_comes(open_page, ink):

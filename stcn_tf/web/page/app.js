@@ -29,6 +29,7 @@ class Run {
     /** @type {number[][][]} */ this.steps = [];
     /** @type {Stream | null} */ this.stream = null;
     /** @type {Playout | null} */ this.playout = null;
+    this.isBeginning = false; // its session is being made
     this.isPaused = false;
     this.isOver = false;
     /** @type {Record<string, number>} of the steps that were made last */ this.temperatures = {};
@@ -166,11 +167,13 @@ class App {
       progress.value = run.shown;
     }
     for (const button of byId("downloads").children) button.disabled = medium.isEmpty && !run;
-    // Whoever goes on by keyboard goes on at the pad, not at the top of the page.
-    if (document.activeElement?.matches(":disabled")) {
-      const pad = document.querySelector("#pad [tabindex], #pad button:enabled");
-      /** @type {HTMLElement | null} */ (pad)?.focus();
-    }
+    if (document.activeElement?.matches(":disabled")) this.focusPad();
+  }
+
+  /** Whoever goes on by keyboard goes on at the pad, not at the top of the page. */
+  focusPad() {
+    const pad = document.querySelector("#pad [tabindex], #pad-tools button:enabled");
+    /** @type {HTMLElement | null} */ (pad)?.focus({ preventScroll: true });
   }
 
   // Going on
@@ -218,6 +221,7 @@ class App {
   async connect(run, beginnings, count) {
     say("Going on …");
     run.target = run.shown + count;
+    run.isBeginning = true;
     run.isPaused = false;
     run.temperatures = this.temperatures;
     this.refresh();
@@ -229,9 +233,11 @@ class App {
         temperatures: run.temperatures,
       });
     } catch (error) {
+      run.isBeginning = false;
       if (this.run === run) this.fail(run, /** @type {ServiceError} */ (error));
       return;
     }
+    run.isBeginning = false;
     setConnection("good");
     if (this.run !== run) {
       request("DELETE", `/api/sessions/${session.id}`).catch(() => {});
@@ -303,7 +309,8 @@ class App {
   /** @param {Run} run */
   resume(run) {
     const left = run.target - run.shown;
-    if (!run.stream || run.stream.isClosed) return this.reconnect(run, left || this.wanted);
+    const isThere = run.isBeginning || (run.stream && !run.stream.isClosed);
+    if (!isThere) return this.reconnect(run, left || this.wanted);
     this.send(run);
   }
 
@@ -376,6 +383,7 @@ class App {
     this.medium.keep(row);
     say("Kept: it is the beginning now.");
     this.refresh();
+    this.focusPad();
     this.wake();
   }
 

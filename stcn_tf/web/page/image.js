@@ -317,7 +317,8 @@ export class ImageMedium {
 
   listen() {
     const { canvas } = this.pad;
-    /** @type {number[] | null} */ let last = null;
+    /** @type {number[]} */ let last = [];
+    /** @type {number | null} that draws: a palm beside it does not */ let pointer = null;
     const at = (/** @type {PointerEvent} */ event) => {
       const box = canvas.getBoundingClientRect();
       return [
@@ -328,6 +329,8 @@ export class ImageMedium {
     canvas.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
       if (event.button !== 0) return;
       event.preventDefault();
+      if (pointer !== null) return;
+      pointer = event.pointerId;
       canvas.focus({ preventScroll: true });
       canvas.setPointerCapture(event.pointerId);
       this.pad.cursor = null;
@@ -336,14 +339,15 @@ export class ImageMedium {
       this.paint(last, last);
     });
     canvas.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
-      if (!last) return;
+      if (event.pointerId !== pointer) return;
       const next = at(event);
       this.paint(last, next);
       last = next;
     });
-    const end = () => {
-      if (last) this.hooks.changed();
-      last = null;
+    const end = (/** @type {PointerEvent} */ event) => {
+      if (event.pointerId !== pointer) return;
+      pointer = null;
+      this.hooks.changed();
     };
     canvas.addEventListener("pointerup", end);
     canvas.addEventListener("pointercancel", end);
