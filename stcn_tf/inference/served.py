@@ -318,7 +318,7 @@ class ServedFunction:
         self.input_signature = input_signature
         self._function = tf.function(function, input_signature=input_signature, autograph=False)
 
-    @property
+    @functools.cached_property
     def concrete(self) -> Any:
         """What has been traced, which a SavedModel holds."""
         return self._function.get_concrete_function()

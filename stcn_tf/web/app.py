@@ -202,7 +202,8 @@ def create(engine: Engine, settings: ServeSettings, names: Collection[str]) -> F
                 (421, "the request is for another host"),
                 (422, "the request is not accepted"),
                 (429, "too many requests"),
-                (503, "too much to do"),
+                (500, "the model or the service failed"),
+                (503, "too much to do, or the service is stopping"),
             )
         },
     )
@@ -367,6 +368,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
         return _problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return _problem(500, "the service failed; its log says why")
 
 
 def _problem(status: int, message: str, headers: Any = None) -> Response:

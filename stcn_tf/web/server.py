@@ -1,6 +1,7 @@
 """Listens, and stops cleanly."""
 
 import asyncio
+import gc
 import ipaddress
 import socket
 from collections.abc import Collection
@@ -112,4 +113,8 @@ def run(app: ASGIApp, listener: socket.socket) -> None:
     Raises:
         KeyboardInterrupt: by SIGINT, once all is closed.
     """
+    # What there is now stays. Else the many objects of a large request would have all of it, which
+    # with TensorFlow is much, looked through for garbage again and again.
+    gc.collect()
+    gc.freeze()
     uvicorn.Server(config_of(app)).run(sockets=[listener])
