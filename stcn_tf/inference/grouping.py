@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+UNKNOWN = "?"  # as tables show it
+
 
 class Grouping:
     """What sequences share, as lines of one hand do.
@@ -45,6 +47,33 @@ class Grouping:
         residuals = values - per_step(values, num_steps) * num_steps
         mean_length = float(np.mean(num_steps))
         return self.standard_error(residuals) / mean_length if mean_length else math.nan
+
+
+def averages_head(width: int) -> str:
+    """Names of the columns above lines of `averages_line`."""
+    return f"{'':{width}}  {'per sequence':>25}  {'per step':>21}"
+
+
+def averages_line(
+    name: str, width: int, whole: tuple[float, float], step: tuple[float, float]
+) -> str:
+    """An average and its standard error per sequence and per step, as a line of a table.
+
+    Args:
+        name: of what is averaged.
+        width: of the longest name.
+        whole: per sequence: average and standard error.
+        step: the same per step.
+    """
+    return (
+        f"{name:{width}}  {whole[0]:13.3f} +- {error_text(whole[1], 3):>8}  "
+        f"{step[0]:10.5f} +- {error_text(step[1], 5)}"
+    )
+
+
+def error_text(error: float, places: int) -> str:
+    """A standard error with so many decimal places; of a single group nobody knows it."""
+    return UNKNOWN if math.isnan(error) else f"{error:.{places}f}"
 
 
 def per_step(values: np.ndarray, num_steps: np.ndarray) -> float:

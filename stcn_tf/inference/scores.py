@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from stcn_tf.inference.grouping import error_text
 from stcn_tf.media.figures import figure_to_svg
 from stcn_tf.media.medium import Medium
 from stcn_tf.support import markup
@@ -94,7 +95,7 @@ class Scores:
                 (
                     term["name"],
                     f"{term['per_sequence']:.2f}",
-                    f"{term['per_sequence_standard_error']:.2f}",
+                    error_text(term["per_sequence_standard_error"], 2),
                     f"{term['per_step']:.4f}",
                     term["unit"],
                     "" if bits is None else f"{bits:.3f}",

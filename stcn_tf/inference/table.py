@@ -16,6 +16,7 @@ import numpy as np
 from stcn_tf.data.card import DatasetCard, group_alike
 from stcn_tf.data.units import likelihood_unit
 from stcn_tf.inference.evaluation import ACTIVE_UNIT_NATS, TOLD_AT_FLOOR, Evaluation
+from stcn_tf.inference.grouping import averages_head, averages_line
 from stcn_tf.models.base import SequenceModel
 from stcn_tf.support.files import replacing_file
 
@@ -256,15 +257,14 @@ def _scale(norm: dict[str, Any]) -> str:
 
 def _block(rows: list[tuple[str, dict[str, Any]]], width: int) -> list[str]:
     """Lines of (name, numbers) rows of one unit, and the names of the columns above them."""
-    lines = [f"{'':{width}}  {'per sequence':>25}  {'per step':>21}"]
+    lines = [averages_head(width)]
     if any("bits_per_dimension" in numbers for _, numbers in rows):
         lines[0] += f"  {'bits/dimension':>14}"
     for name, numbers in rows:
-        whole, whole_error = numbers["per_sequence"], numbers["per_sequence_standard_error"]
-        step, step_error = numbers["per_step"], numbers["per_step_standard_error"]
-        line = (
-            f"{name:{width}}  {whole:13.3f} +- {whole_error:8.3f}  {step:10.5f} +- {step_error:.5f}"
+        whole, step = (
+            (numbers[of], numbers[f"{of}_standard_error"]) for of in ("per_sequence", "per_step")
         )
+        line = averages_line(name, width, whole, step)
         if "bits_per_dimension" in numbers:
             line += f"  {numbers['bits_per_dimension']:14.5f}"
         lines.append(line)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stcn_tf.inference.grouping import Grouping, per_step
+from stcn_tf.inference.grouping import Grouping, averages_head, averages_line, per_step
 from stcn_tf.reporting.evaluated import KINDS, NO_BOUND, Evaluated, latest
 from stcn_tf.runs import CONFIG_NAME
 from stcn_tf.support.errors import UserError
@@ -65,11 +65,15 @@ class Comparison(NamedTuple):
             f"A - B on the same {self.num_sequences:,} sequences of {self.a['dataset']}, split "
             f"{self.a['split']}; {self.a['unit']}",
             "",
-            f"{'':{width}}  {'per sequence':>25}  {'per step':>21}",
+            averages_head(width),
         ]
         lines += [
-            f"{d.name:{width}}  {d.per_sequence:13.3f} +- {d.per_sequence_error:8.3f}  "
-            f"{d.per_step:10.5f} +- {d.per_step_error:.5f}"
+            averages_line(
+                d.name,
+                width,
+                (d.per_sequence, d.per_sequence_error),
+                (d.per_step, d.per_step_error),
+            )
             for d in self.differences
         ]
         lines += ["", f"+-: standard error of the difference over {over}"]

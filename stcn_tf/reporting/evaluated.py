@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stcn_tf import run_list
-from stcn_tf.inference.grouping import Grouping
+from stcn_tf.inference.grouping import UNKNOWN, Grouping
 from stcn_tf.run_status import RunStatus
 from stcn_tf.runs import HISTORY_NAME, RunDirectory, located
 from stcn_tf.support import strict_json
 from stcn_tf.support.errors import UserError, reason_of
 from stcn_tf.support.files import expand_home
 
-UNKNOWN = "?"
 EXACT, BOUND, NO_BOUND = "exact", "bound", "no bound"
 # What an evaluation says of all steps together, and what that is of the log-likelihood.
 KINDS = {

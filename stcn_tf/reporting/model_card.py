@@ -2,8 +2,9 @@
 
 from stcn_tf.data.units import likelihood_unit
 from stcn_tf.flags import flag_lines
+from stcn_tf.inference.grouping import UNKNOWN
 from stcn_tf.models.base import SequenceModel
-from stcn_tf.reporting.evaluated import UNKNOWN, Run, latest
+from stcn_tf.reporting.evaluated import Run, latest
 
 _FEATURES_SHOWN = 8
 

@@ -7,8 +7,9 @@ evaluations. Nothing here needs TensorFlow.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from stcn_tf.inference.grouping import UNKNOWN
 from stcn_tf.reporting import published
-from stcn_tf.reporting.evaluated import BOUND, UNKNOWN, Evaluated, Number, Run, latest
+from stcn_tf.reporting.evaluated import BOUND, Evaluated, Number, Run, latest
 from stcn_tf.reporting.published import Dataset, Published
 
 NONE = "–"

@@ -346,6 +346,15 @@ def _blocks(text):
     return blocks
 
 
+def test_of_a_single_group_no_error_is_told(tiny_records, model):
+    groups = ["hand", "hand"]
+    evaluation = evaluation_of([4, 6], groups=groups, elbo=[1.0, 2.0], kl=[[1.0, 0.5], [2.0, 1.5]])
+    content = table.summary(evaluation, model, read_card(tiny_records), ABOUT)
+    (_, numbers), *_ = _blocks(table.table(content)).values()
+    assert numbers["ELBO"] == ["1.500+-?", "0.30000+-?"]
+    assert "(1 of them: " in table.table(content)
+
+
 def test_every_block_of_the_table_is_of_one_unit(tiny_records, model):
     """A KL has no scale; bits per dimension are those of values in raw units."""
     card = read_card(tiny_records)
