@@ -409,6 +409,12 @@ def test_what_woke_up_is_coloured_and_told_in_numbers(open_page, ink):
     page.locator("#example").click()
     page.locator("#wake").check()
     rows = page.locator("#layers tbody tr")
+    # A dot is no step yet.
+    page.locator("#clear").click()
+    page.locator("#ink").click(position={"x": 30, "y": 60})
+    expect(page.locator("#status")).to_have_text("That is too little to look at: give some more.")
+    page.locator("#clear").click()
+    page.locator("#example").click()
     expect(rows).to_have_count(3)
     expect(page.locator("#legend-high")).not_to_have_text("")
     page.locator("#layer").select_option("0")
@@ -605,6 +611,23 @@ def test_a_sound_goes_on(open_page):
         page.wait_for_timeout(500)
         page.locator("#record").click()
         expect(page.locator("#status")).to_have_text(re.compile("given. Press Continue"))
+
+
+def test_every_line_of_an_image_can_be_taken_back(open_page):
+    with serving("image") as served:
+        page = open_page(served)
+        right = page.locator("#picture").bounding_box()["width"] - 20
+        drawn = []
+        for y in (20, 90, 160):
+            draw(page, (20, y), (right, y), canvas="#picture")
+            drawn.append(line_of(page)["images"])
+        page.locator("#clear").click()
+        for images in reversed(drawn):
+            page.locator("#undo").click()
+            assert line_of(page)["images"] == images
+        page.locator("#undo").click()
+        expect(page.locator("#undo")).to_be_disabled()
+        expect(page.locator("#continue")).to_be_disabled()
 
 
 def test_an_image_is_completed(open_page):

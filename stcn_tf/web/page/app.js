@@ -157,7 +157,7 @@ class App {
     byId("continue").disabled = medium.isEmpty && !run;
     byId("again").disabled = !run;
     byId("alone").disabled = false;
-    byId("undo").disabled = medium.isEmpty && !run;
+    byId("undo").disabled = !medium.canUndo && !run;
     byId("clear").disabled = medium.isEmpty && !run;
     byId("reconstruct").disabled = medium.isEmpty;
     const progress = byId("progress");
@@ -455,7 +455,10 @@ class App {
       for (let row = 0; row < rows; row++) {
         const all = this.medium.sequence(row);
         const x = this.lastOf(all);
-        if (!x.length) return this.colourPlain();
+        if (!x.length) {
+          if (!this.medium.isEmpty) say("That is too little to look at: give some more.");
+          return this.colourPlain();
+        }
         const score = await request("POST", "/api/score", { x, seed: this.seed });
         scores.push({ ...score, before: all.length - x.length });
       }

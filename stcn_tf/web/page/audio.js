@@ -1,8 +1,8 @@
 // @ts-check
 /** Sounds: a recording or a file is continued; waveforms and spectrograms that can be played. */
 
-import { colourOf, themeColour } from "./colours.js";
-import { element, inFrame, sharp } from "./dom.js";
+import { colourOf, shadeOf, themeColour } from "./colours.js";
+import { byId, element, inFrame, sharp, view } from "./dom.js";
 import { json, png, round, save, svg, wav } from "./downloads.js";
 import { spectrogram } from "./spectrum.js";
 
@@ -100,10 +100,8 @@ class Track {
 
   /** @param {number} step */
   colour(step) {
-    const value = this.values?.[step];
-    if (value !== undefined)
-      return colourOf((value - this.scale.low) / (this.scale.high - this.scale.low));
-    return themeColour(step < this.given ? "you" : this.made);
+    const plain = () => themeColour(step < this.given ? "you" : this.made);
+    return shadeOf(this.values, this.scale, step) ?? plain();
   }
 
   async toggle() {
@@ -177,8 +175,8 @@ export class AudioMedium {
     this.pad = new Track(this.rate, this.frame, "Beginning");
     this.pad.canvas.id = "sound";
     /** @type {Track[]} */ this.tracks = [];
-    this.views = /** @type {HTMLElement} */ (document.getElementById("views"));
-    document.getElementById("pad")?.append(this.pad.canvas);
+    this.views = byId("views");
+    byId("pad").append(this.pad.canvas);
     this.addTools();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
       for (const track of [this.pad, ...this.tracks]) track.redraw();
@@ -211,6 +209,10 @@ export class AudioMedium {
 
   get isEmpty() {
     return !this.pad.steps.length;
+  }
+
+  get canUndo() {
+    return !this.isEmpty;
   }
 
   beginning() {
@@ -248,19 +250,8 @@ export class AudioMedium {
         "Keep this one",
       );
       this.tracks.push(track);
-      this.views.append(
-        element(
-          "section",
-          { className: "view", aria: { label: title } },
-          element(
-            "div",
-            { className: "view-head" },
-            element("h3", {}, title),
-            element("div", { className: "row" }, track.button, keep),
-          ),
-          track.canvas,
-        ),
-      );
+      const controls = element("div", { className: "row" }, track.button, keep);
+      this.views.append(view(title, title, track.canvas, controls));
     }
   }
 
@@ -308,25 +299,13 @@ export class AudioMedium {
     const track = new Track(this.rate, this.frame, "Reconstruction");
     track.made = "rebuilt";
     track.set(x, 0);
-    document
-      .getElementById("reconstruction")
-      ?.replaceChildren(
-        element(
-          "section",
-          { className: "view", aria: { label: "Reconstruction" } },
-          element(
-            "div",
-            { className: "view-head" },
-            element("h3", {}, "The beginning, as the model's latents remember it"),
-            track.button,
-          ),
-          track.canvas,
-        ),
-      );
+    const title = "The beginning, as the model's latents remember it";
+    const shown = view("Reconstruction", title, track.canvas, track.button);
+    byId("reconstruction").replaceChildren(shown);
   }
 
   hideReconstruction() {
-    document.getElementById("reconstruction")?.replaceChildren();
+    byId("reconstruction").replaceChildren();
   }
 
   // What a person does
@@ -369,14 +348,12 @@ export class AudioMedium {
       { type: "button", id: "example", on: { click: () => this.give(vowel(this.rate)) } },
       "Example",
     );
-    document
-      .getElementById("pad-tools")
-      ?.append(
-        record,
-        element("label", { className: "button", htmlFor: "sound-file" }, "Open a sound", file),
-        example,
-        this.pad.button,
-      );
+    byId("pad-tools").append(
+      record,
+      element("label", { className: "button", htmlFor: "sound-file" }, "Open a sound", file),
+      example,
+      this.pad.button,
+    );
   }
 
   /** @param {Blob} blob a file of a sound */

@@ -19,6 +19,17 @@ export function colourOf(share) {
   return `rgb(${channels.join(" ")})`;
 }
 
+/**
+ * The colour of one of several values.
+ * @param {number[] | null} values null: there are none
+ * @param {{low: number, high: number}} scale @param {number} i
+ * @returns {string | undefined}
+ */
+export function shadeOf(values, { low, high }, i) {
+  const value = values?.[i];
+  return value === undefined ? undefined : colourOf((value - low) / (high - low));
+}
+
 /** The same as a CSS gradient, for a legend. */
 export const GRADIENT = `linear-gradient(to right, ${STOPS.map((c) => `rgb(${c.join(" ")})`).join(", ")})`;
 

@@ -18,6 +18,17 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+/**
+ * What is shown of one sequence: a heading, what goes with it, and its canvas.
+ * @param {string} label @param {string} title @param {HTMLCanvasElement} canvas
+ * @param {...Node} controls
+ * @returns {HTMLElement}
+ */
+export function view(label, title, canvas, ...controls) {
+  const head = element("div", { className: "view-head" }, element("h3", {}, title), ...controls);
+  return element("section", { className: "view", aria: { label } }, head, canvas);
+}
+
 /** @param {string} id @returns {any} */
 export function byId(id) {
   const found = document.getElementById(id);

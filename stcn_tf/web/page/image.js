@@ -1,9 +1,10 @@
 // @ts-check
 /** Images: the upper rows are drawn, the model completes the rest, pixel by pixel. */
 
-import { colourOf, themeColour } from "./colours.js";
-import { element, inFrame } from "./dom.js";
+import { shadeOf, themeColour } from "./colours.js";
+import { byId, element, inFrame, view } from "./dom.js";
 import { json, png, svg } from "./downloads.js";
+import { ARROWS, followPointer } from "./pointer.js";
 
 const EXAMPLES = [
   [
@@ -31,6 +32,7 @@ const EXAMPLES = [
   ], // 0
 ];
 const BRUSH = 1.15; // pixels of the image
+const MOST_UNDONE = 100; // lines
 
 /** An image on a canvas. */
 class Picture {
@@ -89,13 +91,9 @@ class Picture {
 
   /** @param {number} i @returns {string} "" for paper */
   colour(i) {
-    const value = this.values?.[i];
-    if (value !== undefined) {
-      const share = (value - this.scale.low) / (this.scale.high - this.scale.low);
-      return colourOf(share);
-    }
-    if (this.pixels[i] < 0.5) return "";
-    return themeColour(i < this.given ? "you" : this.made);
+    const plain = () =>
+      this.pixels[i] < 0.5 ? "" : themeColour(i < this.given ? "you" : this.made);
+    return shadeOf(this.values, this.scale, i) ?? plain();
   }
 }
 
@@ -124,11 +122,11 @@ export class ImageMedium {
     Object.assign(this.pad.canvas, { className: "pad pixels", tabIndex: 0, id: "picture" });
     this.pad.canvas.setAttribute("role", "application");
     /** @type {Float32Array} */ this.ink = new Float32Array(all);
-    /** @type {Float32Array | undefined} before what was drawn last */ this.before = undefined;
+    /** @type {Float32Array[]} before each line, the last one at the end */ this.before = [];
     /** @type {Picture[]} */ this.pictures = [];
-    this.views = /** @type {HTMLElement} */ (document.getElementById("views"));
+    this.views = byId("views");
     this.views.classList.add("tiles");
-    document.getElementById("pad")?.append(this.pad.canvas);
+    byId("pad").append(this.pad.canvas);
     this.addTools();
     this.kept = 0;
     this.setKept(Math.floor(this.height / 2));
@@ -161,6 +159,10 @@ export class ImageMedium {
     return !this.ink.some((v) => v > 0.5);
   }
 
+  get canUndo() {
+    return this.before.length > 0;
+  }
+
   beginning() {
     return Array.from(this.ink.subarray(0, this.kept * this.width), (v) => [v > 0.5 ? 1 : 0]);
   }
@@ -174,14 +176,14 @@ export class ImageMedium {
   }
 
   undo() {
-    this.ink = this.before ?? new Float32Array(this.ink.length);
-    this.before = undefined;
+    this.ink = this.before.pop() ?? this.ink;
     this.show();
   }
 
   clear() {
     this.dropMade();
-    this.ink = new Float32Array(this.ink.length);
+    this.remember();
+    this.ink.fill(0);
     this.show();
   }
 
@@ -195,14 +197,7 @@ export class ImageMedium {
       picture.pixels = [...given];
       picture.given = given.length;
       this.pictures.push(picture);
-      this.views.append(
-        element(
-          "section",
-          { className: "view", aria: { label: title } },
-          element("div", { className: "view-head" }, element("h3", {}, title)),
-          picture.canvas,
-        ),
-      );
+      this.views.append(view(title, title, picture.canvas));
     }
   }
 
@@ -223,6 +218,7 @@ export class ImageMedium {
 
   /** @param {number} row */
   keep(row) {
+    this.remember();
     this.ink = Float32Array.from(
       { length: this.ink.length },
       (_, i) => this.pictures[row].pixels[i] ?? 0,
@@ -251,24 +247,13 @@ export class ImageMedium {
     const picture = new Picture(this.width, this.height, "Reconstruction");
     picture.made = "rebuilt";
     picture.pixels = x.map(([v]) => v);
-    const place = document.getElementById("reconstruction");
-    place?.classList.add("tiles");
-    place?.replaceChildren(
-      element(
-        "section",
-        { className: "view", aria: { label: "Reconstruction" } },
-        element(
-          "div",
-          { className: "view-head" },
-          element("h3", {}, "Yours, as the model's latents remember it"),
-        ),
-        picture.canvas,
-      ),
-    );
+    const title = "Yours, as the model's latents remember it";
+    byId("reconstruction").classList.add("tiles");
+    byId("reconstruction").replaceChildren(view("Reconstruction", title, picture.canvas));
   }
 
   hideReconstruction() {
-    document.getElementById("reconstruction")?.replaceChildren();
+    byId("reconstruction").replaceChildren();
   }
 
   // What a person does
@@ -310,47 +295,40 @@ export class ImageMedium {
     this.show();
   }
 
-  remember() {
+  /** A person draws: nothing may go on meanwhile, and it can be taken back. */
+  begins() {
     this.hooks.play();
-    this.before = Float32Array.from(this.ink);
+    this.remember();
+  }
+
+  remember() {
+    this.before.push(Float32Array.from(this.ink));
+    if (this.before.length > MOST_UNDONE) this.before.shift();
   }
 
   listen() {
     const { canvas } = this.pad;
     /** @type {number[]} */ let last = [];
-    /** @type {number | null} that draws: a palm beside it does not */ let pointer = null;
-    const at = (/** @type {PointerEvent} */ event) => {
+    const pixel = (/** @type {number[]} */ at) => {
       const box = canvas.getBoundingClientRect();
-      return [
-        ((event.clientX - box.left) / box.width) * this.width,
-        ((event.clientY - box.top) / box.height) * this.height,
-      ];
+      return [(at[0] / box.width) * this.width, (at[1] / box.height) * this.height];
     };
-    canvas.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
-      if (event.button !== 0) return;
-      event.preventDefault();
-      if (pointer !== null) return;
-      pointer = event.pointerId;
-      canvas.focus({ preventScroll: true });
-      canvas.setPointerCapture(event.pointerId);
-      this.pad.cursor = null;
-      this.remember();
-      last = at(event);
-      this.paint(last, last);
+    followPointer(canvas, {
+      down: (at) => {
+        this.begins();
+        this.pad.cursor = null;
+        last = pixel(at);
+        this.paint(last, last);
+      },
+      move: (points) => {
+        for (const next of points.map(pixel)) {
+          this.paint(last, next);
+          last = next;
+        }
+      },
+      up: () => this.hooks.changed(),
+      drop: () => this.undo(),
     });
-    canvas.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
-      if (event.pointerId !== pointer) return;
-      const next = at(event);
-      this.paint(last, next);
-      last = next;
-    });
-    const end = (/** @type {PointerEvent} */ event) => {
-      if (event.pointerId !== pointer) return;
-      pointer = null;
-      this.hooks.changed();
-    };
-    canvas.addEventListener("pointerup", end);
-    canvas.addEventListener("pointercancel", end);
     canvas.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.onKey(event));
     canvas.addEventListener("blur", () => {
       this.pad.cursor = null;
@@ -360,8 +338,7 @@ export class ImageMedium {
 
   /** @param {KeyboardEvent} event */
   onKey(event) {
-    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    const move = moves[/** @type {keyof typeof moves} */ (event.key)];
+    const move = ARROWS[event.key];
     if (!move && event.key !== " ") return;
     event.preventDefault();
     const cursor = (this.pad.cursor ??=
@@ -372,7 +349,7 @@ export class ImageMedium {
       this.pad.cursor = y * this.width + x;
       this.pad.redraw();
     } else {
-      this.remember();
+      this.begins();
       this.ink[cursor] = this.ink[cursor] > 0.5 ? 0 : 1;
       this.show();
       this.hooks.say(this.ink[cursor] ? "Pixel on." : "Pixel off.");
@@ -403,7 +380,7 @@ export class ImageMedium {
         id: "example",
         on: {
           click: () => {
-            this.remember();
+            this.begins();
             this.ink.fill(0);
             const points = EXAMPLES[next++ % EXAMPLES.length].map(([x, y]) => [
               x * this.width,
@@ -416,12 +393,10 @@ export class ImageMedium {
       },
       "Example",
     );
-    document
-      .getElementById("pad-tools")
-      ?.append(
-        example,
-        element("label", { className: "inline-field", htmlFor: "kept" }, "Rows to keep", kept),
-      );
+    byId("pad-tools").append(
+      example,
+      element("label", { className: "inline-field", htmlFor: "kept" }, "Rows to keep", kept),
+    );
   }
 
   // Files

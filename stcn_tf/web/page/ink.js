@@ -1,11 +1,12 @@
 // @ts-check
 /** Handwriting: a pad to write on, on which the model goes on; further continuations below it. */
 
-import { colourOf, themeColour } from "./colours.js";
+import { shadeOf, themeColour } from "./colours.js";
 import { request } from "./connection.js";
-import { element, inFrame, sharp } from "./dom.js";
+import { byId, element, inFrame, sharp, view } from "./dom.js";
 import { inkml, json, png, round, svg } from "./downloads.js";
 import { MARGIN, MIDDLE, Paper } from "./paper.js";
+import { ARROWS, followPointer } from "./pointer.js";
 import { resample } from "./resample.js";
 
 const EXAMPLES = ["hello", "the sun", "once upon", "we write"];
@@ -56,11 +57,8 @@ class Sheet {
 
   /** The colour of what a point ends. @param {number} i */
   colour(i) {
-    const value = this.values?.[Math.max(i - 1, 0)];
-    if (value !== undefined) {
-      return colourOf((value - this.scale.low) / (this.scale.high - this.scale.low));
-    }
-    return themeColour(i < this.paper.given ? "you" : this.made);
+    const plain = () => themeColour(i < this.paper.given ? "you" : this.made);
+    return shadeOf(this.values, this.scale, Math.max(i - 1, 0)) ?? plain();
   }
 
   draw() {
@@ -168,8 +166,8 @@ export class InkMedium {
     Object.assign(this.pad.canvas, { className: "pad", tabIndex: 0, id: "ink" });
     this.pad.canvas.setAttribute("role", "application");
     /** @type {Sheet[]} */ this.sheets = [this.pad];
-    this.views = /** @type {HTMLElement} */ (document.getElementById("views"));
-    document.getElementById("pad")?.append(this.pad.canvas);
+    this.views = byId("views");
+    byId("pad").append(this.pad.canvas);
     this.listen();
     this.addTools();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.redraw());
@@ -194,11 +192,14 @@ export class InkMedium {
     return this.pad.paper.given === 0;
   }
 
+  get canUndo() {
+    return !this.isEmpty;
+  }
+
   beginning() {
     const { paper } = this.pad;
     const steps = paper.steps.slice(0, Math.max(paper.given - 1, 0));
-    if (paper.given && !steps.length)
-      throw new Error("A dot is not enough: write a little more.");
+    if (paper.given && !steps.length) throw new Error("A dot is not enough: write a little more.");
     return steps;
   }
 
@@ -246,12 +247,7 @@ export class InkMedium {
       `Keep this one`,
     );
     keep.setAttribute("aria-label", `Keep ${title.toLowerCase()}`);
-    return element(
-      "section",
-      { className: "view", aria: { label: title } },
-      element("div", { className: "view-head" }, element("h3", {}, title), keep),
-      sheet.canvas,
-    );
+    return view(title, title, sheet.canvas, keep);
   }
 
   /** @param {number} row @param {number[]} step */
@@ -310,23 +306,12 @@ export class InkMedium {
     for (const step of x) paper.push(step);
     const sheet = new Sheet(paper, "Reconstruction of what was written", () => this.letterPx, 1);
     sheet.made = "rebuilt";
-    const place = /** @type {HTMLElement} */ (document.getElementById("reconstruction"));
-    place.replaceChildren(
-      element(
-        "section",
-        { className: "view", aria: { label: "Reconstruction" } },
-        element(
-          "div",
-          { className: "view-head" },
-          element("h3", {}, "The same line, as the model's latents remember it"),
-        ),
-        sheet.canvas,
-      ),
-    );
+    const title = "The same line, as the model's latents remember it";
+    byId("reconstruction").replaceChildren(view("Reconstruction", title, sheet.canvas));
   }
 
   hideReconstruction() {
-    document.getElementById("reconstruction")?.replaceChildren();
+    byId("reconstruction").replaceChildren();
   }
 
   redraw() {
@@ -344,49 +329,32 @@ export class InkMedium {
 
   listen() {
     const { canvas } = this.pad;
-    const at = (/** @type {PointerEvent} */ event) => {
-      const box = canvas.getBoundingClientRect();
-      return [event.clientX - box.left, event.clientY - box.top].map((v) => v / this.pad.unit);
-    };
-    /** @type {PointerEvent | null} what began the stroke; null: nothing did, or the keyboard */
-    let pointer = null;
-    const end = () => {
+    const scaled = (/** @type {number[]} */ at) => at.map((v) => v / this.pad.unit);
+    const lift = () => {
       const points = this.pad.pending;
       this.pad.pending = [];
-      pointer = null;
       if (points.length) this.addStrokes([points]);
     };
-    const endOf = (/** @type {PointerEvent} */ event) => {
-      if (event.pointerId === pointer?.pointerId) end();
-    };
-    canvas.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
-      if (event.button !== 0) return;
-      event.preventDefault();
-      canvas.focus({ preventScroll: true });
-      // Further fingers write nothing. A hand that lies on the pad before the pen wrote nothing.
-      if (pointer && (pointer.pointerType !== "touch" || event.pointerType !== "pen")) return;
-      if (pointer) this.pad.pending = [];
-      end();
-      pointer = event;
-      canvas.setPointerCapture(event.pointerId);
-      this.hooks.play();
-      this.pad.cursor = null;
-      this.pad.pending = [at(event)];
-      this.pad.redraw();
+    followPointer(canvas, {
+      down: (at) => {
+        lift(); // what the keyboard draws
+        this.hooks.play();
+        this.pad.cursor = null;
+        this.pad.pending = [scaled(at)];
+        this.pad.redraw();
+      },
+      move: (points) => {
+        this.pad.pending.push(...points.map(scaled));
+        this.pad.redraw();
+      },
+      up: lift,
+      drop: () => (this.pad.pending = []),
     });
-    canvas.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
-      if (event.pointerId !== pointer?.pointerId) return;
-      const events = event.getCoalescedEvents?.() ?? [];
-      this.pad.pending.push(...(events.length ? events : [event]).map(at));
-      this.pad.redraw();
-    });
-    canvas.addEventListener("pointerup", endOf);
-    canvas.addEventListener("pointercancel", endOf);
     canvas.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) =>
-      this.onKey(event, end),
+      this.onKey(event, lift),
     );
     canvas.addEventListener("blur", () => {
-      if (this.pad.cursor) end();
+      if (this.pad.cursor) lift();
       this.pad.cursor = null;
       this.pad.redraw();
     });
@@ -394,8 +362,7 @@ export class InkMedium {
 
   /** @param {KeyboardEvent} event @param {() => void} lift */
   onKey(event, lift) {
-    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    const move = moves[/** @type {keyof typeof moves} */ (event.key)];
+    const move = ARROWS[event.key];
     if (!move && event.key !== " ") return;
     event.preventDefault();
     const pad = this.pad;
@@ -436,7 +403,7 @@ export class InkMedium {
         },
       },
     });
-    document.getElementById("pad-tools")?.append(
+    byId("pad-tools").append(
       element("label", { className: "inline-field", htmlFor: "word" }, "Or type", word),
       element("button", { type: "button", id: "letter", on: { click: write } }, "Write it"),
       element(

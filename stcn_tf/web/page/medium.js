@@ -36,6 +36,7 @@ import { InkMedium } from "./ink.js";
  * @property {(steps: number) => string} lengthText
  * @property {Format[]} formats
  * @property {boolean} isEmpty whether nothing is given
+ * @property {boolean} canUndo whether there is something to take back
  * @property {boolean} isWhole whether sequences are complete at some length
  * @property {() => Step[]} beginning throws an Error that says what is missing
  * @property {() => void} undo takes back what was given last
