@@ -197,6 +197,7 @@ def create(engine: Engine, settings: ServeSettings, names: Collection[str]) -> F
                 (400, "the request cannot be read"),
                 (403, "the request comes from a page of another site"),
                 (404, "there is no such session, or it has ended"),
+                (408, "the request did not arrive in time"),
                 (409, "the session's stream, or what its client has, does not allow it"),
                 (413, "the request is too large"),
                 (421, "the request is for another host"),
@@ -216,7 +217,9 @@ def create(engine: Engine, settings: ServeSettings, names: Collection[str]) -> F
         Guard,
         names=names,
         requests_per_second=settings.requests_per_second,
-        limits=BodyLimits(int(settings.max_body_mib * 2**20), service.most_parts),
+        limits=BodyLimits(
+            int(settings.max_body_mib * 2**20), service.most_parts, settings.body_seconds
+        ),
     )
     return app
 

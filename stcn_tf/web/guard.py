@@ -6,6 +6,7 @@ addressed to a name of the service (else a foreign name could be pointed at it: 
 what a browser sends for a page of another site is refused, WebSockets included.
 """
 
+import asyncio
 import time
 from collections.abc import Collection
 from typing import NamedTuple
@@ -61,10 +62,11 @@ class TokenBucket:
 
 
 class BodyLimits(NamedTuple):
-    """Of a request: while it is parsed, nobody else is served."""
+    """Of a request: while it is parsed, nobody else is served; while it comes, it is kept."""
 
     most_bytes: int
     most_parts: int  # brackets and commas, of which few bytes hold many
+    seconds: float  # in which it must arrive
 
     @property
     def told(self) -> str:
@@ -138,12 +140,20 @@ class Guard:
         return None
 
     def _limited(self, receive: Receive) -> Receive:
-        """Ends a body that is longer than it may be, before it is parsed."""
+        """Ends a body that is longer than it may be, or takes longer, before it is parsed."""
         limits, num_bytes, num_parts = self._limits, 0, 0
+        deadline: float | None = asyncio.get_running_loop().time() + limits.seconds
 
         async def received() -> Message:
-            nonlocal num_bytes, num_parts
-            message = await receive()
+            nonlocal num_bytes, num_parts, deadline
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                told = f"the request has not arrived; accepted: within {limits.seconds:g} s"
+                raise HTTPException(408, told, {"Connection": "close"}) from None
+            if not message.get("more_body", False):
+                deadline = None  # what comes after it is only that the client leaves
             body = message.get("body", b"")
             num_bytes += len(body)
             num_parts += body.count(b"[") + body.count(b",")

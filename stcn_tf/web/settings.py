@@ -25,6 +25,7 @@ class ServeSettings(Settings):
         20.0, "of one address, twice as many at once; messages of one stream, five times", above=0
     )
     max_body_mib: float = setting(8.0, "size of a request in MiB", above=0)
+    body_seconds: float = setting(30.0, "in which the body of a request must arrive", above=0)
     rows_at_once: int = setting(
         64, "sequences of all sessions whose steps are computed together", least=1
     )

@@ -65,6 +65,30 @@ def wait_until(holds) -> None:
         time.sleep(0.01)
 
 
+async def posted(app, receive) -> list[dict]:
+    """What is answered to a request to continue, of which `receive` gives the body."""
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/api/continue", "raw_path": b""}
+    scope |= {"query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http"}
+    answered = []
+
+    async def send(message):
+        answered.append(message)
+
+    await app(scope, receive, send)
+    return answered
+
+
+def running(app, work):
+    """What a coroutine gives while the tasks of an application run."""
+
+    async def all_of_it():
+        async with app.router.lifespan_context(app):
+            return await work
+
+    return asyncio.run(all_of_it())
+
+
 def test_tells_what_is_served_and_what_is_accepted(client):
     model = client.get("/api/model").json()
     assert [feature["name"] for feature in model["features"]] == ["dx", "dy", "pen"]
@@ -89,7 +113,9 @@ def test_openapi_describes_all_of_it_and_nothing_is_loaded_from_elsewhere(client
     for path, methods in content["paths"].items():
         for method, about in methods.items():
             assert about["summary"] and about["description"], (path, method)
-            assert {"400", "403", "404", "409", "413", "421", "429"} <= set(about["responses"])
+            assert {"400", "403", "404", "408", "409", "413", "421", "429"} <= set(
+                about["responses"]
+            )
     known = content["components"]["schemas"]
     references = re.findall(r'"#/components/schemas/(\w+)"', json.dumps(content))
     assert {"StreamMessage", "Steps"} | set(references) <= set(known)
@@ -347,30 +373,24 @@ def test_as_many_sessions_as_are_allowed():
 def test_what_its_client_has_left_is_given_up():
     model = FakeModel(step_seconds=0.01)
     app = web_app.create(Engine(model), ServeSettings(max_sessions=1), NAMES)
-    body = json.dumps({"length": 4000}).encode()
-    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
-    scope = {"type": "http", "method": "POST", "path": "/api/continue", "raw_path": b""}
-    scope |= {"query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http"}
+    messages = [
+        {"type": "http.request", "body": b'{"length": 4000}'},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive():
+        await asyncio.sleep(0.05)
+        return messages.pop(0) if messages else await asyncio.sleep(60)
 
     async def leave():
-        messages = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
+        await posted(app, receive)
+        app.state.service.sessions.reserve()  # there is a place again
+        await asyncio.sleep(0.5)  # the call that it is in
+        made = app.state.service.scheduler.steps_made
+        await asyncio.sleep(0.2)
+        assert app.state.service.scheduler.steps_made == made < 200
 
-        async def receive():
-            await asyncio.sleep(0.05)
-            return messages.pop(0) if messages else await asyncio.sleep(60)
-
-        async def send(message):
-            pass
-
-        async with app.router.lifespan_context(app):
-            await app(scope, receive, send)
-            app.state.service.sessions.reserve()  # there is a place again
-            await asyncio.sleep(0.5)  # the call that it is in
-            made = app.state.service.scheduler.steps_made
-            await asyncio.sleep(0.2)
-            assert app.state.service.scheduler.steps_made == made < 200
-
-    asyncio.run(leave())
+    running(app, leave())
 
 
 def test_an_idle_session_ends():
@@ -407,6 +427,24 @@ def test_large_requests_are_refused():
         for answer in answers:
             assert answer.status_code == 413
             assert answer.json()["detail"].startswith("the request is too large; accepted: up to")
+
+
+@pytest.mark.parametrize(("is_whole", "status"), [(False, 408), (True, 200)])
+def test_a_request_must_arrive_in_time_and_its_answer_may_take_longer(is_whole, status):
+    settings = ServeSettings(body_seconds=0.1)
+    app = web_app.create(Engine(FakeModel(step_seconds=0.05)), settings, NAMES)
+    messages = [{"type": "http.request", "body": b'{"length": 5', "more_body": True}]
+    messages += [{"type": "http.request", "body": b"}"}] * is_whole
+
+    async def receive():
+        return messages.pop(0) if messages else await asyncio.sleep(60)
+
+    begun, body = running(app, posted(app, receive))
+    assert begun["status"] == status
+    if not is_whole:
+        told = "the request has not arrived; accepted: within 0.1 s"
+        assert json.loads(body["body"]) == {"detail": told}
+        assert (b"connection", b"close") in begun["headers"]
 
 
 @pytest.mark.parametrize(
