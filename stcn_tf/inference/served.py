@@ -63,6 +63,8 @@ class ServedModel(tf.Module):
             latents log p(x) itself.
         card() -> the dataset card as JSON text: the features, their units and more.
 
+    Images end with their last pixel: of a sequence no more steps are accepted, given and drawn.
+
     What is not accepted fails with `tf.errors.InvalidArgumentError`, or with `TypeError` where its
     type, number of axes or name is not that of the signature.
 
@@ -90,6 +92,8 @@ class ServedModel(tf.Module):
         self._vars = [variable.value for variable in model.weights]
         self._card = card
         self._wide = tf.float32 if portable else tf.float64
+        modality = card.modality
+        self._most_steps = modality.height * modality.width or tf.int32.max
         self._generator = Generator(model, jit_compile)
         whole = _named(self._generator.state_spec)
         whole[_SEED] = tf.TensorSpec([None, 2], tf.int32)
@@ -155,6 +159,8 @@ class ServedModel(tf.Module):
         temperatures = (temperature, latent_temperature, binary_temperature)
         named = dict(zip(_TEMPERATURES, temperatures, strict=True))
         x, lengths, normalized = self._given(x, lengths, length=length, **named)
+        with tf.control_dependencies([self._is_within(lengths, length)]):
+            length = tf.identity(length)
         drawn = self._generator.in_graph(
             normalized, length, seed, Temperatures(*temperatures), lengths
         )
@@ -182,7 +188,7 @@ class ServedModel(tf.Module):
 
     def _step(self, state, temperature, latent_temperature, binary_temperature):
         temperatures = Temperatures(temperature, latent_temperature, binary_temperature)
-        own, seeds = self._own(state, temperatures)
+        own, seeds = self._own(state, temperatures, 1)
         frame, after = self._generator.step(own, seeds, temperatures)
         return {**_named(after), _SEED: seeds, "x": self._raw(frame)}
 
@@ -190,14 +196,14 @@ class ServedModel(tf.Module):
         temperatures = Temperatures(temperature, latent_temperature, binary_temperature)
         with tf.control_dependencies(assertions(count=count)):
             count = tf.identity(count)
-        own, seeds = self._own(state, temperatures)
+        own, seeds = self._own(state, temperatures, count)
         frames, after = self._generator.steps(own, seeds, temperatures, count)
         return {**_named(after), _SEED: seeds, "x": self._raw(frames)}
 
     def _observe(self, state, x, latent_temperature):
         num = tf.shape(state[_SEED])[0]
         ones = tf.ones_like(latent_temperature)
-        own, seeds = self._own(state, Temperatures(ones, latent_temperature, ones))
+        own, seeds = self._own(state, Temperatures(ones, latent_temperature, ones), 1)
         with tf.control_dependencies(
             [_require(tf.shape(x)[0] == num, "x: accepted: one frame for each row of the state")]
         ):
@@ -208,7 +214,9 @@ class ServedModel(tf.Module):
         _, after = model.observe(encoded, normalized, lengths, own, seeds, latent)
         return {**_named(after), _SEED: seeds}
 
-    def _own(self, state: ServedState, temperatures: Temperatures) -> tuple[State, tf.Tensor]:
+    def _own(
+        self, state: ServedState, temperatures: Temperatures, count: int | tf.Tensor
+    ) -> tuple[State, tf.Tensor]:
         """Checks what steps go on from; gives the model's own state, and the seeds."""
         num = tf.shape(state[_SEED])[0]
         # A part of one row would be taken for one of every row in silence.
@@ -225,7 +233,9 @@ class ServedModel(tf.Module):
         operations.append(_require(tf.math.is_finite(total), "state: accepted: finite numbers"))
         with tf.control_dependencies(operations):
             state = {name: tf.identity(part) for name, part in state.items()}
-        return _restored(self._generator.state_spec, state), state[_SEED]
+        own = _restored(self._generator.state_spec, state)
+        with tf.control_dependencies([self._is_within(own.step, count)]):
+            return own._replace(step=tf.identity(own.step)), state[_SEED]
 
     def _reconstruct(self, x, lengths, seed, latent_temperature):
         _, lengths, x = self._given(x, lengths, latent_temperature=latent_temperature)
@@ -281,6 +291,7 @@ class ServedModel(tf.Module):
                 _require(
                     (lengths >= 0) & (lengths <= steps), "lengths: accepted: 0 to the steps of x"
                 ),
+                self._is_within(lengths, 0),
                 _require(tf.math.is_finite(x), "x: accepted: finite numbers"),
                 _require((binary == 0.0) | (binary == 1.0), "x: accepted: 0 or 1 where binary"),
             ]
@@ -289,6 +300,14 @@ class ServedModel(tf.Module):
         # As `Normalization.normalize` computes it.
         normalized = tf.cast((tf.cast(x, self._wide) - self._mean) / self._std, tf.float32)
         return x, lengths, tf.where(is_own, normalized, 0.0)
+
+    def _is_within(self, before: tf.Tensor, more: int | tf.Tensor) -> tf.Operation:
+        """Checks that sequences with so many more steps are none that no record can have."""
+        # Not their sum, which has no place in int32.
+        return _require(
+            before <= self._most_steps - more,
+            f"steps of a sequence: accepted: {self._most_steps}, those of an image",
+        )
 
     def _raw(self, x: tf.Tensor) -> tf.Tensor:
         # As `Normalization.denormalize` computes it.

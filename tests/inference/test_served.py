@@ -222,6 +222,36 @@ def test_states_that_are_not_accepted_are_refused(served):
         served.start(0, SEED)
 
 
+def test_images_end_with_their_last_pixel(tiny_image_run):
+    run = RunDirectory.open(tiny_image_run)
+    modality = run.card.modality
+    most = modality.height * modality.width
+    served = ServedModel(run.load().model, run.card, jit_compile=False)
+    message = f"steps of a sequence: accepted: {most}, those of an image"
+    warm = dict.fromkeys(WARM, 1.0)
+    whole = served.sample(1, most, SEED, **warm)
+    # What is behind a sequence is none of it.
+    padded = tf.pad(whole, [[0, 0], [0, 3], [0, 0]])
+    state = dict(served.begin(padded, [most - 2], SEED, 1.0))
+    each = dict.fromkeys(WARM, [1.0])
+    end = dict(served.steps(state, 2, **each))
+    assert end.pop("x").shape == (1, 2, 1)
+    np.testing.assert_array_equal(served.score(padded, [most], SEED, 1.0)["kl"][:, most:], 0.0)
+    once = (SEED, 1.0)
+    for refused in (
+        lambda: served.sample(1, most + 1, SEED, **warm),
+        lambda: served.continue_from(padded, [most - 2], 3, SEED, **warm),
+        lambda: served.begin(padded, [most + 1], *once),
+        lambda: served.score(padded, [most + 1], *once),
+        lambda: served.reconstruct(padded, [most + 1], *once),
+        lambda: served.steps(state, 3, **each),
+        lambda: served.step(end, **each),
+        lambda: served.observe(end, [[1.0]], [1.0]),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            refused()
+
+
 @pytest.fixture(scope="module")
 def loaded(served, tmp_path_factory):
     """Of a SavedModel on disk."""
