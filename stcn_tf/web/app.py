@@ -6,6 +6,7 @@ from elsewhere.
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Collection, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -51,6 +52,13 @@ class Service:
     """
 
     def __init__(self, engine: Engine, settings: ServeSettings):
+        modality = engine.card.modality
+        # Images are always whole.
+        self.most_steps = modality.height * modality.width or None
+        if self.most_steps:
+            settings = dataclasses.replace(
+                settings, max_beginning=self.most_steps, max_steps=self.most_steps
+            )
         self.engine = engine
         self.settings = settings
         self.sessions = Sessions(settings.max_sessions, settings.idle_seconds)
@@ -73,12 +81,8 @@ class Service:
                 **{name: getattr(settings, name) for name in schemas.LimitsOf.model_fields}
             ),
         )
-        modality = card.modality
-        # Images are always whole.
-        self.most_steps = modality.height * modality.width or None
-        self.most_given = min(settings.max_beginning, self.most_steps or settings.max_beginning)
         # Brackets and commas of a request of as many numbers as are accepted; the rest is names.
-        row = self.most_given * (card.num_features + 1) + 2
+        row = settings.max_beginning * (card.num_features + 1) + 2
         self.most_parts = settings.max_rows * row + 100
 
     def sequence(self, steps: list[list[float]], where: str) -> np.ndarray:
@@ -88,10 +92,9 @@ class Service:
             RequestError: it is too long, of another width, or of values that no record has.
         """
         card = self.engine.card
-        if len(steps) > self.most_given:
-            raise RequestError(
-                422, f"{where}: {len(steps)} steps; accepted: up to {self.most_given}"
-            )
+        most = self.settings.max_beginning
+        if len(steps) > most:
+            raise RequestError(422, f"{where}: {len(steps)} steps; accepted: up to {most}")
         for number, step in enumerate(steps):
             if len(step) != card.num_features:
                 raise RequestError(
@@ -118,14 +121,17 @@ class Service:
     async def begin(self, asked: schemas.Beginnings, ahead: int | None = None) -> Session:
         """A session after the beginnings that are asked for."""
         settings = self.settings
-        if len(asked.beginnings) > settings.max_rows:
+        rows = asked.rows * len(asked.beginnings)
+        if rows > settings.max_rows:
             raise RequestError(
                 422,
-                f"beginnings: {len(asked.beginnings)} of them; accepted: up to {settings.max_rows}",
+                f"beginnings, rows: {rows} continuations; accepted: up to {settings.max_rows}",
             )
         given = [
-            self.sequence(steps, f"beginnings.{row}") for row, steps in enumerate(asked.beginnings)
+            self.sequence(steps, f"beginnings.{number}")
+            for number, steps in enumerate(asked.beginnings)
         ]
+        given = [each for each in given for _ in range(asked.rows)]
         temperatures = asked.temperatures.as_temperatures()
         state = await self.scheduler.call(self.engine.begin, given, asked.seed, temperatures.latent)
         limit = settings.max_steps

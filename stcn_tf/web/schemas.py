@@ -39,6 +39,7 @@ class Beginnings(_Request):
         min_length=1,
         description="what each continuation begins with; [] is a beginning of nothing",
     )
+    rows: int = Field(1, ge=1, description="continuations of each beginning, next to one another")
     seed: Seed = 0
     temperatures: TemperatureValues = TemperatureValues()
 

@@ -12,9 +12,11 @@ class ServeSettings(Settings):
     max_sessions: int = setting(64, "sessions at once", least=1)
     max_rows: int = setting(4, "continuations of one session", least=1, most=64)
     max_beginning: int = setting(
-        2000, "steps that may be given to go on from, to score or to reconstruct", least=1
+        2000,
+        "steps that may be given to go on from, to score or to reconstruct; of images all",
+        least=1,
     )
-    max_steps: int = setting(4000, "steps made in one session", least=1)
+    max_steps: int = setting(4000, "steps made in one session; of images all", least=1)
     ahead: int = setting(
         64, "steps made beyond those that a client says it has; they are kept for it", least=1
     )

@@ -72,6 +72,11 @@ class FakeModel:
         self.gate = threading.Event()
         self.gate.set()
 
+    @property
+    def num_pixels(self) -> int:
+        """Of an image."""
+        return self._card.modality.height * self._card.modality.width
+
     def card(self) -> tf.Tensor:
         return tf.constant(json.dumps(json.loads(self._card.to_json())))
 

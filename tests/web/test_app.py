@@ -311,7 +311,9 @@ def test_a_stream_says_what_is_wrong_with_a_message(client, message, reason):
             "beginnings.0: step 1 has dy 400000; accepted",
         ),
         ({"beginnings": [[[0, 0, 0]] * 2001]}, "beginnings.0: 2001 steps; accepted: up to 2000"),
-        ({"beginnings": [[]] * 5}, "beginnings: 5 of them; accepted: up to 4"),
+        ({"beginnings": [[]] * 5}, "beginnings, rows: 5 continuations; accepted: up to 4"),
+        ({"beginnings": [[], []], "rows": 3}, "beginnings, rows: 6 continuations; accepted: "),
+        ({"rows": 0}, "rows: Input should be greater than or equal to 1"),
         ({"beginnings": []}, "beginnings: List should have at least 1 item"),
         ({"beginnings": [[["a", 0, 0]]]}, "beginnings.0.0.0: Input should be a valid number"),
         ({"beginnings": [[["1.5", 0, 0]]]}, "beginnings.0.0.0: Input should be a valid number"),
@@ -391,6 +393,25 @@ def test_what_its_client_has_left_is_given_up():
         assert app.state.service.scheduler.steps_made == made < 200
 
     running(app, leave())
+
+
+def test_a_beginning_that_several_go_on_from_is_sent_once(client):
+    several = {"beginnings": [BEGINNING, []], "rows": 2}
+    every = {"beginnings": [BEGINNING, BEGINNING, [], []]}
+    np.testing.assert_array_equal(continued(client, 9, **several), continued(client, 9, **every))
+
+
+def test_images_are_taken_whole_whatever_the_limits():
+    model = FakeModel("image")
+    most = model.num_pixels
+    with served(model, max_beginning=5, max_steps=6) as client:
+        limits = client.get("/api/model").json()["limits"]
+        assert limits["max_beginning"] == limits["max_steps"] == most
+        asked = {"beginnings": [[[1]] * 7]}
+        assert client.post("/api/sessions", json=asked).json()["limit"] == most - 7
+        asked = {"x": [[1]] * (most + 1)}
+        answer = client.post("/api/score", json=asked)
+        assert answer.json()["detail"] == f"x: {most + 1} steps; accepted: up to {most}"
 
 
 def test_an_idle_session_ends():

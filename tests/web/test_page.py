@@ -601,16 +601,200 @@ def test_a_sound_goes_on(open_page):
         assert rate == 1600
         assert len(samples) == 400 + 10 * 40  # a quarter of a second, and what was made
         assert np.abs(samples[400:]).max() == pytest.approx(0.27, abs=0.02)
+        page.get_by_role("button", name="Play beginning").click()
         page.get_by_role("button", name="Play continuation").click()
+        expect(page.get_by_role("button", name="Stop continuation")).to_be_visible()
+        expect(page.get_by_role("button", name="Play beginning")).to_be_visible()  # one is heard
         ET.fromstring(downloaded(page, "svg"))
         assert downloaded(page, "png").startswith(b"\x89PNG")
         page.get_by_role("button", name="Keep this one").click()
-        assert len(line_of(page)["sounds"][0]) == 800
+        assert len(line_of(page)["sounds"][0]) == line_of(page)["given_samples"] == 800
+        page.locator("#undo").click()
+        assert len(line_of(page)["sounds"][0]) == 400
         page.locator("#record").click()
         expect(page.locator("#record")).to_have_text("Stop recording")
         page.wait_for_timeout(500)
         page.locator("#record").click()
         expect(page.locator("#status")).to_have_text(re.compile("given. Press Continue"))
+
+
+def sound_file(samples: np.ndarray, rate: int, subtype: str = "FLOAT") -> dict:
+    """A WAV as a file that is opened on the page."""
+    content = io.BytesIO()
+    soundfile.write(content, samples, rate, subtype, format="WAV")
+    return {"name": "sound.wav", "mimeType": "audio/wav", "buffer": content.getvalue()}
+
+
+def tone(hertz: float, rate: int, seconds: float) -> np.ndarray:
+    """Of half the full scale."""
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+def test_sounds_of_any_kind(open_page):
+    """At 1,600 Hz, 40 samples a step."""
+    with serving("audio") as served:
+        page = open_page(served)
+
+        def given(samples: np.ndarray, rate: int) -> np.ndarray:
+            page.locator("#sound-file").set_input_files(sound_file(samples, rate))
+            expect(page.locator("#status")).to_have_text(re.compile(r"given\. Press Continue\.$"))
+            content = line_of(page)
+            page.locator("#clear").click()
+            return np.array(content["sounds"][0])
+
+        # What can be heard at that rate is as loud as it was, of either ear; the rest is not there.
+        for rate in (8000, 44100, 48000):
+            for hertz in (200, 500):
+                left = np.stack([2 * tone(hertz, rate, 0.5), np.zeros(rate // 2)], axis=1)
+                middle = given(left, rate)[200:600]
+                expected = tone(hertz, 1600, 0.5)[200:600]
+                np.testing.assert_allclose(middle, expected, atol=0.02)
+            assert np.abs(given(tone(1100, rate, 0.5), rate)[200:600]).max() < 0.01
+        assert np.abs(given(3 * tone(100, 8000, 0.5), 8000)).max() == 1.0
+        told = page.locator("#status")
+        wrong = tone(100, 8000, 0.5)
+        wrong[7] = np.nan
+        page.locator("#sound-file").set_input_files(sound_file(wrong, 8000))
+        expect(told).to_have_text("That sound has values that are no numbers.")
+        long = np.concatenate([np.zeros(80_000), tone(100, 8000, 60)])
+        page.locator("#sound-file").set_input_files(sound_file(long, 8000))
+        expect(told).to_have_text("The last 7.50 s of 70.00 s given. Press Continue.")
+        page.locator("#rows").select_option("4")
+        go_on(page, 10)
+        wait_until_done(page)
+        assert [len(sound) for sound in line_of(page)["sounds"]] == [12_000 + 400] * 4
+        page.locator("#clear").click()
+        page.locator("#sound-file").set_input_files(sound_file(np.zeros(10), 8000))
+        expect(told).to_have_text("That is too short to go on from.")
+
+
+def test_what_is_heard_can_be_stopped(open_page):
+    with serving("audio") as served:
+        page = open_page(served)
+        page.evaluate(
+            """() => {
+                window.heard = 0;
+                const { start, stop } = AudioBufferSourceNode.prototype;
+                Object.assign(AudioBufferSourceNode.prototype, {
+                    start(...args) { window.heard++; return start.apply(this, args); },
+                    stop(...args) { window.heard--; return stop.apply(this, args); },
+                });
+            }"""
+        )
+        page.locator("#sound-file").set_input_files(sound_file(tone(100, 8000, 20), 8000))
+        play = page.get_by_role("button", name="Play beginning")
+        play.evaluate("(button) => { button.click(); button.click(); button.click(); }")
+        expect(page.get_by_role("button", name="Stop beginning")).to_be_visible()
+        wait_until(lambda: page.evaluate("() => window.heard") == 1)
+        page.locator("#reconstruct").click()
+        page.get_by_role("button", name="Play reconstruction").click()
+        wait_until(lambda: page.evaluate("() => window.heard") == 1)
+        page.locator("#clear").click()
+        wait_until(lambda: page.evaluate("() => window.heard") == 0)
+        expect(page.get_by_role("button", name="Play beginning")).to_be_disabled()
+
+
+def test_a_recording_is_one_and_is_given_up_for_what_comes_after_it(open_page):
+    with serving("audio") as served:
+        page = open_page(served)
+        page.evaluate(
+            """() => {
+                window.streams = [];
+                const devices = navigator.mediaDevices;
+                const get = devices.getUserMedia.bind(devices);
+                devices.getUserMedia = async (...args) => {
+                    const stream = await get(...args);
+                    window.streams.push(stream);
+                    return stream;
+                };
+            }"""
+        )
+        record = page.locator("#record")
+        live = """() => window.streams.flatMap((s) => s.getTracks())
+            .filter((t) => t.readyState === "live").length"""
+        record.evaluate("(button) => { button.click(); button.click(); }")
+        expect(record).to_have_text("Stop recording")
+        assert page.evaluate("() => window.streams.length") == 1
+        page.locator("#example").click()
+        expect(record).to_have_text("Record")
+        wait_until(lambda: page.evaluate(live) == 0)
+        go_on(page, 10)
+        wait_until_done(page)
+        assert len(line_of(page)["sounds"][0]) == 800
+
+
+@pytest.mark.parametrize("kind", ["handwriting", "audio"])
+def test_what_comes_too_late_is_not_shown(open_page, kind):
+    """A reconstruction and colours of what is there no longer."""
+    with serving(kind) as served:
+        page = open_page(served)
+        held = []
+        for path in ("reconstruct", "score"):
+            page.route(f"**/api/{path}", lambda route: held.append(route))
+        page.locator("#example").click()
+        expect(page.locator("#reconstruct")).to_be_enabled()
+        page.locator("#reconstruct").click()
+        expect(page.locator("#status")).to_have_text("Reconstructing …")
+        page.locator("#clear").click()
+        page.locator("#example").click()
+        page.locator("#wake").check()
+        wait_until(lambda: page.wait_for_timeout(10) or len(held) == 2)
+        go_on(page, 100)
+        for route in held:
+            with page.expect_response(route.request.url):
+                route.continue_()
+        page.wait_for_timeout(100)
+        expect(page.locator("#reconstruction canvas")).to_have_count(0)
+        expect(page.locator("#legend-about")).to_have_text("")
+        wait_until(lambda: page.wait_for_timeout(10) or len(held) == 3)  # it is done
+        assert "rgb" not in downloaded(page, "svg").decode()
+        held[2].continue_()
+        expect(page.locator("#legend-about")).not_to_have_text("")
+        assert "rgb" in downloaded(page, "svg").decode()
+
+
+def test_a_slider_that_is_moved_while_the_session_is_made_acts(open_page):
+    with serving("audio") as served:
+        page = open_page(served)
+        held = []
+        page.route("**/api/sessions", lambda route: held.append(route))
+        page.locator("#example").click()
+        go_on(page, 100)
+        wait_until(lambda: page.wait_for_timeout(10) or held)
+        set_range(page, "temperature", 0.2)
+        held[0].continue_()
+        wait_until_done(page)
+        content = line_of(page)
+        assert content["temperatures"]["temperature"] == 0.2
+        made = np.abs(content["sounds"][0][content["given_samples"] :])
+        assert made[-400:].max() == pytest.approx(0.06, abs=0.005)
+
+
+def test_an_image_is_erased_by_pen_and_told_by_keyboard(open_page):
+    with serving("image") as served:
+        page = open_page(served)
+        box = page.locator("#picture").bounding_box()
+        right = box["width"] - 20
+        draw(page, (20, 20), (right, 20), canvas="#picture")
+        page.locator("#erase").check()
+        draw(page, (box["width"] / 2, 20), (right, 20), canvas="#picture")
+        image = np.array(line_of(page)["images"][0])
+        assert image[:, :3].any() and not image[:, 6:].any()
+        page.locator("#erase").uncheck()
+        page.locator("#clear").click()
+        page.locator("#picture").focus()
+        page.keyboard.press("Space")
+        expect(page.locator("#status")).to_have_text("Row 4, column 6: on.")
+        page.keyboard.press("ArrowDown")
+        expect(page.locator("#status")).to_have_text("Row 5, column 6: off.")
+        np.testing.assert_array_equal(np.argwhere(line_of(page)["images"][0]), [[3, 5]])
+        # Of a part of it the rest is not made yet.
+        served.model.gate.clear()
+        go_on(page, None)
+        content = line_of(page)
+        assert content["given_pixels"] == 60
+        assert content["images"][0][6:] == [[None] * 10] * 6
+        served.model.gate.set()
 
 
 def test_every_line_of_an_image_can_be_taken_back(open_page):
@@ -627,7 +811,7 @@ def test_every_line_of_an_image_can_be_taken_back(open_page):
             assert line_of(page)["images"] == images
         page.locator("#undo").click()
         expect(page.locator("#undo")).to_be_disabled()
-        expect(page.locator("#continue")).to_be_disabled()
+        expect(page.locator("#clear")).to_be_disabled()
 
 
 def test_an_image_is_completed(open_page):
@@ -739,10 +923,16 @@ def test_paper_keeps_a_climbing_line_level(modules):
 
 
 def test_a_tone_is_where_its_pitch_is(modules):
-    tone = np.sin(2 * np.pi * 0.125 * np.arange(1024))
-    code = """(samples) =>
-        module.spectrogram(Float32Array.from(samples), 64, 5).map((level) => Array.from(level))"""
-    levels = np.array(modules("spectrum", code, tone.tolist()))
-    assert levels.shape == (5, 32)
+    samples = np.sin(2 * np.pi * 0.125 * np.arange(200))
+    code = """(samples) => {
+        const spectrogram = new module.Spectrogram(64);
+        for (const count of [10, 90, samples.length])  // it grows
+            spectrogram.update(Float32Array.from(samples.slice(0, count)));
+        return spectrogram.columns.map((_, i) => Array.from(spectrogram.shares(i)));
+    }"""
+    levels = np.array(modules("spectrum", code, samples.tolist()))
+    assert levels.shape == (7, 32)
     assert (levels.argmax(axis=1) == 8).all()  # an eighth of the rate, of 64 bins
     assert levels.max() == pytest.approx(1.0)
+    silence = np.array(modules("spectrum", code, [0.0] * 200))
+    assert not silence.any()

@@ -13,6 +13,9 @@ const PING_MS = 10_000;
 const PING_LOST_MS = 2_000;
 const MOST_SEED = 2 ** 31 - 1;
 const GONE = 404;
+const TOO_LARGE = 413;
+const TOO_LARGE_TEXT =
+  "That is too much to be sent: begin with less, or take fewer continuations of it.";
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** Everything that goes on together: a session, its stream, its pace. */
@@ -45,7 +48,8 @@ class App {
   constructor(model) {
     this.model = model;
     /** @type {Run | null} */ this.run = null;
-    this.hasReconstruction = false;
+    /** @type {object | null} what is or will be shown as a reconstruction */ this.rebuilt = null;
+    /** @type {object | null} the score that is awaited */ this.ticket = null;
     this.isStale = false;
     /** @type {any[]} as POST /api/score gives them, one for each continuation */ this.scores = [];
     this.medium = mediumOf(model, {
@@ -131,7 +135,11 @@ class App {
   range(id, { least, most, step, usual }, text) {
     const input = byId(id);
     Object.assign(input, { min: least, max: most, step, value: usual });
-    const show = () => (byId(`${id}-out`).textContent = text(Number(input.value)));
+    const show = () => {
+      const said = text(Number(input.value));
+      byId(`${id}-out`).textContent = said;
+      input.setAttribute("aria-valuetext", said);
+    };
     input.addEventListener("input", show);
     show();
   }
@@ -154,7 +162,7 @@ class App {
     const { run, medium } = this;
     const isGoing = Boolean(run?.isGoing);
     byId("continue").textContent = isGoing ? "Pause" : "Continue";
-    byId("continue").disabled = medium.isEmpty && !run;
+    byId("continue").disabled = !medium.canBegin && !run;
     byId("again").disabled = !run;
     byId("alone").disabled = false;
     byId("undo").disabled = !medium.canUndo && !run;
@@ -207,7 +215,7 @@ class App {
     const run = (this.run = new Run(this.seed, Number(byId("rows").value), isAlone));
     this.hideReconstruction();
     this.medium.begin(run.rows, isAlone);
-    await this.connect(run, Array(run.rows).fill(this.lastOf(beginning)), this.wanted);
+    await this.connect(run, { beginnings: [this.lastOf(beginning)], rows: run.rows }, this.wanted);
   }
 
   get wanted() {
@@ -216,11 +224,15 @@ class App {
 
   /**
    * Goes on with a new session.
-   * @param {Run} run @param {number[][][]} beginnings @param {number} count steps, if there may be so many
+   * @param {Run} run
+   * @param {{beginnings: number[][][], rows?: number}} from rows: continuations of each
+   * @param {number} count steps, if there may be so many
    */
-  async connect(run, beginnings, count) {
+  async connect(run, from, count) {
     say("Going on …");
+    this.forgetScores();
     run.target = run.shown + count;
+    this.medium.expect(run.target);
     run.isBeginning = true;
     run.isPaused = false;
     run.temperatures = this.temperatures;
@@ -228,7 +240,7 @@ class App {
     let session;
     try {
       session = await request("POST", "/api/sessions", {
-        beginnings,
+        ...from,
         seed: run.seed,
         temperatures: run.temperatures,
       });
@@ -246,6 +258,7 @@ class App {
     run.shownBefore = run.shown;
     run.limit = run.shownBefore + session.limit;
     run.target = Math.min(run.target, run.limit);
+    this.medium.expect(run.target);
     run.steps = [];
     const stream = new Stream(session.id, {
       steps: (x) => {
@@ -270,8 +283,9 @@ class App {
     run.playout = playout;
     this.setPace();
     stream.want(run.target - run.shownBefore);
+    // Asked for while the session was being made.
+    stream.setTemperatures(this.temperatures);
     if (run.isPaused) {
-      // Asked for while the session was being made.
       stream.pause();
       playout.setPaused(true);
     }
@@ -316,6 +330,7 @@ class App {
 
   /** Asks for all that is wanted. @param {Run} run */
   send(run) {
+    this.forgetScores();
     run.isPaused = false;
     run.temperatures = this.temperatures;
     run.stream?.want(run.target - run.shownBefore);
@@ -327,9 +342,9 @@ class App {
 
   /** @param {Run} run */
   extend(run) {
-    this.colourPlain();
     if (!run.stream || run.stream.isClosed) return this.reconnect(run, this.wanted);
     run.target = Math.min(run.target + this.wanted, run.limit);
+    this.medium.expect(run.target);
     this.send(run);
   }
 
@@ -339,7 +354,7 @@ class App {
     const beginnings = Array.from({ length: run.rows }, (_, row) =>
       this.lastOf(this.medium.sequence(row)),
     );
-    return this.connect(run, beginnings, count);
+    return this.connect(run, { beginnings }, count);
   }
 
   /** @param {Run} run @param {ServiceError} error */
@@ -354,7 +369,8 @@ class App {
     if (error.status === 0) setConnection("bad");
     run.isPaused = true;
     run.stream = null;
-    say(`${error.message}.`.replace(/([.?!])\.$/, "$1"), true);
+    const why = error.status === TOO_LARGE ? TOO_LARGE_TEXT : error.message;
+    say(`${why}.`.replace(/([.?!])\.$/, "$1"), true);
     this.refresh();
   }
 
@@ -362,6 +378,7 @@ class App {
   stop() {
     const { run } = this;
     if (!run) return;
+    this.forgetScores();
     run.isOver = true;
     run.stream?.close();
     run.playout?.stop();
@@ -373,7 +390,7 @@ class App {
     const hadRun = Boolean(this.run);
     this.stop();
     this.hideReconstruction();
-    if (hadRun) this.medium.settle();
+    say(hadRun ? this.medium.settle() : "");
     this.refresh();
   }
 
@@ -393,8 +410,7 @@ class App {
       this.medium.dropMade();
       say("The continuation is gone.");
     } else {
-      this.medium.undo();
-      say("The last stroke is gone.");
+      say(this.medium.undo());
     }
     this.changed();
   }
@@ -435,7 +451,7 @@ class App {
     byId("wake").addEventListener("change", () => {
       byId("wake-panel").hidden = !byId("wake").checked;
       if (byId("wake").checked) this.wake();
-      else this.colourPlain();
+      else this.forgetScores();
     });
     select.addEventListener("change", () => this.colour());
   }
@@ -443,6 +459,15 @@ class App {
   colourPlain() {
     for (let row = 0; row < (this.run?.rows ?? 1); row++)
       this.medium.colour(row, null, { low: 0, high: 1 });
+  }
+
+  /** What was scored is shown no longer. */
+  forgetScores() {
+    this.ticket = null;
+    this.scores = [];
+    this.colourPlain();
+    for (const id of ["legend-low", "legend-high", "legend-about"]) byId(id).textContent = "";
+    byId("layers").tBodies[0].replaceChildren();
   }
 
   /** Scores what is shown and colours it. */
@@ -457,7 +482,7 @@ class App {
         const x = this.lastOf(all);
         if (!x.length) {
           if (!this.medium.isEmpty) say("That is too little to look at: give some more.");
-          return this.colourPlain();
+          return this.forgetScores();
         }
         const score = await request("POST", "/api/score", { x, seed: this.seed });
         scores.push({ ...score, before: all.length - x.length });
@@ -493,7 +518,8 @@ class App {
         ? "How unexpected each step was"
         : "What the latents carry (KL) in each step";
     byId("legend-about").textContent =
-      `${what}, from ${scale.low.toFixed(2)} to ${scale.high.toFixed(2)} nats${this.part(scores[0].before)}.`;
+      `${what}, from ${scale.low.toFixed(2)} to ${scale.high.toFixed(2)} nats${this.part(scores[0].before)}.` +
+      (scores.length > 1 && this.model.layers ? " The numbers are of the first continuation." : "");
   }
 
   /** Where more is given than the service takes at once, the last part of it. @param {number[][]} steps */
@@ -529,7 +555,8 @@ class App {
   }
 
   async reconstruct() {
-    const { run } = this;
+    const ticket = (this.rebuilt = {});
+    say("Reconstructing …");
     try {
       const given = this.medium.given();
       if (!given.length) throw new Error("There is nothing to reconstruct yet.");
@@ -539,18 +566,17 @@ class App {
         seed: this.seed,
         latent_temperature: this.temperatures.latent_temperature,
       });
-      if (this.run !== run) return; // something else is shown by now
+      if (this.rebuilt !== ticket) return; // something else is given by now
       this.medium.showReconstruction(answer.x);
-      this.hasReconstruction = true;
       say(`Reconstructed${this.part(given.length - x.length)}: it is shown below.`);
     } catch (error) {
-      say(/** @type {Error} */ (error).message, true);
+      if (this.rebuilt === ticket) say(/** @type {Error} */ (error).message, true);
     }
   }
 
   hideReconstruction() {
-    if (this.hasReconstruction) this.medium.hideReconstruction();
-    this.hasReconstruction = false;
+    if (this.rebuilt) this.medium.hideReconstruction();
+    this.rebuilt = null;
   }
 
   /** @param {import("./medium.js").Format} format */

@@ -1,155 +1,15 @@
 // @ts-check
-/** Sounds: a recording or a file is continued; waveforms and spectrograms that can be played. */
+/** Sounds: a recording or a file is continued. */
 
-import { colourOf, shadeOf, themeColour } from "./colours.js";
-import { byId, element, inFrame, sharp, view } from "./dom.js";
-import { json, png, round, save, svg, wav } from "./downloads.js";
-import { spectrogram } from "./spectrum.js";
+import { themeColour } from "./colours.js";
+import { byId, element, view } from "./dom.js";
+import { json, png, svg, wav } from "./downloads.js";
+import { Recording, decoded, vowel } from "./sound.js";
+import { Track } from "./track.js";
 
-const WAVE_PX = 90;
-const SPECTRUM_PX = 110;
-const GAP_PX = 8;
-const LOWEST_RATE = 3000; // in Hz
 const LONGEST_RECORDING_SECONDS = 6;
-const FORMANTS = [
-  [660, 80, 1],
-  [1120, 100, 0.5],
-  [2750, 140, 0.2],
-];
-
-/** A sound on a canvas. */
-class Track {
-  /** @param {number} rate @param {number} frame samples of a step @param {string} label */
-  constructor(rate, frame, label) {
-    this.rate = rate;
-    this.frame = frame;
-    /** @type {number[][]} */ this.steps = [];
-    this.given = 0;
-    this.made = "model";
-    /** @type {number[] | null} */ this.values = null;
-    this.scale = { low: 0, high: 1 };
-    this.expected = 0;
-    this.canvas = element("canvas", { role: "img", aria: { label } });
-    this.button = element(
-      "button",
-      {
-        type: "button",
-        className: "small-button",
-        disabled: true,
-        on: { click: () => this.toggle() },
-      },
-      "Play",
-    );
-    this.button.setAttribute("aria-label", `Play ${label.toLowerCase()}`);
-    this.width = 0;
-    this.redraw = inFrame(() => this.draw());
-    new ResizeObserver(() => {
-      this.width = this.canvas.clientWidth;
-      this.redraw();
-    }).observe(this.canvas);
-  }
-
-  get samples() {
-    return Float32Array.from(this.steps.flat());
-  }
-
-  /** @param {number[][]} steps @param {number} given */
-  set(steps, given) {
-    this.steps = steps;
-    this.given = given;
-    this.button.disabled = !steps.length;
-    this.redraw();
-  }
-
-  draw() {
-    if (!this.width) return;
-    const context = sharp(this.canvas, this.width, WAVE_PX + GAP_PX + SPECTRUM_PX);
-    const samples = this.samples;
-    const total = Math.max(samples.length, this.expected * this.frame, 1);
-    const perPixel = total / this.width;
-    context.strokeStyle = themeColour("line");
-    context.strokeRect(0.5, 0.5, this.width - 1, WAVE_PX - 1);
-    context.strokeRect(0.5, WAVE_PX + GAP_PX + 0.5, this.width - 1, SPECTRUM_PX - 1);
-    const loudest = samples.reduce((most, s) => Math.max(most, Math.abs(s)), 1e-3);
-    for (let x = 0; x < Math.min(this.width, samples.length / perPixel); x++) {
-      const { low, high } = extremes(samples, x * perPixel, (x + 1) * perPixel);
-      const y = (/** @type {number} */ v) => (0.5 - (0.46 * v) / loudest) * WAVE_PX;
-      context.fillStyle = this.colour(Math.floor((x * perPixel) / this.frame));
-      context.fillRect(x, y(high), 1, Math.max(y(low) - y(high), 1));
-    }
-    this.drawSpectrum(context, samples, Math.floor(samples.length / perPixel));
-  }
-
-  /** @param {CanvasRenderingContext2D} context @param {Float32Array} samples @param {number} width */
-  drawSpectrum(context, samples, width) {
-    const columns = Math.min(width, 400);
-    if (columns < 1) return;
-    const size = 2 ** Math.max(4, Math.min(9, Math.round(Math.log2(0.032 * this.rate))));
-    const levels = spectrogram(samples, size, columns);
-    const [top, height] = [WAVE_PX + GAP_PX + 1, SPECTRUM_PX - 2];
-    const band = height / (size / 2);
-    levels.forEach((level, column) => {
-      const x = (column * width) / columns;
-      level.forEach((value, i) => {
-        if (value < 0.02) return;
-        context.fillStyle = colourOf(value);
-        context.fillRect(x, top + height - (i + 1) * band, width / columns + 0.5, band + 0.5);
-      });
-    });
-  }
-
-  /** @param {number} step */
-  colour(step) {
-    const plain = () => themeColour(step < this.given ? "you" : this.made);
-    return shadeOf(this.values, this.scale, step) ?? plain();
-  }
-
-  async toggle() {
-    if (this.source) {
-      this.source.stop();
-      return;
-    }
-    const context = (Track.context ??= new AudioContext());
-    await context.resume();
-    // Browsers play no lower rates.
-    const times = Math.ceil(LOWEST_RATE / this.rate);
-    const samples = this.samples;
-    const buffer = context.createBuffer(1, times * samples.length, times * this.rate);
-    buffer.copyToChannel(
-      Float32Array.from(
-        { length: times * samples.length },
-        (_, i) => samples[Math.floor(i / times)],
-      ),
-      0,
-    );
-    const source = (this.source = context.createBufferSource());
-    source.buffer = buffer;
-    source.connect(context.destination);
-    source.onended = () => {
-      this.source = null;
-      this.button.textContent = "Play";
-    };
-    source.start();
-    this.button.textContent = "Stop";
-  }
-}
-
-/** @type {AudioContext | undefined} */
-Track.context = undefined;
-
-/** @param {Float32Array} samples @param {number} from @param {number} to */
-function extremes(samples, from, to) {
-  let [low, high] = [Infinity, -Infinity];
-  for (
-    let i = Math.floor(from);
-    i < Math.max(to, Math.floor(from) + 1) && i < samples.length;
-    i++
-  ) {
-    low = Math.min(low, samples[i]);
-    high = Math.max(high, samples[i]);
-  }
-  return high >= low ? { low, high } : { low: 0, high: 0 };
-}
+const MOST_UNDONE = 20; // sounds
+const SVG_PX = { width: 900, height: 98 };
 
 export class AudioMedium {
   title = "Say something";
@@ -174,15 +34,23 @@ export class AudioMedium {
     this.pace = { least: Math.max(1, Math.round(pace / 4)), most: 8 * pace, step: 1, usual: pace };
     this.pad = new Track(this.rate, this.frame, "Beginning");
     this.pad.canvas.id = "sound";
+    /** @type {Float32Array[]} what was given before, the last one at the end */ this.before = [];
     /** @type {Track[]} */ this.tracks = [];
+    /** @type {Track | null} */ this.rebuilt = null;
+    /** @type {Recording | null} */ this.recording = null;
+    /** @type {object | null} the file that is being read */ this.opening = null;
     this.views = byId("views");
     byId("pad").append(this.pad.canvas);
     this.addTools();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-      for (const track of [this.pad, ...this.tracks]) track.redraw();
+      for (const track of [this.pad, ...this.tracks, this.rebuilt]) track?.redraw();
     });
     this.formats = [
-      { label: "WAV", ending: "wav", make: () => this.asWav() },
+      {
+        label: "WAV",
+        ending: "wav",
+        make: () => this.shown.map((track) => wav(track.samples, this.rate)),
+      },
       { label: "SVG", ending: "svg", make: () => this.asSvg() },
       { label: "PNG", ending: "png", make: () => this.asPicture() },
       {
@@ -192,7 +60,8 @@ export class AudioMedium {
           json({
             ...facts,
             sample_rate_hz: this.rate,
-            sounds: this.shown.map((t) => t.steps.flat()),
+            given_samples: this.shown[0].given * this.frame,
+            sounds: this.shown.map((track) => Array.from(track.samples)),
           }),
       },
     ];
@@ -208,11 +77,15 @@ export class AudioMedium {
   }
 
   get isEmpty() {
-    return !this.pad.steps.length;
+    return !this.pad.count;
+  }
+
+  get canBegin() {
+    return !this.isEmpty;
   }
 
   get canUndo() {
-    return !this.isEmpty;
+    return this.before.length > 0;
   }
 
   beginning() {
@@ -224,26 +97,48 @@ export class AudioMedium {
   }
 
   settle() {
+    const hadSome = this.tracks.length > 0;
     this.dropMade();
+    return hadSome ? "The continuation is gone." : "";
   }
 
   undo() {
-    this.clear();
+    this.hold(this.before.pop() ?? new Float32Array(0));
+    return this.isEmpty ? "The sound is gone." : "The sound before it is back.";
   }
 
   clear() {
     this.dropMade();
-    this.pad.set([], 0);
+    this.remember();
+    this.hold(new Float32Array(0));
+  }
+
+  remember() {
+    this.before.push(this.pad.samples.slice());
+    if (this.before.length > MOST_UNDONE) this.before.shift();
+  }
+
+  /** Makes a sound the beginning; another one that would come later does not. @param {Float32Array} samples */
+  hold(samples) {
+    this.giveUp();
+    this.pad.set(samples, samples.length / this.frame);
+  }
+
+  /** Waits for no other beginning. */
+  giveUp() {
+    this.opening = null;
+    this.recording?.cancel();
   }
 
   /** @param {number} rows @param {boolean} isAlone */
   begin(rows, isAlone) {
+    this.giveUp();
     this.dropMade();
-    const given = isAlone ? [] : this.pad.steps;
+    const given = isAlone ? new Float32Array(0) : this.pad.samples;
     for (let row = 0; row < rows; row++) {
       const title = rows > 1 ? `Continuation ${row + 1}` : "Continuation";
       const track = new Track(this.rate, this.frame, title);
-      track.set([...given], given.length);
+      track.set(given, given.length / this.frame);
       const keep = element(
         "button",
         { type: "button", className: "small-button", on: { click: () => this.hooks.keep(row) } },
@@ -255,18 +150,20 @@ export class AudioMedium {
     }
   }
 
+  /** @param {number} steps */
+  expect(steps) {
+    for (const track of this.tracks) track.expected = track.given + steps;
+  }
+
   /** @param {number} row @param {number[]} step */
   push(row, step) {
-    const track = this.tracks[row];
-    track.steps.push(step);
-    track.button.disabled = false;
-    track.redraw();
+    this.tracks[row].push(step);
   }
 
   rest() {}
 
   dropMade() {
-    for (const track of this.tracks) track.source?.stop();
+    for (const track of this.tracks) track.stop();
     this.tracks = [];
     this.views.replaceChildren();
     this.pad.values = null;
@@ -275,9 +172,10 @@ export class AudioMedium {
 
   /** @param {number} row */
   keep(row) {
-    const { steps } = this.tracks[row];
+    const { samples } = this.tracks[row];
     this.dropMade();
-    this.pad.set(steps, steps.length);
+    this.remember();
+    this.hold(samples);
   }
 
   /** @param {number} row */
@@ -296,33 +194,37 @@ export class AudioMedium {
 
   /** @param {number[][]} x */
   showReconstruction(x) {
-    const track = new Track(this.rate, this.frame, "Reconstruction");
+    this.hideReconstruction();
+    const track = (this.rebuilt = new Track(this.rate, this.frame, "Reconstruction"));
     track.made = "rebuilt";
-    track.set(x, 0);
+    track.set(Float32Array.from(x.flat()), 0);
     const title = "The beginning, as the model's latents remember it";
     const shown = view("Reconstruction", title, track.canvas, track.button);
     byId("reconstruction").replaceChildren(shown);
   }
 
   hideReconstruction() {
+    this.rebuilt?.stop();
+    this.rebuilt = null;
     byId("reconstruction").replaceChildren();
   }
 
   // What a person does
 
-  /** @param {Float32Array} samples of the records' rate */
-  give(samples) {
-    const frames = Math.min(Math.floor(samples.length / this.frame), this.mostGiven);
-    if (!frames) {
-      this.hooks.say("That is too short to go on from.", true);
-      return;
+  /** @param {Float32Array} samples of the records' rate @param {number} total of which they are the last */
+  give(samples, total) {
+    const frames = Math.floor(samples.length / this.frame);
+    if (!frames) return this.hooks.say("That is too short to go on from.", true);
+    if (!samples.every(Number.isFinite)) {
+      return this.hooks.say("That sound has values that are no numbers.", true);
     }
     this.hooks.play();
-    const steps = Array.from({ length: frames }, (_, i) =>
-      Array.from(samples.subarray(i * this.frame, (i + 1) * this.frame)),
-    );
-    this.pad.set(steps, frames);
-    this.hooks.say(`${this.lengthText(frames)} given. Press Continue.`);
+    this.remember();
+    const last = samples.subarray(samples.length - frames * this.frame);
+    this.hold(last.map((s) => Math.min(Math.max(s, -1), 1)));
+    const isCut = total - samples.length >= this.frame;
+    const part = isCut ? `The last ${this.lengthText(frames)} of ` : "";
+    this.hooks.say(`${part}${this.lengthText(total / this.frame)} given. Press Continue.`);
     this.hooks.changed();
   }
 
@@ -343,9 +245,13 @@ export class AudioMedium {
       if (chosen) await this.open(chosen);
       file.value = "";
     });
+    const take = () => {
+      const sound = vowel(this.rate);
+      this.give(sound, sound.length);
+    };
     const example = element(
       "button",
-      { type: "button", id: "example", on: { click: () => this.give(vowel(this.rate)) } },
+      { type: "button", id: "example", on: { click: take } },
       "Example",
     );
     byId("pad-tools").append(
@@ -358,60 +264,47 @@ export class AudioMedium {
 
   /** @param {Blob} blob a file of a sound */
   async open(blob) {
+    const ticket = (this.opening = {});
+    let sound;
     try {
-      const data = await blob.arrayBuffer();
-      // Decoded straight to the rate of the records.
-      const decoded = await new OfflineAudioContext(1, 1, decodable(this.rate)).decodeAudioData(
-        data,
-      );
-      const frames = Math.max(1, Math.ceil(decoded.duration * this.rate));
-      this.give(await resampled(decoded, frames, this.rate));
+      sound = await decoded(await blob.arrayBuffer(), this.rate, this.mostGiven * this.frame);
     } catch {
-      this.hooks.say("That file cannot be read as a sound by this browser.", true);
+      sound = null;
     }
+    if (this.opening !== ticket) return; // something else was given meanwhile
+    this.opening = null;
+    if (sound) this.give(sound.samples, sound.total);
+    else this.hooks.say("That file cannot be read as a sound by this browser.", true);
   }
 
   async record() {
-    if (this.recorder) {
-      this.recorder.stop();
-      return;
+    if (this.recording) return this.recording.stop();
+    if (!navigator.mediaDevices) {
+      const why = "Browsers allow the microphone to this machine's own pages and to https alone";
+      return this.hooks.say(`${why}: open a file.`, true);
     }
-    let stream;
+    const recording = (this.recording = new Recording((sound) => {
+      this.recording = null;
+      this.recordButton.textContent = "Record";
+      if (sound) this.open(sound);
+    }));
+    this.hooks.say("Waiting for the microphone …");
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+      await recording.start(LONGEST_RECORDING_SECONDS);
     } catch {
+      recording.cancel();
       this.hooks.say(
         "The microphone cannot be used: allow it in the browser, or open a file.",
         true,
       );
       return;
     }
-    /** @type {Blob[]} */ const parts = [];
-    const recorder = (this.recorder = new MediaRecorder(stream));
-    recorder.ondataavailable = (event) => parts.push(event.data);
-    recorder.onstop = async () => {
-      this.recorder = null;
-      this.recordButton.textContent = "Record";
-      for (const track of stream.getTracks()) track.stop();
-      await this.open(new Blob(parts, { type: recorder.mimeType }));
-    };
-    recorder.start();
-    setTimeout(
-      () => recorder.state === "recording" && recorder.stop(),
-      1000 * LONGEST_RECORDING_SECONDS,
-    );
+    if (recording.isOver) return;
     this.recordButton.textContent = "Stop recording";
     this.hooks.say("Recording …");
   }
 
   // Files
-
-  /** The first sound; of several the others are saved beside it. */
-  asWav() {
-    const [first, ...others] = this.shown.map((track) => wav(track.samples, this.rate));
-    others.forEach((blob, i) => save(`continued_${i + 2}.wav`, blob));
-    return first;
-  }
 
   asPicture() {
     const canvases = this.shown.map((track) => {
@@ -433,67 +326,8 @@ export class AudioMedium {
   }
 
   asSvg() {
-    const width = 900;
-    const parts = this.shown.map((track, row) => {
-      const samples = track.samples;
-      const loudest = samples.reduce((most, s) => Math.max(most, Math.abs(s)), 1e-3);
-      const bars = [];
-      for (let x = 0; x < width; x++) {
-        const { low, high } = extremes(
-          samples,
-          (x * samples.length) / width,
-          ((x + 1) * samples.length) / width,
-        );
-        const y = (/** @type {number} */ v) =>
-          round(row * (WAVE_PX + GAP_PX) + (0.5 - (0.46 * v) / loudest) * WAVE_PX);
-        const step = Math.floor((x * samples.length) / width / this.frame);
-        bars.push(
-          `<path stroke="${track.colour(step)}" d="M${x + 0.5} ${y(high)}V${y(low) + 0.5}"/>`,
-        );
-      }
-      return `<g>${bars.join("")}</g>`;
-    });
-    return svg(width, this.shown.length * (WAVE_PX + GAP_PX), parts.join("\n"));
+    const { width, height } = SVG_PX;
+    const parts = this.shown.map((track, row) => track.svg(width, row * height));
+    return svg(width, this.shown.length * height, parts.join("\n"));
   }
-}
-
-/** A rate that browsers decode to. @param {number} rate */
-function decodable(rate) {
-  return Math.min(Math.max(rate, 8000), 96000);
-}
-
-/** @param {AudioBuffer} buffer @param {number} length @param {number} rate */
-async function resampled(buffer, length, rate) {
-  if (buffer.sampleRate !== rate) {
-    const scale = buffer.sampleRate / rate;
-    const from = buffer.getChannelData(0);
-    return Float32Array.from({ length }, (_, i) => from[Math.floor(i * scale)] ?? 0);
-  }
-  const sum = new Float32Array(buffer.length);
-  for (let channel = 0; channel < buffer.numberOfChannels; channel++) {
-    buffer.getChannelData(channel).forEach((s, i) => (sum[i] += s / buffer.numberOfChannels));
-  }
-  return sum;
-}
-
-/** A spoken “a” of a quarter of a second: pulses through resonances. @param {number} rate */
-function vowel(rate) {
-  const length = Math.round(0.25 * rate);
-  const sound = new Float32Array(length);
-  const period = Math.round(rate / 120);
-  for (const [frequency, width, gain] of FORMANTS) {
-    if (frequency > 0.45 * rate) continue;
-    const r = Math.exp((-Math.PI * width) / rate);
-    const [a, b] = [2 * r * Math.cos((2 * Math.PI * frequency) / rate), -r * r];
-    let [y1, y2] = [0, 0];
-    for (let i = 0; i < length; i++) {
-      const y = (i % period === 0 ? gain * (1 - r) : 0) + a * y1 + b * y2;
-      [y1, y2] = [y, y1];
-      sound[i] += y;
-    }
-  }
-  const loudest = sound.reduce((most, s) => Math.max(most, Math.abs(s)), 1e-9);
-  return sound.map(
-    (s, i) => ((0.3 * s) / loudest) * Math.sin(Math.PI * Math.min((i + 1) / length, 1)) ** 0.3,
-  );
 }

@@ -50,3 +50,26 @@ export function scaleOf(values) {
   const high = at(0.95);
   return { low, high: high > low ? high : low + 1e-6 };
 }
+
+/**
+ * A ramp of 256 colours through some of the sheet's.
+ * @param {...string} names
+ * @returns {{name: string, colours: Uint32Array}} as pixels of a picture; another name is another ramp
+ */
+export function rampOf(...names) {
+  const stops = names.map(themeColour);
+  const name = stops.join(" ");
+  if (ramp?.name === name) return ramp;
+  const rgb = stops.map((stop) => [1, 3, 5].map((at) => parseInt(stop.slice(at, at + 2), 16)));
+  const pixels = new Uint8ClampedArray(4 * 256);
+  for (let i = 0; i < 256; i++) {
+    const at = (i / 255) * (stops.length - 1);
+    const low = Math.min(Math.floor(at), stops.length - 2);
+    const channels = rgb[low].map((c, k) => c + (at - low) * (rgb[low + 1][k] - c));
+    pixels.set([...channels, 255], 4 * i);
+  }
+  return (ramp = { name, colours: new Uint32Array(pixels.buffer) });
+}
+
+/** @type {{name: string, colours: Uint32Array} | undefined} the last one */
+let ramp;

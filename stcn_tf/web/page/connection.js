@@ -26,7 +26,7 @@ export async function request(method, path, body) {
       method,
       keepalive: method === "DELETE", // when the page is left, too
       headers: body === undefined ? {} : { "Content-Type": "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined ? undefined : JSON.stringify(body, shortened),
     });
   } catch {
     throw new ServiceError(0, UNREACHED);
@@ -37,6 +37,12 @@ export async function request(method, path, body) {
     throw new ServiceError(response.status, answer.detail ?? `the service says ${response.status}`);
   }
   return answer;
+}
+
+/** As many digits as float32 has, which the model computes in. @param {string} _ @param {unknown} value */
+function shortened(_, value) {
+  const isLong = typeof value === "number" && !Number.isInteger(value);
+  return isLong ? Number(Math.fround(value).toPrecision(9)) : value;
 }
 
 const FIRST_WAIT_MS = 400;

@@ -1,6 +1,8 @@
 // @ts-check
 /** Files that the page makes: saved by the browser, never sent anywhere. */
 
+import { themeColour } from "./colours.js";
+
 /** @param {string} name @param {Blob} blob */
 export function save(name, blob) {
   const link = document.createElement("a");
@@ -24,10 +26,11 @@ export function png(canvas) {
   );
 }
 
-/** @param {number} width @param {number} height @param {string} content */
+/** On paper, of which the colours are. @param {number} width @param {number} height @param {string} content */
 export function svg(width, height, content) {
+  const paper = `<rect width="100%" height="100%" fill="${themeColour("paper")}"/>`;
   const size = `width="${round(width)}" height="${round(height)}" viewBox="0 0 ${round(width)} ${round(height)}"`;
-  const text = `<?xml version="1.0" encoding="UTF-8"?>\n<svg xmlns="http://www.w3.org/2000/svg" ${size}>\n${content}\n</svg>\n`;
+  const text = `<?xml version="1.0" encoding="UTF-8"?>\n<svg xmlns="http://www.w3.org/2000/svg" ${size}>\n${paper}\n${content}\n</svg>\n`;
   return new Blob([text], { type: "image/svg+xml" });
 }
 

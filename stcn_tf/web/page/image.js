@@ -33,6 +33,7 @@ const EXAMPLES = [
 ];
 const BRUSH = 1.15; // pixels of the image
 const MOST_UNDONE = 100; // lines
+const ZOOM = 12; // pixels of a canvas for each of the image
 
 /** An image on a canvas. */
 class Picture {
@@ -53,31 +54,23 @@ class Picture {
     this.redraw();
   }
 
-  /** The canvas has `zoom` pixels for each of the image. @param {number} zoom */
-  draw(zoom = 12) {
+  /** The canvas has `zoom` pixels for each of the image. @param {number} zoom @param {boolean} isBare */
+  draw(zoom = ZOOM, isBare = false) {
     const { canvas, width, height } = this;
     canvas.width = width * zoom;
     canvas.height = height * zoom;
     const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     context.fillStyle = themeColour("paper");
     context.fillRect(0, 0, canvas.width, canvas.height);
-    if (this.kept) {
+    if (this.kept && !isBare) {
       context.fillStyle = themeColour("guide");
       context.fillRect(0, this.kept * zoom, canvas.width, canvas.height);
     }
-    for (let i = 0; i < this.pixels.length; i++) {
-      const colour = this.colour(i);
-      if (!colour) continue;
+    for (const { x, y, size, colour } of this.squares()) {
       context.fillStyle = colour;
-      const [x, y] = [(i % width) * zoom, Math.floor(i / width) * zoom];
-      context.fillRect(x, y, zoom, zoom);
-      if (this.values && this.pixels[i] > 0.5) {
-        // Its own pixels are still seen among the colours.
-        context.fillStyle = themeColour("you");
-        context.fillRect(x + zoom / 4, y + zoom / 4, zoom / 2, zoom / 2);
-      }
+      context.fillRect(x * zoom, y * zoom, size * zoom, size * zoom);
     }
-    if (this.cursor !== null) {
+    if (this.cursor !== null && !isBare) {
       context.strokeStyle = themeColour("accent");
       context.lineWidth = 3;
       context.strokeRect(
@@ -86,6 +79,19 @@ class Picture {
         zoom - 3,
         zoom - 3,
       );
+    }
+  }
+
+  /** What is drawn, in pixels of the image. */
+  *squares() {
+    for (let i = 0; i < this.pixels.length; i++) {
+      const [x, y] = [i % this.width, Math.floor(i / this.width)];
+      const colour = this.colour(i);
+      if (colour) yield { x, y, size: 1, colour };
+      // Its own pixels are still seen among the colours.
+      if (this.values && this.pixels[i] > 0.5) {
+        yield { x: x + 0.25, y: y + 0.25, size: 0.5, colour: themeColour("you") };
+      }
     }
   }
 
@@ -123,6 +129,8 @@ export class ImageMedium {
     this.pad.canvas.setAttribute("role", "application");
     /** @type {Float32Array} */ this.ink = new Float32Array(all);
     /** @type {Float32Array[]} before each line, the last one at the end */ this.before = [];
+    /** Where the keyboard is. */
+    this.at = Math.floor(this.height / 4) * this.width + Math.floor(this.width / 2);
     /** @type {Picture[]} */ this.pictures = [];
     this.views = byId("views");
     this.views.classList.add("tiles");
@@ -141,7 +149,11 @@ export class ImageMedium {
         label: "JSON",
         ending: "json",
         make: (/** @type {object} */ facts) =>
-          json({ ...facts, images: this.shown.map((p) => this.rowsOf(p)) }),
+          json({
+            ...facts,
+            given_pixels: this.pictures.length ? this.pictures[0].given : this.pad.given,
+            images: this.shown.map((p) => this.rowsOf(p)),
+          }),
       },
     ];
   }
@@ -159,6 +171,10 @@ export class ImageMedium {
     return !this.ink.some((v) => v > 0.5);
   }
 
+  get canBegin() {
+    return true; // many an image begins with rows of paper
+  }
+
   get canUndo() {
     return this.before.length > 0;
   }
@@ -172,12 +188,15 @@ export class ImageMedium {
   }
 
   settle() {
+    const hadSome = this.pictures.length > 0;
     this.dropMade();
+    return hadSome ? "The completion is gone." : "";
   }
 
   undo() {
     this.ink = this.before.pop() ?? this.ink;
     this.show();
+    return "The last change is taken back.";
   }
 
   clear() {
@@ -200,6 +219,8 @@ export class ImageMedium {
       this.views.append(view(title, title, picture.canvas));
     }
   }
+
+  expect() {}
 
   /** @param {number} row @param {number[]} step */
   push(row, step) {
@@ -309,20 +330,22 @@ export class ImageMedium {
   listen() {
     const { canvas } = this.pad;
     /** @type {number[]} */ let last = [];
+    let isOn = true;
     const pixel = (/** @type {number[]} */ at) => {
       const box = canvas.getBoundingClientRect();
       return [(at[0] / box.width) * this.width, (at[1] / box.height) * this.height];
     };
     followPointer(canvas, {
-      down: (at) => {
+      down: (at, isEraser) => {
         this.begins();
         this.pad.cursor = null;
+        isOn = !isEraser && !this.erase.checked;
         last = pixel(at);
-        this.paint(last, last);
+        this.paint(last, last, isOn);
       },
       move: (points) => {
         for (const next of points.map(pixel)) {
-          this.paint(last, next);
+          this.paint(last, next, isOn);
           last = next;
         }
       },
@@ -330,6 +353,11 @@ export class ImageMedium {
       drop: () => this.undo(),
     });
     canvas.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.onKey(event));
+    canvas.addEventListener("focus", () => {
+      if (!canvas.matches(":focus-visible")) return;
+      this.pad.cursor = this.at;
+      this.pad.redraw();
+    });
     canvas.addEventListener("blur", () => {
       this.pad.cursor = null;
       this.pad.redraw();
@@ -341,24 +369,37 @@ export class ImageMedium {
     const move = ARROWS[event.key];
     if (!move && event.key !== " ") return;
     event.preventDefault();
-    const cursor = (this.pad.cursor ??=
-      Math.floor(this.height / 4) * this.width + Math.floor(this.width / 2));
     if (move) {
-      const x = Math.min(Math.max((cursor % this.width) + move[0], 0), this.width - 1);
-      const y = Math.min(Math.max(Math.floor(cursor / this.width) + move[1], 0), this.height - 1);
-      this.pad.cursor = y * this.width + x;
-      this.pad.redraw();
+      const [x, y] = [this.at % this.width, Math.floor(this.at / this.width)];
+      const column = Math.min(Math.max(x + move[0], 0), this.width - 1);
+      const row = Math.min(Math.max(y + move[1], 0), this.height - 1);
+      this.at = row * this.width + column;
+      this.tell();
     } else {
       this.begins();
-      this.ink[cursor] = this.ink[cursor] > 0.5 ? 0 : 1;
+      this.ink[this.at] = this.ink[this.at] > 0.5 ? 0 : 1;
       this.show();
-      this.hooks.say(this.ink[cursor] ? "Pixel on." : "Pixel off.");
       this.hooks.changed();
+      this.tell();
     }
+    this.pad.cursor = this.at;
+    this.pad.redraw();
+  }
+
+  /** Says where the keyboard is. */
+  tell() {
+    const [row, column] = [Math.floor(this.at / this.width) + 1, (this.at % this.width) + 1];
+    this.hooks.say(`Row ${row}, column ${column}: ${this.ink[this.at] > 0.5 ? "on" : "off"}.`);
   }
 
   addTools() {
     let next = 0;
+    this.erase = element("input", { type: "checkbox", id: "erase" });
+    const told = element("output", { htmlFor: "kept" });
+    const tell = () => {
+      told.textContent = kept.value;
+      kept.setAttribute("aria-valuetext", `${kept.value} of ${this.height} rows`);
+    };
     const kept = element("input", {
       type: "range",
       id: "kept",
@@ -368,6 +409,7 @@ export class ImageMedium {
       on: {
         input: () => {
           this.hooks.play();
+          tell();
           this.setKept(Number(kept.value));
           this.hooks.changed();
         },
@@ -393,24 +435,26 @@ export class ImageMedium {
       },
       "Example",
     );
+    tell();
     byId("pad-tools").append(
       example,
-      element("label", { className: "inline-field", htmlFor: "kept" }, "Rows to keep", kept),
+      element("label", { className: "check" }, this.erase, "Erase"),
+      element("label", { className: "inline-field", htmlFor: "kept" }, "Rows to keep", kept, told),
     );
   }
 
   // Files
 
-  /** @param {Picture} picture @returns {number[][]} */
-  rowsOf(picture) {
+  /** Row by row; null: not made yet. @param {Picture} picture @returns {(number | null)[][]} */
+  rowsOf({ pixels }) {
     return Array.from({ length: this.height }, (_, row) =>
-      picture.pixels.slice(row * this.width, (row + 1) * this.width),
+      Array.from({ length: this.width }, (_, column) => pixels[row * this.width + column] ?? null),
     );
   }
 
   asPicture() {
     const pictures = this.shown;
-    const zoom = 12;
+    const zoom = ZOOM;
     const canvas = document.createElement("canvas");
     canvas.width = (this.width + 1) * zoom * pictures.length - zoom;
     canvas.height = this.height * zoom;
@@ -418,25 +462,20 @@ export class ImageMedium {
     context.fillStyle = themeColour("ground");
     context.fillRect(0, 0, canvas.width, canvas.height);
     pictures.forEach((picture, i) => {
-      picture.draw(zoom);
+      picture.draw(zoom, true);
       context.drawImage(picture.canvas, i * (this.width + 1) * zoom, 0);
+      picture.redraw();
     });
     return canvas;
   }
 
   asSvg() {
-    const parts = this.shown.map((picture, i) => {
-      /** @type {string[]} */ const rects = [];
-      picture.pixels.forEach((_, at) => {
-        const colour = picture.colour(at);
-        if (!colour) return;
-        const x = i * (this.width + 1) + (at % this.width);
-        rects.push(
-          `<rect x="${x}" y="${Math.floor(at / this.width)}" width="1" height="1" fill="${colour}"/>`,
-        );
-      });
-      return rects.join("");
-    });
+    const parts = this.shown.map((picture, i) =>
+      Array.from(picture.squares(), ({ x, y, size, colour }) => {
+        const left = i * (this.width + 1) + x;
+        return `<rect x="${left}" y="${y}" width="${size}" height="${size}" fill="${colour}"/>`;
+      }).join(""),
+    );
     return svg((this.width + 1) * this.shown.length - 1, this.height, parts.join("\n"));
   }
 }

@@ -192,6 +192,10 @@ export class InkMedium {
     return this.pad.paper.given === 0;
   }
 
+  get canBegin() {
+    return !this.isEmpty;
+  }
+
   get canUndo() {
     return !this.isEmpty;
   }
@@ -209,11 +213,13 @@ export class InkMedium {
 
   settle() {
     this.keep(0);
+    return "";
   }
 
   undo() {
     this.pad.paper.undo();
     this.redraw();
+    return "The last stroke is gone.";
   }
 
   clear() {
@@ -249,6 +255,8 @@ export class InkMedium {
     keep.setAttribute("aria-label", `Keep ${title.toLowerCase()}`);
     return view(title, title, sheet.canvas, keep);
   }
+
+  expect() {}
 
   /** @param {number} row @param {number[]} step */
   push(row, step) {
@@ -336,7 +344,8 @@ export class InkMedium {
       if (points.length) this.addStrokes([points]);
     };
     followPointer(canvas, {
-      down: (at) => {
+      down: (at, isEraser) => {
+        if (isEraser) return;
         lift(); // what the keyboard draws
         this.hooks.play();
         this.pad.cursor = null;

@@ -39,14 +39,17 @@ import { InkMedium } from "./ink.js";
  * @property {boolean} canUndo whether there is something to take back
  * @property {boolean} isWhole whether sequences are complete at some length
  * @property {() => Step[]} beginning throws an Error that says what is missing
- * @property {() => void} undo takes back what was given last
+ * @property {boolean} canBegin whether there is something to go on from
+ * @property {() => string} undo takes back what was given last, and tells what is there now
  * @property {() => void} clear
  * @property {() => Step[]} given the same to look at: all that is given, whatever is missing
  * @property {(rows: number, isAlone: boolean) => void} begin shows so many continuations, of no step
  *     yet, or of what comes from nothing
+ * @property {(steps: number) => void} expect so many steps will be made in all
  * @property {(row: number, step: Step) => void} push
  * @property {() => void} rest nothing more comes for now
- * @property {() => void} settle a person goes on: the first continuation is kept, or all are removed
+ * @property {() => string} settle a person goes on: the first continuation is kept, or all are
+ *     removed, which is told
  * @property {() => void} dropMade removes the continuations
  * @property {(row: number) => void} keep makes a continuation part of the beginning
  * @property {(row: number) => Step[]} sequence the beginning and what was made

@@ -1,6 +1,9 @@
 // @ts-check
 /** Drawing on a canvas: with one pointer at a time, or with the arrow keys. */
 
+const PRIMARY = 0;
+const ERASER = 5;
+
 /** How each arrow key moves, to the right and downwards. @type {Record<string, number[]>} */
 export const ARROWS = {
   ArrowLeft: [-1, 0],
@@ -11,8 +14,8 @@ export const ARROWS = {
 
 /**
  * @typedef {Object} Drawing
- * @property {(at: number[]) => void} down a line begins; in pixels of the sheet from the corner of
- *     the canvas
+ * @property {(at: number[], isEraser: boolean) => void} down a line begins; in pixels of the sheet
+ *     from the corner of the canvas; with the other end of a pen, or not
  * @property {(points: number[][]) => void} move it goes on
  * @property {() => void} up it ends
  * @property {() => void} drop it was none: the hand lay on the canvas before the pen came
@@ -35,14 +38,14 @@ export function followPointer(canvas, { down, move, up, drop }) {
     up();
   };
   canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
+    if (event.button !== PRIMARY && event.button !== ERASER) return;
     event.preventDefault();
     canvas.focus({ preventScroll: true });
     if (pointer && (pointer.pointerType !== "touch" || event.pointerType !== "pen")) return;
     if (pointer) drop();
     pointer = event;
     canvas.setPointerCapture(event.pointerId);
-    down(at(event));
+    down(at(event), event.button === ERASER);
   });
   canvas.addEventListener("pointermove", (event) => {
     if (event.pointerId !== pointer?.pointerId) return;
