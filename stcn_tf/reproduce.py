@@ -4,12 +4,12 @@ python -m stcn_tf.reproduce --data=RECORDS --out=DIR --minutes=45 [--rows=rnn,vr
 
 A row is a flagfile of experiments/small/KIND (KIND: handwriting, audio or image, as the records
 are), or of --flagfiles. First each makes a few updates, by which it is known how many its time
-allows; these decide its decay, its annealing and when it is evaluated. The plan is printed, kept in
-DIR/plan.json, and carried out: training, the ELBO or log-likelihood of a split, the
-importance-weighted bound, samples. The runs are DIR/runs/ROW, for stcn_tf.report; what each command
-printed is in DIR/logs. Several rows train at once, each on a processor of its own; GPUs are used by
-one row at a time, and its time is then that of the clock. Ctrl-C ends all with checkpoints; the
-same command goes on.
+allows; these decide its decay, its annealing and when it is evaluated, whatever the seed. The plan
+is printed, kept in DIR/plan.json, and carried out: training, the ELBO or log-likelihood of a split,
+the importance-weighted bound, samples. The runs are DIR/runs/ROW, for stcn_tf.report; what each
+command printed is in DIR/logs. Several rows train at once, each on a processor of its own; GPUs are
+used by one row at a time, and its time is then that of the clock. Ctrl-C ends all with checkpoints;
+the same command goes on.
 """
 
 from stcn_tf import flags
@@ -37,9 +37,9 @@ def main() -> int:
     with plan.locked(args.out):
         planned = plan.Plan.open(args.out, card, args.minutes, has_gpu())
         print(planned.announcement(chosen, pool.at_once, split), flush=True)
-        missing = [row for row in chosen if row.name not in planned.schedules]
+        missing = planned.missing(chosen)
         code = pool.run({row.name: row.rehearsal(args.data, planned) for row in missing})
-        chosen = [row for row in chosen if row.name in planned.schedules]
+        chosen = [row for row in chosen if row.model in planned.schedules]
         if code == cli.INTERRUPTED or not chosen:
             return code
         print(planned.text(chosen, pool.at_once), flush=True)

@@ -50,7 +50,7 @@ class Schedule:
 
 
 class Plan:
-    """The schedules of rows by their names.
+    """The schedules of rows by their models.
 
     Args:
         file: where they are kept.
@@ -109,7 +109,7 @@ class Plan:
     def _whose(self) -> str:
         return "by the clock" if self._uses_clock else "of processor time"
 
-    def add(self, name: str, status: RunStatus) -> None:
+    def add(self, model: str, status: RunStatus) -> None:
         """Plans a row by what its rehearsal has found, and writes the plan."""
         seconds = status.processor_seconds_per_update
         if self._uses_clock:
@@ -117,11 +117,16 @@ class Plan:
         updates = max(int(60 * self._minutes / seconds), _LEAST)
         digits = 10 ** max(len(str(updates)) - 3, 0)
         updates = updates // digits * digits
-        self.schedules[name] = Schedule(status.num_parameters, seconds, updates)
+        self.schedules[model] = Schedule(status.num_parameters, seconds, updates)
         rows = {name: dataclasses.asdict(row) for name, row in self.schedules.items()}
         with replacing_file(self._file) as partial:
             content = json.dumps(self._facts | {"rows": rows}, indent=1) + "\n"
             partial.write_text(content, encoding="utf-8")
+
+    def missing(self, rows: Sequence["Row"]) -> list["Row"]:
+        """Those by which models are planned that are not: of each the first, whatever its seed."""
+        first = {row.model: row for row in reversed(rows)}
+        return [row for row in rows if row is first[row.model] and row.model not in self.schedules]
 
     def announcement(self, rows: Sequence["Row"], at_once: int, split: str) -> str:
         """What will be done, before anything is."""
@@ -131,7 +136,7 @@ class Plan:
             f"least {_duration(60 * self._minutes * waves)}, and then each is evaluated on split "
             f"{split}"
         )
-        if new := sum(row.name not in self.schedules for row in rows):
+        if new := len(self.missing(rows)):
             text += f"; first {new} make {REHEARSED} updates, to know how many that is"
         return text
 
@@ -140,7 +145,7 @@ class Plan:
         head = ("row", "parameters", "updates a second", "updates", "training")
         lines = [head]
         for row in rows:
-            one = self.schedules[row.name]
+            one = self.schedules[row.model]
             seconds = one.updates * one.seconds_per_update
             rate = f"{1 / one.seconds_per_update:.2f}"
             lines.append(
@@ -155,7 +160,7 @@ class Plan:
             for line in lines
         ]
         total = sum(
-            self.schedules[row.name].updates * self.schedules[row.name].seconds_per_update
+            self.schedules[row.model].updates * self.schedules[row.model].seconds_per_update
             for row in rows
         )
         table.append(f"training: {_duration(total / at_once)}, {at_once} at once")

@@ -39,6 +39,11 @@ class Row:
     out: Path
 
     @property
+    def model(self) -> str:
+        """What it trains: with another seed another row, of the same schedule."""
+        return self.flagfile.stem
+
+    @property
     def run_dir(self) -> Path:
         """Of its run."""
         return self.out / "runs" / self.name
@@ -51,12 +56,12 @@ class Row:
             *("--evaluate_sequences=2", "--restart"),
         )
         yield self._training(f"{REHEARSED} updates", data, run_dir, own)
-        plan.add(self.name, RunStatus.read(run_dir))
+        plan.add(self.model, RunStatus.read(run_dir))
         shutil.rmtree(run_dir)
 
     def reproduction(self, data: str, plan: Plan, asked: Questions) -> Job:
         """Trains, evaluates and draws samples, but for what is done already."""
-        schedule = plan.schedules[self.name]
+        schedule = plan.schedules[self.model]
         status = RunStatus.read(self.run_dir) if self.run_dir.exists() else None
         if status is None or status.state not in (FINISHED, EARLY):
             done = f"from {status.update:,} to " if status else ""

@@ -23,7 +23,7 @@ def status(clock: float, processor: float) -> RunStatus:
 
 
 def rows(*names):
-    return [types.SimpleNamespace(name=name) for name in names]
+    return [types.SimpleNamespace(name=name, model=name.partition("_")[0]) for name in names]
 
 
 @pytest.mark.parametrize(("uses_clock", "updates"), [(False, 675), (True, 1350)])
@@ -95,6 +95,16 @@ def test_what_it_says(tmp_path):
     assert rnn.split() == "rnn 1,234 0.25 675 45 min 00 s".split()
     assert vrnn.split() == "vrnn 1,234 0.40 1,080 45 min 00 s".split()
     assert total == "training: 45 min 00 s, 2 at once"
+
+
+def test_another_seed_has_the_same_schedule(tmp_path):
+    plan = Plan.open(tmp_path, CARD, 45, False)
+    chosen = rows("rnn_seed1", "vrnn_seed1", "rnn", "rnn_seed2")
+    assert [row.name for row in plan.missing(chosen)] == ["rnn_seed1", "vrnn_seed1"]
+    plan.add("rnn", status(2.0, 4.0))
+    assert [row.name for row in plan.missing(chosen)] == ["vrnn_seed1"]
+    _, one, other, _ = plan.text(rows("rnn", "rnn_seed2"), 2).splitlines()
+    assert one.split()[1:] == other.split()[1:]
 
 
 def test_one_at_a_time(tmp_path):

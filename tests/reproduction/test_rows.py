@@ -93,7 +93,8 @@ class Reproduction:
         (self.row,) = rows.find(None, CARD, [name], folder, [7])
         self.plan = Plan.open(folder, CARD, 1, False)
         self.plan.add(
-            self.row.name, RunStatus("finished", processor_seconds_per_update=0.5, num_parameters=9)
+            self.row.model,
+            RunStatus("finished", processor_seconds_per_update=0.5, num_parameters=9),
         )
 
     def begin(self, state, model, update=90):
@@ -121,7 +122,7 @@ def test_a_rehearsal_plans(tmp_path):
     status = RunStatus("finished", processor_seconds_per_update=0.25, num_parameters=9)
     status.write(run_dir)
     assert next(job, None) is None
-    assert it.plan.schedules["stcn_dense_seed7"].updates == 240
+    assert it.plan.schedules["stcn_dense"].updates == 240
     assert not run_dir.exists()
 
 
@@ -130,7 +131,7 @@ def test_all_that_is_asked_in_its_order(tmp_path):
     job = it.left()
     training = next(job)
     assert training.about == "training, 120 updates"
-    assert set(it.plan.schedules[it.row.name].flags) < set(training.arguments)
+    assert set(it.plan.schedules[it.row.model].flags) < set(training.arguments)
     run = it.begin("stopped early", "stcn_dense")
     elbo = next(job)
     assert (elbo.module, elbo.about) == ("stcn_tf.evaluate", "evaluation on valid")
