@@ -292,6 +292,7 @@ export class AudioMedium {
     try {
       await recording.start(LONGEST_RECORDING_SECONDS);
     } catch {
+      if (recording.isOver) return;
       recording.cancel();
       this.hooks.say(
         "The microphone cannot be used: allow it in the browser, or open a file.",
