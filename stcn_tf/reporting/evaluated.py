@@ -217,11 +217,18 @@ def find(folders: Iterable[str]) -> list[Run]:
         for path in paths:
             name = path.name if path == folder else str(path.relative_to(folder))
             runs.setdefault(os.path.realpath(path), (name, path))
-    count = collections.Counter(name for name, _ in runs.values())
-    # In several folders there may be runs of one name.
+    alike = collections.defaultdict(list)
+    for real, (name, _) in runs.items():
+        alike[name].append(real)
+    # In several folders there may be runs of one name, which what is above them tells apart.
     return [
-        read(RunDirectory.open(path), name if count[name] == 1 else str(path))
-        for name, path in runs.values()
+        read(
+            RunDirectory.open(path),
+            name
+            if len(alike[name]) == 1
+            else os.path.relpath(real, os.path.commonpath(alike[name])),
+        )
+        for real, (name, path) in runs.items()
     ]
 
 
