@@ -73,13 +73,6 @@ def rows(table: tables.Table, **wanted: str) -> list[dict[str, str]]:
     return [row for row in found if all(row[name] == text for name, text in wanted.items())]
 
 
-def test_runs_of_one_name_are_told_apart_by_what_is_above_them(tmp_path):
-    for name in ("ink/runs/stcn", "digits/runs/stcn", "digits/runs/vrnn"):
-        make_run(tmp_path / name, card_of("fsdd"), Path(name).name)
-    found = evaluated.find([str(tmp_path / "ink/runs"), str(tmp_path / "digits/runs")])
-    assert [run.name for run in found] == ["ink/runs/stcn", "digits/runs/stcn", "vrnn"]
-
-
 def test_every_row_has_every_cell(made):
     assert [table.title.split(":")[0] for table in made[:4]] == [f"Table {n}" for n in range(1, 5)]
     for table in made:

@@ -76,8 +76,4 @@ def test_runs_of_one_name_in_two_folders_are_told_apart(tmp_path):
         evaluate(make_run(tmp_path / folder / "rnn", card_of(), "rnn"), VALUES)
     evaluate(make_run(tmp_path / "y" / "vrnn", card_of(), "rnn"), VALUES)
     found = evaluated.find([str(tmp_path / "x"), str(tmp_path / "y")])
-    assert [run.name for run in found] == [
-        str(tmp_path / "x" / "rnn"),
-        str(tmp_path / "y" / "rnn"),
-        "vrnn",
-    ]
+    assert [run.name for run in found] == ["x/rnn", "y/rnn", "vrnn"]
