@@ -84,22 +84,16 @@ class Picture {
 
   /** What is drawn, in pixels of the image. */
   *squares() {
+    const [you, made] = [themeColour("you"), themeColour(this.made)];
     for (let i = 0; i < this.pixels.length; i++) {
       const [x, y] = [i % this.width, Math.floor(i / this.width)];
-      const colour = this.colour(i);
-      if (colour) yield { x, y, size: 1, colour };
+      const isOn = this.pixels[i] > 0.5;
+      const shade = shadeOf(this.values, this.scale, i);
+      if (shade) yield { x, y, size: 1, colour: shade };
       // Its own pixels are still seen among the colours.
-      if (this.values && this.pixels[i] > 0.5) {
-        yield { x: x + 0.25, y: y + 0.25, size: 0.5, colour: themeColour("you") };
-      }
+      if (shade && isOn) yield { x: x + 0.25, y: y + 0.25, size: 0.5, colour: you };
+      if (!shade && isOn) yield { x, y, size: 1, colour: i < this.given ? you : made };
     }
-  }
-
-  /** @param {number} i @returns {string} "" for paper */
-  colour(i) {
-    const plain = () =>
-      this.pixels[i] < 0.5 ? "" : themeColour(i < this.given ? "you" : this.made);
-    return shadeOf(this.values, this.scale, i) ?? plain();
   }
 }
 
