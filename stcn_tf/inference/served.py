@@ -93,7 +93,7 @@ class ServedModel(tf.Module):
         self._card = card
         self._wide = tf.float32 if portable else tf.float64
         modality = card.modality
-        self._most_steps = modality.height * modality.width or tf.int32.max
+        self._most_steps = modality.height * modality.width or None
         self._generator = Generator(model, jit_compile)
         whole = _named(self._generator.state_spec)
         whole[_SEED] = tf.TensorSpec([None, 2], tf.int32)
@@ -303,6 +303,8 @@ class ServedModel(tf.Module):
 
     def _is_within(self, before: tf.Tensor, more: int | tf.Tensor) -> tf.Operation:
         """Checks that sequences with so many more steps are none that no record can have."""
+        if self._most_steps is None:
+            return tf.no_op()
         # Not their sum, which has no place in int32.
         return _require(
             before <= self._most_steps - more,
