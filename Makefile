@@ -44,7 +44,7 @@ PREPARE_mnist := --source=smoke/raw/mnist
 RECORDS ?= smoke/records
 MINUTES ?= 0.1
 ROWS ?=
-TABLES ?= tables
+TABLES ?= $(if $(filter smoke/records,$(RECORDS)),tables/synthetic,tables)
 TABLE_NAMES := table1-small table2-small table3-small
 DATA_table1-small := iamondb
 DATA_table2-small := mnist
@@ -65,7 +65,7 @@ help:
 	@echo "make quickstart   synthetic handwriting: prepare, train, evaluate, draw samples (minutes)"
 	@echo "make smoke        every data set and model, tiny and synthetic: from raw files to samples;"
 	@echo "                  make smoke-NAME: one of $(SMOKE)"
-	@echo "make table1-small every model of Table 1 at a small size, for equal time, and the report; also"
+	@echo "make table1-small the models of Table 1 at a small size, for equal time, and the report; also"
 	@echo "                  table2-small, table3-small. By itself on synthetic data, in minutes;"
 	@echo "                  RECORDS=records MINUTES=45: on records/NAME of your own, 45 minutes each"
 	@echo "make test         all tests but the slow ones (WORKERS=$(WORKERS) processes)"

@@ -61,9 +61,8 @@ def make_run(
     config = Config(make_settings(model, **settings), TrainingSettings(), RunSettings())
     RunDirectory.prepare(folder, config, card)
     if made:
-        RunStatus(
-            "finished", 900, 1000, best_of="ELBO (raw)", num_parameters=1234567, processor_hours=1.5
-        ).write(folder)
+        about = {"best_of": "ELBO (raw)", "best_update": 800, "num_parameters": 1234567}
+        RunStatus("finished", 900, 1000, processor_hours=1.5, **about).write(folder)
         source = {"commit": "0123456789abcdef", "is_changed": True}
         start = {"source": source, "gpus": [], "records": "/nowhere"}
         (folder / "history.json").write_text(json.dumps({"left_out": 0, "starts": [start]}))

@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stcn_tf.data.card import DatasetCard
 from stcn_tf.run_status import RunStatus
@@ -34,6 +35,21 @@ class Schedule:
     num_parameters: int
     seconds_per_update: float
     updates: int
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "Schedule":
+        """What a file says.
+
+        Raises:
+            TypeError, ValueError: these are no numbers of a schedule.
+        """
+        schedule = cls(**row)
+        for field in dataclasses.fields(cls):
+            value = getattr(schedule, field.name)
+            kinds = (int, float) if field.type is float else (int,)
+            if type(value) not in kinds or not 0 < value < math.inf:
+                raise ValueError(f"{field.name}: {value!r}")
+        return schedule
 
     @property
     def flags(self) -> list[str]:
@@ -85,18 +101,18 @@ class Plan:
             return plan
         content = strict_json.parse(strict_json.read_text(file, str(file)), str(file))
         try:
-            schedules = {name: Schedule(**row) for name, row in content["rows"].items()}
+            schedules = {name: Schedule.of(row) for name, row in content["rows"].items()}
             theirs = {name: content[name] for name in plan._facts}
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: no plan of stcn_tf.reproduce; accepted: a new --out") from (
                 error
             )
         for name, own in plan._facts.items():
             if theirs[name] != own:
-                raise UserError(
-                    f"{file}: its {name} is {theirs[name]}, not {own}; accepted: the same, or "
-                    "another --out"
-                )
+                what = f"{name} is {theirs[name]}, not {own}"
+                if name == "source_sha256":
+                    what = f"records are others ({name} {theirs[name]}, not {own})"
+                raise UserError(f"{file}: its {what}; accepted: the same, or another --out")
         plan.schedules = schedules
         return plan
 

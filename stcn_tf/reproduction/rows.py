@@ -95,14 +95,21 @@ class Row:
         return Command(about, f"stcn_tf.{module}", arguments, log)
 
     def _evaluations(self, split: str, bound: str, limit: int) -> list[Evaluated]:
-        """Those that there are, on the first sequences; 0: on all."""
-        total = RunDirectory.open(self.run_dir).card.splits[split].num_sequences
-        wanted = (split, bound, min(limit or total, total))
+        """Those of the best weights as they are, on the first sequences; 0: on all."""
+        card = RunDirectory.open(self.run_dir).card
+        status = RunStatus.read(self.run_dir)
+        total = card.splits[split].num_sequences
+        wanted = {
+            **{"split": split, "bound": bound, "num_sequences": min(limit or total, total)},
+            **{"update": status.best_update if status else None, "checkpoint": "best"},
+            **{"given_frames": 0, "piece": 0, "trained_with": {}},
+            "source_sha256": card.source_sha256,
+        }
         files = sorted((self.run_dir / "evaluations").glob("*.json"))
         return [
             each
             for each in map(Evaluated.read, files)
-            if (each["split"], each["bound"], each["num_sequences"]) == wanted
+            if {name: each[name] for name in wanted} == wanted
         ]
 
 
@@ -141,8 +148,8 @@ def find(
             raise UserError(f"--rows={name}: accepted: {', '.join(files)}")
     return [
         Row(f"{name}_seed{seed}" if seed else name, files[name], seed, Path(out))
-        for seed in seeds
-        for name in names or files
+        for seed in dict.fromkeys(seeds)
+        for name in dict.fromkeys(names or files)
     ]
 
 

@@ -63,7 +63,7 @@ def test_it_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("card", "minutes", "uses_clock", "said"),
     [
-        (card_of(source="cd" * 32), 45, False, f"source_sha256 is {'ab' * 32}, not {'cd' * 32}"),
+        (card_of(source="cd" * 32), 45, False, r"records are others .source_.* abab.*, not cdcd.*"),
         (CARD, 44.5, False, r"minutes is 45, not 44\.5"),
         (CARD, 45, True, "time is processor, not clock"),
     ],
@@ -74,10 +74,25 @@ def test_another_one_is_refused(tmp_path, card, minutes, uses_clock, said):
         Plan.open(tmp_path, card, minutes, uses_clock)
 
 
-@pytest.mark.parametrize("content", [[], {}, {"rows": []}, {"rows": {"rnn": {"updates": 3}}}, None])
+BAD_ROWS = [
+    dict(zip(("num_parameters", "seconds_per_update", "updates"), row, strict=True))
+    for row in ((9, 0.5, "20"), (9, None, 20), (9, 0, 20), (9, 0.5, True), (9, 0.5, 2.5))
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *([], {}, {"rows": []}, {"rows": {"rnn": {"updates": 3}}}, None),
+        *(
+            {"source_sha256": "ab" * 32, "minutes": 45, "time": "processor", "rows": {"rnn": row}}
+            for row in BAD_ROWS
+        ),
+    ],
+)
 def test_what_is_no_plan_is_refused(tmp_path, content):
     (tmp_path / "plan.json").write_text("{" if content is None else json.dumps(content))
-    with pytest.raises(UserError, match="plan.json: "):
+    with pytest.raises(UserError, match="plan.json: (no plan|not JSON)"):
         Plan.open(tmp_path, CARD, 45, False)
 
 

@@ -46,6 +46,7 @@ def test_those_of_the_kind_of_the_records(dataset, some, tmp_path):
 
 def test_the_chosen_in_their_order_for_each_seed(tmp_path):
     chosen = None, CARD, ["vrnn", "rnn"], tmp_path
+    assert names(None, CARD, ["rnn", "rnn"], tmp_path, [1, 1]) == ["rnn_seed1"]
     assert names(*chosen, [0, 3]) == ["vrnn", "rnn", "vrnn_seed3", "rnn_seed3"]
     assert [row.seed for row in rows.find(*chosen, [0, 3])] == [0, 0, 3, 3]
 
@@ -162,6 +163,13 @@ def test_what_is_done_is_not_done_again(tmp_path):
     run = it.begin("stopped", "stcn_dense", update=90)
     assert next(it.left()).about == "training, from 90 to 120 updates"
     it.begin("finished", "stcn_dense")
+    # Of other weights, of what is given, in pieces, with other draws than it was trained with:
+    for about in (
+        *({"update": 700}, {"checkpoint": "last"}, {"given_frames": 1}, {"piece": 40}),
+        *({"trained_with": {"posterior_draws": "shared"}}, {"card": card_of(source="cd" * 32)}),
+    ):
+        evaluate(run, values(num=30), **{"kl": kls(30), "card": CARD} | about)
+        assert next(it.left()).about == "evaluation on valid", about
     # Of some sequences only, or of fewer draws, is another question.
     evaluate(run, values(num=20), kl=kls(20))
     assert next(it.left()).about == "evaluation on valid"
