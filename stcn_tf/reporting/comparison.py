@@ -4,7 +4,9 @@ The difference varies less from sequence to sequence than either run does, so th
 smaller error. Nothing here needs TensorFlow.
 """
 
+import contextlib
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +31,10 @@ _EQUAL = {
 _OTHERS = {"reconstruction": "reconstruction", "kl": "KL"}
 
 
+class _OtherQuestion(UserError):
+    """Two evaluations that are sound, but not of the same question."""
+
+
 class Difference(NamedTuple):
     """Of a term, A minus B."""
 
@@ -49,6 +55,12 @@ class Comparison(NamedTuple):
     differences: list[Difference]
     notes: list[str]
     sign: str  # of a limit of the difference of log-likelihoods, where one is exact; else ""
+
+    @property
+    def rank(self) -> tuple[int, bool, int]:
+        """The higher, the rather it is taken: of most sequences, of equal draws, of most."""
+        draws = [(each["bound"], each["num_samples"]) for each in (self.a, self.b)]
+        return self.num_sequences, draws[0] == draws[1], sum(number for _, number in draws)
 
     @property
     def likelihoods(self) -> list[Difference]:
@@ -85,23 +97,32 @@ class Comparison(NamedTuple):
 def compare(a: str, b: str) -> Comparison:
     """Compares two run directories or two files of evaluations.
 
-    Of runs it takes the latest evaluations, with the most draws, of the same question.
+    Of runs it takes the latest evaluations of the same question, rather those of equal draws.
 
     Raises:
-        UserError: they are of different units, records or questions; or there is no evaluation.
+        UserError: they are of different units, records or questions; or there is no evaluation; or
+            one is damaged.
     """
-    pairs = itertools.product(*(_evaluations(Path(expand_home(path))) for path in (a, b)))
-    different = None
-    for pair in pairs:
-        try:
-            return compared(*pair)
-        except UserError as error:
-            different = different or error
-    raise different
+    its, others = (_evaluations(Path(expand_home(path))) for path in (a, b))
+    found = matching(its, others) or [compared(its[0], others[0])]  # which says what differs
+    return max(found, key=lambda one: (one.a["update"], one.b["update"], *one.rank))
+
+
+def matching(its: Iterable[Evaluated], others: Iterable[Evaluated]) -> list[Comparison]:
+    """Compares the evaluations of two runs, each with each that is of the same question.
+
+    Raises:
+        UserError: one is damaged.
+    """
+    found = []
+    for pair in itertools.product(its, others):
+        with contextlib.suppress(_OtherQuestion):
+            found.append(compared(*pair))
+    return found
 
 
 def _evaluations(path: Path) -> list[Evaluated]:
-    """Those of a run, of which the first is the one to take, or the one that is named."""
+    """Those of a run, or the one that is named."""
     if not path.is_dir():
         return [Evaluated.read(path)]
     if not (path / CONFIG_NAME).is_file():
@@ -110,8 +131,7 @@ def _evaluations(path: Path) -> list[Evaluated]:
     found = latest(map(Evaluated.read, sorted(files)))
     if not found:
         raise UserError(f"{path}: has no evaluation: run stcn_tf.evaluate first")
-    order = ("update", "num_sequences", "num_samples")
-    return sorted(found, key=lambda e: [e[name] for name in order], reverse=True)
+    return found
 
 
 def compared(a: Evaluated, b: Evaluated) -> Comparison:
@@ -129,8 +149,8 @@ def compared(a: Evaluated, b: Evaluated) -> Comparison:
         if key in common and a["num_samples"] != b["num_samples"]:
             common.remove(key)
             draws = f"{a['num_samples']} and {b['num_samples']} draws"
-            notes.append(f"{a['terms'][key]['name']}: not compared, since of {draws}")
-    pairs = [(a["terms"][key]["name"], key, key) for key in common]
+            notes.append(f"{a.name(key)}: not compared, since of {draws}")
+    pairs = [(_name(a, b, key, key), key, key) for key in common]
     pairs += [(name, key, key) for key, name in _OTHERS.items()]
     kinds = ["exact" if "log_likelihood" in each["terms"] else "bounds" for each in (a, b)]
     if a["released_floors"]:  # which make bounds of nothing
@@ -149,19 +169,20 @@ def compared(a: Evaluated, b: Evaluated) -> Comparison:
     sizes = len(of_a.names), len(of_b.names)
     # Of one all may have been evaluated, of the other the first.
     if len(names) < min(sizes) or len(set(names)) < len(names):
-        raise UserError(_message(a, b, "sequences", *sizes))
+        raise _OtherQuestion(_message(a, b, "sequences", *sizes))
     if sizes[0] != sizes[1]:
         notes.append(f"of the {sizes[0]:,} of A and the {sizes[1]:,} of B those that both have")
     of_a, of_b = of_a.only(names), of_b.only(names)
     if not np.array_equal(of_a.num_steps, of_b.num_steps):
-        raise UserError(_message(a, b, "scored steps", a["num_steps"], b["num_steps"]))
+        raise _OtherQuestion(_message(a, b, "scored steps", a["num_steps"], b["num_steps"]))
     grouping = of_a.grouping
     differences = []
     for name, of_first, of_second in pairs:
         if of_first in of_a.terms and of_second in of_b.terms:
             values = of_a.terms[of_first] - of_b.terms[of_second]
             differences.append(_difference(name, values, of_a.num_steps, grouping))
-    if a["model"] != b["model"] and "kl" in of_a.terms:
+    models = [(each["model"], each.content.get("posterior_draws")) for each in (a, b)]
+    if models[0] != models[1] and any(d.name in _OTHERS.values() for d in differences):
         notes.append("reconstruction and KL of different models are different quantities")
     return Comparison(a, b, grouping, len(of_a.names), differences, notes, sign)
 
@@ -170,10 +191,16 @@ def _exact_and_bounds(a: Evaluated, b: Evaluated) -> list[tuple[str, str, str]]:
     """Names and keys of the differences between an exact value and the bounds of the other."""
     pairs = itertools.product(*([k for k in KINDS if k in each["terms"]] for each in (a, b)))
     return [
-        (f"{a['terms'][of_a]['name']} - {b['terms'][of_b]['name']}", of_a, of_b)
+        (_name(a, b, of_a, of_b), of_a, of_b)
         for of_a, of_b in pairs
         if NO_BOUND not in (KINDS[of_a], KINDS[of_b])
     ]
+
+
+def _name(a: Evaluated, b: Evaluated, of_a: str, of_b: str) -> str:
+    """Of a difference: what both are, or each."""
+    names = a.name(of_a), b.name(of_b)
+    return names[0] if names[0] == names[1] else " - ".join(names)
 
 
 def _difference(name, values, num_steps, grouping) -> Difference:
@@ -188,7 +215,7 @@ def _difference(name, values, num_steps, grouping) -> Difference:
 
 def _require_equal(a: Evaluated, b: Evaluated, what: str, of_a: object, of_b: object) -> None:
     if of_a != of_b:
-        raise UserError(_message(a, b, what, of_a, of_b))
+        raise _OtherQuestion(_message(a, b, what, of_a, of_b))
 
 
 def _message(a: Evaluated, b: Evaluated, what: str, of_a: object, of_b: object) -> str:

@@ -118,6 +118,7 @@ class Evaluated:
         evaluated = cls(path, content)
         for key in content["terms"]:
             evaluated.term(key)
+            evaluated.name(key)
         return evaluated
 
     def __getitem__(self, name: str) -> Any:
@@ -136,6 +137,13 @@ class Evaluated:
         if not all(type(value) in (int, float, type(None)) for value in values):
             raise UserError(f"{self.path}: terms: {key}: accepted: numbers per sequence")
         return math.nan if values[0] is None else values[0], values[1]
+
+    def name(self, key: str) -> str:
+        """What a row of its table is called."""
+        name = self["terms"][key].get("name")
+        if not isinstance(name, str):
+            raise UserError(f"{self.path}: terms: {key}: name: accepted: text")
+        return name
 
     @property
     def numbers(self) -> list[Number]:
@@ -207,6 +215,8 @@ def find(folders: Iterable[str]) -> list[Run]:
     Raises:
         UserError: there is none in one of them, or one is damaged.
     """
+    if not all(folders := list(folders)):
+        raise UserError(f"--runs={','.join(folders)}: accepted: folders, none of them empty")
     runs = {}
     for folder in map(located, folders):
         paths = list(run_list.run_directories(folder))
@@ -215,7 +225,9 @@ def find(folders: Iterable[str]) -> list[Run]:
                 f"--runs={folder}: no run directory; accepted: runs, and folders of them"
             )
         for path in paths:
-            name = path.name if path == folder else str(path.relative_to(folder))
+            # The folder may be called . or .., which is no name.
+            own = Path(os.path.abspath(path)).name
+            name = own if path == folder else str(path.relative_to(folder))
             runs.setdefault(os.path.realpath(path), (name, path))
     alike = collections.defaultdict(list)
     for real, (name, _) in runs.items():
@@ -233,14 +245,20 @@ def find(folders: Iterable[str]) -> list[Run]:
 
 
 def latest(evaluations: Iterable[Evaluated]) -> list[Evaluated]:
-    """Of each question the evaluation of the latest weights with the most draws."""
-    best = {}
+    """Of each question the evaluations of the latest weights, each bound and number of draws once.
+
+    But for ELBOs where another evaluation has them of as many draws or more.
+    """
+    questions = collections.defaultdict(list)
     for evaluated in evaluations:
-        question = json.dumps([evaluated[name] for name in _QUESTION])
-        rank = [evaluated[name] for name in ("update", "num_samples", "bound")]
-        if question not in best or rank >= best[question][0]:
-            best[question] = rank, evaluated
-    return [evaluated for _, evaluated in best.values()]
+        questions[json.dumps([evaluated[name] for name in _QUESTION])].append(evaluated)
+    found = []
+    for its in questions.values():
+        last = max(evaluated["update"] for evaluated in its)
+        kinds = {(e["num_samples"], e["bound"]): e for e in its if e["update"] == last}
+        most = max(kinds)  # of the same draws, iwae and fivo come after elbo
+        found += [e for kind, e in sorted(kinds.items()) if kind == most or kind[1] != "elbo"]
+    return found
 
 
 def read(directory: RunDirectory, name: str = "") -> Run:

@@ -20,7 +20,8 @@ _LATEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$"},
-    **{"≥": r"$\geq$", "≤": r"$\leq$", "≈": r"$\approx$", "±": r"$\pm$", "†": r"\dag{}", "–": "--"},
+    **{"≥": r"$\geq$", "≤": r"$\leq$", "≈": r"$\approx$", "±": r"$\pm$", "†": r"\dag{}"},
+    **{"–": r"\textendash{}", "`": r"\textasciigrave{}"},
     **{"[": "{[}", "]": "{]}", '"': "''", "|": r"\textbar{}", "*": "{*}"},
 }
 _STYLE = """
@@ -193,7 +194,8 @@ def _tex_row(cells: Sequence[str]) -> str:
 
 def _tex(text: str) -> str:
     """Text for LaTeX, which has no sign for what is neither Latin nor named above."""
-    return "".join(_LATEX.get(c, c if c.isprintable() and ord(c) < 384 else "?") for c in text)
+    text = "".join(_LATEX.get(c, c if c.isprintable() and ord(c) < 384 else "?") for c in text)
+    return re.sub("-(?=-)", "-{}", text)  # two hyphens, as of a flag, are no dash
 
 
 def _html(content: _Content, folder: Path) -> str:

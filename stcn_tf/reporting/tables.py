@@ -4,12 +4,13 @@ Where they may not, the cell says why, and the number stands by itself in the ta
 evaluations. Nothing here needs TensorFlow.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from stcn_tf.inference.grouping import UNKNOWN
 from stcn_tf.reporting import published
-from stcn_tf.reporting.evaluated import BOUND, Evaluated, Number, Run, latest
+from stcn_tf.reporting.evaluated import BOUND, NO_BOUND, Evaluated, Number, Run, latest
 from stcn_tf.reporting.published import Dataset, Published
 
 NONE = "–"
@@ -30,10 +31,10 @@ _DAGGER_NOTE = (
     "independently for each use and counts the KL of each layer above the lowest once, where a "
     "bound counts it twice. It is not to be measured against bounds."
 )
+_SIZES_NOTE = "Parameters: of the paper's size (flagfiles of experiments/) / of the run."
 _HOURS_NOTE = (
-    "Parameters: of the paper's size (flagfiles of experiments/) / of the run. Updates: after "
-    "which the evaluated weights were written, of all that were made. Processor hours: of all "
-    "trainers of the run. Commit: + where files differed from it."
+    "Updates: after which the evaluated weights were written, of all that were made. Processor "
+    "hours: of all trainers of the run. Commit: + where files differed from it."
 )
 _RUN_COLUMNS = ("Parameters", "Updates", "Processor hours", "Commit")
 _HEAD = (
@@ -108,6 +109,13 @@ def why_not(number: Published, run: Run, evaluated: Evaluated) -> str:
     if evaluated["piece"] != number.piece:
         given = " --given_frames=1" if number.first_frame == "given" else ""
         return f"theirs is of other pieces: evaluate --piece={number.piece}{given}"
+    # Of a piece the first frame is no small part, as it is of a sequence.
+    if number.piece and number.first_frame != (ours := _first_frame(evaluated)):
+        return f"the first frame of a piece is {ours}, theirs {number.first_frame}"
+    # Table 3 has the KLs with which theirs becomes a bound.
+    is_like_theirs = any(each.kind == NO_BOUND for each in evaluated.numbers)
+    if not (number.is_bound or number.with_all_kl is not None or is_like_theirs):
+        return "theirs is no bound (†)"
     return ""
 
 
@@ -115,7 +123,7 @@ def _likelihoods(title: str, numbers: Sequence[Published], runs: Sequence[Run]) 
     rows = [row for number in numbers for row in _rows(number, runs)]
     datasets = published.tables().datasets
     names = dict.fromkeys(number.dataset for number in numbers)
-    notes = [_SIGNS_NOTE, _DAGGER_NOTE, _HOURS_NOTE]
+    notes = [_SIGNS_NOTE, _DAGGER_NOTE, f"{_SIZES_NOTE} {_HOURS_NOTE}"]
     head = _HEAD
     if any(number.source for number in numbers):
         notes[1] = "(from memory): its source could not be read; to be checked before it is cited."
@@ -141,13 +149,22 @@ def _rows(number: Published, runs: Sequence[Run]) -> list[Row]:
             first = f"{number.first_frame or NONE} / {_first_frame(evaluated)}"
             whose, ours = (f"{number.parameters:,}" if number.parameters else NONE), _about(run)
             about = (f"{whose} / {ours[0]}", _updates(run, evaluated), *ours[1:], run.name)
-            told = "; ".join(filter(None, [theirs, _conventions(run, evaluated)]))
+            told = [theirs, _conventions(run, evaluated)]
+            if not reason and number.first_frame == "given" and not evaluated.given_frames:
+                told.append("without the first frame, as theirs: evaluate --given_frames=1")
+            told = "; ".join(filter(None, told))
             if reason:
                 own = (f"not compared: {reason}", NONE, NONE)
             else:
                 negative = dataset.is_negative
-                text = numbers_text(evaluated.numbers, negative)
-                own = (text, _unit(evaluated, dataset, negative), _over(evaluated))
+                numbers = [
+                    each for each in evaluated.numbers if number.is_bound or each.kind == NO_BOUND
+                ]
+                own = (
+                    numbers_text(numbers, negative),
+                    _unit(evaluated, dataset, negative),
+                    _over(evaluated),
+                )
             rows.append(Row((*start, *own, first, *about, told), "apart" if reason else "ours"))
     if not rows:
         whose = f"{number.parameters:,} / {NONE}" if number.parameters else NONE
@@ -164,33 +181,41 @@ def _table_3(runs: Sequence[Run]) -> Table:
     ours = (len(each.kl_of_layers) for run in runs for each in run.evaluations)
     layers = max(*(len(number.kl_of_layers) for number in content.table3), *ours)
     head = ("Data set", "Model", "Whose", "Log-likelihood (MNIST: negative)", "KL")
-    head += (*(f"KL of layer {layer}" for layer in range(1, layers + 1)), "Notes")
+    head += (*(f"KL of layer {layer}" for layer in range(1, layers + 1)), "Unit", "± over")
+    head += ("First frame", *_RUN_COLUMNS, "Notes")
     rows = []
 
-    def add(number: Published, whose: str, text: str, kl: Sequence[float], notes, kind: str):
+    def add(number: Published, whose: str, text: str, kl: Sequence[float], about, kind: str):
         cells = [f"{value:,.1f}" for value in kl]  # all, then of each layer
         cells += [NONE] * (1 + layers - len(cells))
         start = (content.datasets[number.dataset].name, content.title(number), whose, text)
-        rows.append(Row((*start, *cells, notes), kind))
+        rows.append(Row((*start, *cells, *about), kind))
 
     for number in content.table3:
-        negative = content.datasets[number.dataset].is_negative
+        dataset = content.datasets[number.dataset]
+        negative = dataset.is_negative
+        paper = (_unit(None, dataset, negative), NONE, number.first_frame or NONE)
+        paper += (NONE,) * len(_RUN_COLUMNS)
         notes = f"cited, not run: {number.cited}" if number.cited else ""
         kind = "cited" if number.cited else ""
         kl = (number.kl, *number.kl_of_layers)
-        add(number, "paper", _printed(number), kl, notes, kind)
+        add(number, "paper", _printed(number), kl, (*paper, notes), kind)
         if number.with_all_kl is not None:
             notes = "KLs above the lowest count twice"
-            add(number, "paper, as a bound", _as_bound(number), (), notes, "")
+            add(number, "paper, as a bound", _as_bound(number), (), (*paper, notes), "")
         for run in [] if number.cited else _runs_of(number, runs):
             for evaluated, reason in _beside(number, run):
-                notes, text, kl = _conventions(run, evaluated), f"not compared: {reason}", ()
+                text, kl, unit, over = f"not compared: {reason}", (), NONE, NONE
                 if not reason:
                     text = numbers_text(evaluated.numbers, negative)
                     kl = (sum(evaluated.kl_of_layers), *evaluated.kl_of_layers)
-                add(number, run.name, text, kl, notes, "apart" if reason else "ours")
+                    unit, over = _unit(evaluated, dataset, negative), _over(evaluated)
+                size, *how = _about(run)
+                about = (unit, over, _first_frame(evaluated), size, _updates(run, evaluated), *how)
+                about += (_conventions(run, evaluated),)
+                add(number, run.name, text, kl, about, "apart" if reason else "ours")
     title = "Table 3: KL of each latent layer, nats per sequence"
-    notes = (_SIGNS_NOTE, _DAGGER_NOTE, "Layer 1 is the lowest, the paper's z^1.")
+    notes = (_SIGNS_NOTE, _DAGGER_NOTE, "Layer 1 is the lowest, the paper's z^1.", _HOURS_NOTE)
     return Table(title, notes, head, tuple(rows))
 
 
@@ -233,7 +258,8 @@ def numbers_text(numbers: Iterable[Number], is_negative: bool = False) -> str:
         value = -number.value if is_negative else number.value
         error = f"{number.error:,.2f}" if number.error is not None else UNKNOWN
         start = sign if number.kind == BOUND else ""
-        parts.append(f"{start}{value:,.2f} ± {error} ({number.label})")
+        text = f"{start}{value:,.2f} ± {error}" if math.isfinite(value) else "not finite"
+        parts.append(f"{text} ({number.label})")
     return "; ".join(parts)
 
 
@@ -312,7 +338,7 @@ def _conventions(run: Run, evaluated: Evaluated) -> str:
     """What was not done as usual."""
     training = run.directory.config.training
     notes = [f"trained with {training.objective}"] if training.objective != "elbo" else []
-    notes += [f"seed {training.seed}"] if training.seed else []
+    notes.append(f"seed {training.seed}")
     notes += [
         f"scored with {name} {evaluated.content.get(name)}, trained with {trained}"
         for name, trained in evaluated["trained_with"].items()

@@ -8,6 +8,8 @@ import pytest
 from stcn_tf.config import Config, RunSettings, TrainingSettings
 from stcn_tf.models.registry import make_settings
 from stcn_tf.reporting import differences, evaluated
+from stcn_tf.reporting.comparison import compare
+from stcn_tf.support.errors import UserError
 from tests.runs_by_hand import card_of, evaluate, make_run
 
 VALUES = np.array([10.0, 30.0, 20.0, 60.0, 40.0])
@@ -32,13 +34,62 @@ def test_each_less_stcn_dense(tmp_path):
     evaluate(make_run(tmp_path / "rnn", card, "rnn"), VALUES)
     independent, exact, limit = rows(tmp_path)
     assert independent == (
-        *("iamondb", "independent", "z_stcn", "ELBO", "-4.0", "0.0", "sequences", "5"),
+        *("iamondb, valid", "independent", "z_stcn", "0 / 0", "ELBO", "-4.00", "0.00"),
+        *("nats of vrnn-normalised values per sequence", "sequences", "5"),
     )
-    assert exact[1:5] == ("rnn", "z_stcn", "log-likelihood (exact) - ELBO", "≤ +5.0")
+    wanted = ("rnn", "z_stcn", "0 / 0", "log-likelihood (exact) - ELBO", "≤ +5.00")
+    assert exact[1:6] == wanted
     # Of all sequences where there are all, else of those that there are.
     assert exact[-1] == "5"
-    assert limit[3] == "log-likelihood (exact) - importance-weighted bound (K = 8, per step)"
-    assert limit[4:] == ("≤ +2.0", "0.0", "sequences", "3")
+    assert limit[4] == "log-likelihood (exact) - importance-weighted bound (K = 8, per step)"
+    assert (limit[5], *limit[-2:]) == ("≤ +2.00", "sequences", "3")
+
+
+def test_each_less_that_of_its_seed(tmp_path):
+    for seed, name in ((0, "a"), (3, "b")):
+        for offset, model in enumerate(("stcn_dense", "vrnn")):
+            run = make_run(tmp_path / f"{name}_{model}", card_of(), model)
+            training = TrainingSettings(seed=seed)
+            config = Config(make_settings(model), training, RunSettings())
+            (run / "config.json").write_text(config.to_json())
+            evaluate(run, VALUES - 10 * seed - offset * (1 + seed), kl=KL)
+    found = [row[1:6] for row in rows(tmp_path)]
+    assert found == [
+        ("a_vrnn", "a_stcn_dense", "0 / 0", "ELBO", "-1.00"),
+        ("b_stcn_dense", "a_stcn_dense", "3 / 0", "ELBO", "-30.00"),
+        ("b_vrnn", "b_stcn_dense", "3 / 3", "ELBO", "-4.00"),
+    ]
+
+
+def test_bounds_of_the_draws_that_both_have(tmp_path):
+    """Those of more draws, which one alone has, hide nothing."""
+    for name, draws in {"a": (4, 16), "b": (4,), "c": (4, 16)}.items():
+        run = make_run(tmp_path / name, card_of(), "vrnn")
+        for number in draws:
+            about = {"tight": VALUES + number + ord(name), "num_samples": number}
+            evaluate(run, VALUES, kl=KL, file=f"k{number}", **about)
+    found = {(row[1], row[4]): row[5] for row in rows(tmp_path)}
+    name = "importance-weighted bound (K = {}, per step)"
+    assert found == {
+        ("b", "ELBO"): "+0.00",
+        ("b", name.format(4)): "+1.00",
+        ("c", "ELBO"): "+0.00",
+        ("c", name.format(16)): "+2.00",
+        ("c", name.format(4)): "+2.00",
+    }
+
+
+def test_a_damaged_evaluation_is_told_and_no_other_takes_its_place(tmp_path):
+    for name in ("a", "b"):
+        run = make_run(tmp_path / name, card_of(), "vrnn")
+        evaluate(run, VALUES, kl=KL, file="all")
+        evaluate(run, VALUES[:3], kl=KL[:3], file="first")
+    each = tmp_path / "b" / "evaluations" / "all.csv"
+    each.write_text("")
+    with pytest.raises(UserError, match=r"b/evaluations/all\.csv: accepted: columns"):
+        rows(tmp_path)
+    with pytest.raises(UserError, match=r"b/evaluations/all\.csv: accepted: columns"):
+        compare(str(tmp_path / "a"), str(tmp_path / "b"))
 
 
 def test_the_error_is_over_groups(tmp_path):
@@ -46,10 +97,10 @@ def test_the_error_is_over_groups(tmp_path):
     less = VALUES - [1.0, 2.0, 3.0, 4.0, 5.0]
     evaluate(make_run(tmp_path / "a", card_of(), "stcn"), VALUES, kl=KL, groups=groups)
     evaluate(make_run(tmp_path / "b", card_of(), "vrnn"), less, kl=KL, groups=groups)
-    ((*_, difference, error, over, number),) = rows(tmp_path)
+    ((*_, difference, error, _, over, number),) = rows(tmp_path)
     # Residuals of group a -2 - 1, of b 0 + 1 + 2; the first run is the one to measure against.
-    assert (difference, over, number) == ("-3.0", "2 groups", "5")
-    assert error == f"{math.sqrt(2 * (9 + 9)) / 5:.1f}"
+    assert (difference, over, number) == ("-3.00", "2 groups", "5")
+    assert error == f"{math.sqrt(2 * (9 + 9)) / 5:.2f}"
 
 
 def test_other_data_splits_and_units_do_not_meet(tmp_path):
@@ -77,3 +128,11 @@ def test_runs_of_one_name_in_two_folders_are_told_apart(tmp_path):
     evaluate(make_run(tmp_path / "y" / "vrnn", card_of(), "rnn"), VALUES)
     found = evaluated.find([str(tmp_path / "x"), str(tmp_path / "y")])
     assert [run.name for run in found] == ["x/rnn", "y/rnn", "vrnn"]
+
+
+def test_the_folder_in_which_one_is_has_a_name(tmp_path, monkeypatch):
+    evaluate(make_run(tmp_path / "mine", card_of(), "rnn"), VALUES)
+    monkeypatch.chdir(tmp_path / "mine")
+    assert [run.name for run in evaluated.find(["."])] == ["mine"]
+    with pytest.raises(UserError, match="--runs=x,: accepted: folders, none of them empty"):
+        evaluated.find(["x", ""])
