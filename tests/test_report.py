@@ -222,6 +222,7 @@ def test_what_does_not_compare_is_not_put_beside(tmp_path, changes, about, reaso
         ("mnist", "stcn", {"extra": {"binarization": "dynamic"}}, {}, "binarization dynamic of"),
         ("timit", "vrnn", {}, {}, "Chung et al. did not say how they cut and scaled TIMIT"),
         ("timit", "swavenet", {}, {}, "theirs is of other pieces: evaluate --piece=40 --given"),
+        ("timit", "swavenet", {}, {"piece": 40}, "the first frame of a piece is scored, theirs g"),
         ("timit", "swavenet", {}, {"piece": 40, "given_frames": 1}, ""),
     ],
 )
@@ -239,6 +240,15 @@ def test_reasons_of_other_data_sets(tmp_path, dataset, model, changes, about, re
         assert row["Ours"].startswith("≥ ")
         assert row["First frame: paper / ours"] == "given / given"
         assert row["Notes"].endswith("pieces of 40 frames, each by itself; shared draws")
+
+
+@pytest.mark.parametrize("given", [0, 1])
+def test_how_to_leave_out_the_first_frame_as_theirs(tmp_path, given):
+    run = make_run(tmp_path / "run", card_of(), "wavenet_dense")
+    evaluate(run, values(), given_frames=given)
+    (row,) = rows(tables.make([1], evaluated.find([str(run)]))[0], Run="run")
+    assert row["First frame: paper / ours"] == ("given / given" if given else "given / scored")
+    assert row["Notes"].endswith("evaluate --given_frames=1") is not bool(given)
 
 
 def test_the_split_of_the_paper_comes_first(tmp_path):
@@ -270,18 +280,22 @@ def run_report(parse_flags):
 
 def test_a_text_stands_at_the_head(runs, tmp_path, run_report):
     text = tmp_path / "text.md"
-    text.write_text("# What <it> says\n\nOne line\nand *another*,\n100 % of them.\n\n\nThe end.\n")
+    text.write_text(
+        "# What <it> says\n\nOne line\nand *another*,\n100 % of `a --b`.\n\n\nThe end.\n"
+    )
     run_report(f"--runs={runs}/begun", f"--out={tmp_path}/r", "--table=3", f"--text={text}")
     page = ElementTree.fromstring((tmp_path / "r/report.html").read_text())
     assert page.findtext("body/h2") == "What <it> says"
     assert [p.text for p in page.findall("body/p")][:2] == [
-        "One line and *another*, 100 % of them.",
+        "One line and *another*, 100 % of `a --b`.",
         "The end.",
     ]
     latex = (tmp_path / "r/report.tex").read_text()
     assert r"\subsection*{What $<$it$>$ says}" in latex
-    assert r"\noindent One line and {*}another{*}, 100 \% of them." in latex
-    assert r"One line and \*another\*, 100 % of them." in (tmp_path / "r/report.md").read_text()
+    assert r"\noindent One line and {*}another{*}, 100 \% of " in latex
+    assert r"of \textasciigrave{}a -{}-b\textasciigrave{}." in latex
+    markdown = (tmp_path / "r/report.md").read_text()
+    assert r"One line and \*another\*, 100 % of \`a --b\`." in markdown
     text.write_bytes(b"\xff\xfe\x00")
     missing = tmp_path / "no.md"
     for bad, message in ((text, "not UTF-8"), (missing, "No such file"), (tmp_path, "Is a dir")):
