@@ -5,9 +5,10 @@ python -m stcn_tf.report --runs=DIR,... --out=FOLDER [--table=1,2,3,4 --figure=3
 Reads what stcn_tf.train and stcn_tf.evaluate have written (evaluate first, with --bound=iwae for
 tight bounds) and writes report.html, one page that needs nothing else, report.md and report.tex,
 with the curves of validation and the figures. A number stands beside the paper's only where data,
-split, scale and pieces are the same; else the cell says what differs, and the number is in the
-table of all evaluations. Another table has the differences of runs on the same sequences. Figure 3
-is of handwriting, 4 and 6 are of images; they need the models' weights and some minutes.
+split, scale and pieces are the same, beside one that is no bound only what is none; else the cell
+says what differs, and the number is in the table of all evaluations. Another table has the
+differences of runs on the same sequences. Figure 3 is of handwriting, 4 and 6 are of images; they
+need the models' weights and some minutes.
 
 python -m stcn_tf.report --compare=A,B
 

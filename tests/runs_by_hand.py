@@ -64,6 +64,9 @@ def make_run(
         about = {"best_of": "ELBO (raw)", "best_update": 800, "num_parameters": 1234567}
         RunStatus("finished", 900, 1000, processor_hours=1.5, **about).write(folder)
         source = {"commit": "0123456789abcdef", "is_changed": True}
+        best = folder / "checkpoints" / "best" / "ckpt-800.index"
+        best.parent.mkdir(parents=True, exist_ok=True)
+        best.touch()
         start = {"source": source, "gpus": [], "records": "/nowhere"}
         (folder / "history.json").write_text(json.dumps({"left_out": 0, "starts": [start]}))
     return folder

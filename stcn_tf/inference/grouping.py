@@ -35,8 +35,8 @@ class Grouping:
         self.num_groups = len(numbers)
 
     def standard_error(self, values: np.ndarray) -> float:
-        """Of the mean of values [sequences]; nan for a single group."""
-        if self.num_groups < 2:
+        """Of the mean of values [sequences]; nan for a single group, or of one not finite."""
+        if self.num_groups < 2 or not np.isfinite(values).all():
             return math.nan
         residuals = np.bincount(self._numbers, values - np.mean(values))
         scale = self.num_groups / (self.num_groups - 1)
@@ -44,6 +44,8 @@ class Grouping:
 
     def per_step_standard_error(self, values: np.ndarray, num_steps: np.ndarray) -> float:
         """Of `per_step`, a ratio of two sums over sequences (delta method); nan as above."""
+        if not np.isfinite(values).all():
+            return math.nan
         residuals = values - per_step(values, num_steps) * num_steps
         mean_length = float(np.mean(num_steps))
         return self.standard_error(residuals) / mean_length if mean_length else math.nan

@@ -57,10 +57,12 @@ class Comparison(NamedTuple):
     sign: str  # of a limit of the difference of log-likelihoods, where one is exact; else ""
 
     @property
-    def rank(self) -> tuple[int, bool, int]:
-        """The higher, the rather it is taken: of most sequences, of equal draws, of most."""
-        draws = [(each["bound"], each["num_samples"]) for each in (self.a, self.b)]
-        return self.num_sequences, draws[0] == draws[1], sum(number for _, number in draws)
+    def rank(self) -> tuple[bool, int, bool, int]:
+        """The higher, the rather it is taken: as usual, of most sequences, equal draws, most."""
+        both = (self.a, self.b)
+        draws = [(each["bound"], each["num_samples"]) for each in both]
+        is_usual = all(each.is_usual for each in both)
+        return is_usual, self.num_sequences, draws[0] == draws[1], sum(k for _, k in draws)
 
     @property
     def likelihoods(self) -> list[Difference]:
@@ -131,7 +133,7 @@ def _evaluations(path: Path) -> list[Evaluated]:
     found = latest(map(Evaluated.read, sorted(files)))
     if not found:
         raise UserError(f"{path}: has no evaluation: run stcn_tf.evaluate first")
-    return found
+    return [each for each in found if each.file_of_sequences.exists()] or found
 
 
 def compared(a: Evaluated, b: Evaluated) -> Comparison:
@@ -179,7 +181,8 @@ def compared(a: Evaluated, b: Evaluated) -> Comparison:
     differences = []
     for name, of_first, of_second in pairs:
         if of_first in of_a.terms and of_second in of_b.terms:
-            values = of_a.terms[of_first] - of_b.terms[of_second]
+            with np.errstate(invalid="ignore"):  # two infinities make a nan, which is said
+                values = of_a.terms[of_first] - of_b.terms[of_second]
             differences.append(_difference(name, values, of_a.num_steps, grouping))
     models = [(each["model"], each.content.get("posterior_draws")) for each in (a, b)]
     if models[0] != models[1] and any(d.name in _OTHERS.values() for d in differences):

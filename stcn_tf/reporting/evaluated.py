@@ -138,6 +138,22 @@ class Evaluated:
             raise UserError(f"{self.path}: terms: {key}: accepted: numbers per sequence")
         return math.nan if values[0] is None else values[0], values[1]
 
+    @property
+    def is_tight(self) -> bool:
+        """Whether it has a bound of several draws."""
+        return not {"importance_weighted", "fivo"}.isdisjoint(self["terms"])
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is of the best weights as they were trained, and of whole sequences."""
+        how = [self[name] for name in ("checkpoint", "trained_with", "given_frames", "piece")]
+        return how == ["best", {}, 0, 0]
+
+    @property
+    def file_of_sequences(self) -> Path:
+        """That which lies beside it, unless it was written elsewhere."""
+        return self.path.with_suffix(".csv")
+
     def name(self, key: str) -> str:
         """What a row of its table is called."""
         name = self["terms"][key].get("name")
@@ -177,7 +193,7 @@ class Evaluated:
         Raises:
             UserError: there is none, or it is none of this evaluation.
         """
-        path = self.path.with_suffix(".csv")
+        path = self.file_of_sequences
         rows = list(csv.reader(io.StringIO(_text(path), newline="")))
         head, rows = rows[0] if rows else [], rows[1:]
         if tuple(head[:3]) != _COLUMNS or any(len(row) != len(head) for row in rows):
@@ -191,7 +207,8 @@ class Evaluated:
         for key, column in terms.items():
             own = self.term(key)[0] if key in self["terms"] else None
             same = own is not None and len(rows) == self["num_sequences"]
-            if not same or not np.isclose(np.mean(column), own, rtol=1e-6, atol=1e-6):
+            mean = np.mean(column) if np.all(np.isfinite(column)) else math.nan
+            if not same or not np.isclose(mean, own, rtol=1e-6, atol=1e-6, equal_nan=True):
                 raise UserError(f"{path}: of another evaluation than {self.path}: evaluate anew")
         return Sequences(names, groups, values[0], terms)
 
@@ -247,7 +264,7 @@ def find(folders: Iterable[str]) -> list[Run]:
 def latest(evaluations: Iterable[Evaluated]) -> list[Evaluated]:
     """Of each question the evaluations of the latest weights, each bound and number of draws once.
 
-    But for ELBOs where another evaluation has them of as many draws or more.
+    But for those of the ELBO alone where another has it of as many draws or more.
     """
     questions = collections.defaultdict(list)
     for evaluated in evaluations:
@@ -257,7 +274,7 @@ def latest(evaluations: Iterable[Evaluated]) -> list[Evaluated]:
         last = max(evaluated["update"] for evaluated in its)
         kinds = {(e["num_samples"], e["bound"]): e for e in its if e["update"] == last}
         most = max(kinds)  # of the same draws, iwae and fivo come after elbo
-        found += [e for kind, e in sorted(kinds.items()) if kind == most or kind[1] != "elbo"]
+        found += [e for kind, e in sorted(kinds.items()) if kind == most or e.is_tight]
     return found
 
 

@@ -110,7 +110,7 @@ def why_not(number: Published, run: Run, evaluated: Evaluated) -> str:
         given = " --given_frames=1" if number.first_frame == "given" else ""
         return f"theirs is of other pieces: evaluate --piece={number.piece}{given}"
     # Of a piece the first frame is no small part, as it is of a sequence.
-    if number.piece and number.first_frame != (ours := _first_frame(evaluated)):
+    if number.piece and number.first_frame != (ours := first_frame(evaluated)):
         return f"the first frame of a piece is {ours}, theirs {number.first_frame}"
     # Table 3 has the KLs with which theirs becomes a bound.
     is_like_theirs = any(each.kind == NO_BOUND for each in evaluated.numbers)
@@ -146,7 +146,7 @@ def _rows(number: Published, runs: Sequence[Run]) -> list[Row]:
     rows = []
     for run in [] if number.cited else _runs_of(number, runs):
         for evaluated, reason in _beside(number, run):
-            first = f"{number.first_frame or NONE} / {_first_frame(evaluated)}"
+            first = f"{number.first_frame or NONE} / {first_frame(evaluated)}"
             whose, ours = (f"{number.parameters:,}" if number.parameters else NONE), _about(run)
             about = (f"{whose} / {ours[0]}", _updates(run, evaluated), *ours[1:], run.name)
             told = [theirs, _conventions(run, evaluated)]
@@ -211,7 +211,7 @@ def _table_3(runs: Sequence[Run]) -> Table:
                     kl = (sum(evaluated.kl_of_layers), *evaluated.kl_of_layers)
                     unit, over = _unit(evaluated, dataset, negative), _over(evaluated)
                 size, *how = _about(run)
-                about = (unit, over, _first_frame(evaluated), size, _updates(run, evaluated), *how)
+                about = (unit, over, first_frame(evaluated), size, _updates(run, evaluated), *how)
                 about += (_conventions(run, evaluated),)
                 add(number, run.name, text, kl, about, "apart" if reason else "ours")
     title = "Table 3: KL of each latent layer, nats per sequence"
@@ -234,7 +234,7 @@ def evaluations(runs: Sequence[Run]) -> Table:
                 *(run.name, f"{evaluated['dataset']}, {evaluated['split']}", model),
                 *(numbers_text(evaluated.numbers), f"{evaluated['unit']} per sequence"),
                 *(_over(evaluated), f"{evaluated['num_sequences']:,}", kl),
-                *(_first_frame(evaluated), about[0], _updates(run, evaluated), *about[1:]),
+                *(first_frame(evaluated), about[0], _updates(run, evaluated), *about[1:]),
                 _conventions(run, evaluated),
             )
             rows.append(Row(cells, "ours"))
@@ -248,6 +248,12 @@ def evaluations(runs: Sequence[Run]) -> Table:
         _HOURS_NOTE,
     )
     return Table("All evaluations of these runs", notes, _ALL_HEAD, tuple(rows))
+
+
+def first_frame(evaluated: Evaluated) -> str:
+    """Whether it was scored, or what was given."""
+    given = evaluated.given_frames
+    return "scored" if not given else "given" if given == 1 else f"{given} given"
 
 
 def numbers_text(numbers: Iterable[Number], is_negative: bool = False) -> str:
@@ -319,11 +325,6 @@ def _updates(run: Run, evaluated: Evaluated) -> str:
     return f"{evaluated['update']:,}{made}"
 
 
-def _first_frame(evaluated: Evaluated) -> str:
-    given = evaluated.given_frames
-    return "scored" if not given else "given" if given == 1 else f"{given} given"
-
-
 def _over(evaluated: Evaluated) -> str:
     groups = evaluated.content.get("num_groups")
     return f"{groups} groups" if groups else f"{evaluated['num_sequences']:,} sequences"
@@ -335,11 +336,18 @@ def _unit(evaluated: Evaluated | None, dataset: Dataset, is_negative: bool) -> s
 
 
 def _conventions(run: Run, evaluated: Evaluated) -> str:
-    """What was not done as usual."""
+    """The seed, and what was not done as usual."""
     training = run.directory.config.training
     notes = [f"trained with {training.objective}"] if training.objective != "elbo" else []
-    notes.append(f"seed {training.seed}")
-    notes += [
+    notes += [f"seed {training.seed}", *scored_how(evaluated)]
+    if draws := evaluated.content.get("posterior_draws"):
+        notes.append(f"{draws} draws")
+    return "; ".join(notes)
+
+
+def scored_how(evaluated: Evaluated) -> list[str]:
+    """What was not scored as usual, but for the first frame."""
+    notes = [
         f"scored with {name} {evaluated.content.get(name)}, trained with {trained}"
         for name, trained in evaluated["trained_with"].items()
     ]
@@ -347,6 +355,4 @@ def _conventions(run: Run, evaluated: Evaluated) -> str:
         notes.append(f"pieces of {evaluated['piece']} frames, each by itself")
     if evaluated["checkpoint"] != "best":
         notes.append(f"checkpoint {evaluated['checkpoint']}")
-    if draws := evaluated.content.get("posterior_draws"):
-        notes.append(f"{draws} draws")
-    return "; ".join(notes)
+    return notes

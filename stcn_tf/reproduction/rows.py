@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stcn_tf import checkpoint_files
 from stcn_tf.data.card import DatasetCard
 from stcn_tf.reporting import published
 from stcn_tf.reporting.evaluated import Evaluated
@@ -72,7 +73,7 @@ class Row:
             yield self._command(f"evaluation on {asked.split}", "evaluate", question)
         found = self._evaluations(asked.split, "elbo", 0)
         # Of exact log-likelihoods there is no tighter bound.
-        is_bound = any("log_likelihood" not in each["terms"] for each in found)
+        is_bound = not found or any("log_likelihood" not in each["terms"] for each in found)
         tight = self._evaluations(asked.split, "iwae", asked.limit)
         if is_bound and not any(each["num_samples"] == asked.num_samples for each in tight):
             question += [f"--num_samples={asked.num_samples}", f"--limit={asked.limit}"]
@@ -96,12 +97,13 @@ class Row:
 
     def _evaluations(self, split: str, bound: str, limit: int) -> list[Evaluated]:
         """Those of the best weights as they are, on the first sequences; 0: on all."""
-        card = RunDirectory.open(self.run_dir).card
-        status = RunStatus.read(self.run_dir)
+        run = RunDirectory.open(self.run_dir)
+        card, best = run.card, checkpoint_files.in_folder(run.best)
         total = card.splits[split].num_sequences
         wanted = {
             **{"split": split, "bound": bound, "num_sequences": min(limit or total, total)},
-            **{"update": status.best_update if status else None, "checkpoint": "best"},
+            "update": checkpoint_files.update_of(best[0]) if best else None,
+            "checkpoint": "best",
             **{"given_frames": 0, "piece": 0, "trained_with": {}},
             "source_sha256": card.source_sha256,
         }

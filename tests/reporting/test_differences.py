@@ -35,14 +35,14 @@ def test_each_less_stcn_dense(tmp_path):
     independent, exact, limit = rows(tmp_path)
     assert independent == (
         *("iamondb, valid", "independent", "z_stcn", "0 / 0", "ELBO", "-4.00", "0.00"),
-        *("nats of vrnn-normalised values per sequence", "sequences", "5"),
+        *("nats of vrnn-normalised values per sequence", "sequences", "5", "scored", ""),
     )
     wanted = ("rnn", "z_stcn", "0 / 0", "log-likelihood (exact) - ELBO", "≤ +5.00")
     assert exact[1:6] == wanted
     # Of all sequences where there are all, else of those that there are.
-    assert exact[-1] == "5"
+    assert exact[9] == "5"
     assert limit[4] == "log-likelihood (exact) - importance-weighted bound (K = 8, per step)"
-    assert (limit[5], *limit[-2:]) == ("≤ +2.00", "sequences", "3")
+    assert (limit[5], *limit[8:10]) == ("≤ +2.00", "sequences", "3")
 
 
 def test_each_less_that_of_its_seed(tmp_path):
@@ -79,6 +79,59 @@ def test_bounds_of_the_draws_that_both_have(tmp_path):
     }
 
 
+def test_bounds_of_independent_draws_are_kept_beside_tighter_ones(tmp_path):
+    for name, draws in {"a": (4, 16), "b": (4,)}.items():
+        run = make_run(tmp_path / name, card_of(), "stcn", posterior_draws="independent")
+        for number in draws:
+            about = {"tight": VALUES + number, "num_samples": number, "objective": VALUES + 99}
+            bound = "elbo" if number == 4 else "iwae"
+            evaluate(run, VALUES, kl=KL, file=f"k{number}", bound=bound, **about)
+    assert [row[5] for row in rows(tmp_path) if "K = 4" in row[4]] == ["+0.00"]
+
+
+def test_what_is_scored_otherwise_has_a_row_of_its_own(tmp_path):
+    ways = (
+        ({}, "+1.00", "scored", ""),
+        ({"given_frames": 1, "num_samples": 40}, "+2.00", "given", ""),
+        (
+            {"trained_with": {"posterior_scale": "std"}, "posterior_scale": "variance"},
+            *("+3.00", "scored", "scored with posterior_scale variance, trained with std"),
+        ),
+        ({"checkpoint": "latest"}, "+4.00", "scored", "checkpoint latest"),
+    )
+    for sign, name in enumerate("ab"):
+        run = make_run(tmp_path / name, card_of(), "vrnn")
+        for number, (about, *_) in enumerate(ways, 1):
+            evaluate(run, VALUES + sign * number, kl=KL, file=f"way{number}", **about)
+    found = [(row[5], *row[10:]) for row in rows(tmp_path)]
+    assert set(found) >= {way[1:] for way in ways}
+    # With nothing said the usual one is compared, however many draws others have.
+    usual = compare(str(tmp_path / "b"), str(tmp_path / "a"))
+    assert usual.differences[0].per_sequence == 1
+
+
+def test_measured_against_what_can_be(tmp_path):
+    """The STCN-dense of the same seed was scored on other sequences alone."""
+    for name, model, seed in (("a", "stcn_dense", 0), ("b", "stcn_dense", 3), ("c", "rnn", 3)):
+        run = make_run(tmp_path / name, card_of(), model)
+        config = Config(make_settings(model), TrainingSettings(seed=seed), RunSettings())
+        (run / "config.json").write_text(config.to_json())
+        about = {"kl": KL} if model != "rnn" else {}
+        evaluate(run, VALUES, **about, **({"given_frames": 1} if name == "b" else {}))
+    assert [row[1:4] for row in rows(tmp_path)] == [("c", "a", "3 / 0")]
+
+
+def test_runs_without_numbers_or_files_of_sequences_are_no_fault(tmp_path):
+    for name in "abc":
+        values = VALUES.copy()
+        values[2] -= np.inf if name == "b" else 0
+        file = evaluate(make_run(tmp_path / name, card_of(), "vrnn"), values, kl=KL)
+    file.with_suffix(".csv").unlink()  # as where --per_sequence names another place
+    assert [row[1:3] + row[5:7] for row in rows(tmp_path)] == [("b", "a", "not finite", "–")]
+    itself = compare(*[str(tmp_path / "b")] * 2).differences[0]
+    assert math.isnan(itself.per_sequence) and math.isnan(itself.per_step_error)
+
+
 def test_a_damaged_evaluation_is_told_and_no_other_takes_its_place(tmp_path):
     for name in ("a", "b"):
         run = make_run(tmp_path / name, card_of(), "vrnn")
@@ -97,7 +150,7 @@ def test_the_error_is_over_groups(tmp_path):
     less = VALUES - [1.0, 2.0, 3.0, 4.0, 5.0]
     evaluate(make_run(tmp_path / "a", card_of(), "stcn"), VALUES, kl=KL, groups=groups)
     evaluate(make_run(tmp_path / "b", card_of(), "vrnn"), less, kl=KL, groups=groups)
-    ((*_, difference, error, _, over, number),) = rows(tmp_path)
+    ((*_, difference, error, _, over, number, _, _),) = rows(tmp_path)
     # Residuals of group a -2 - 1, of b 0 + 1 + 2; the first run is the one to measure against.
     assert (difference, over, number) == ("-3.00", "2 groups", "5")
     assert error == f"{math.sqrt(2 * (9 + 9)) / 5:.2f}"
