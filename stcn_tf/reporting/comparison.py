@@ -57,12 +57,18 @@ class Comparison(NamedTuple):
     sign: str  # of a limit of the difference of log-likelihoods, where one is exact; else ""
 
     @property
-    def rank(self) -> tuple[bool, int, bool, int]:
-        """The higher, the rather it is taken: as usual, of most sequences, equal draws, most."""
+    def rank(self) -> tuple[bool, int, int, int, bool, int]:
+        """The higher, the rather it is taken.
+
+        First what was scored as usual, then the latest weights, most sequences, equal draws, most.
+        """
         both = (self.a, self.b)
         draws = [(each["bound"], each["num_samples"]) for each in both]
         is_usual = all(each.is_usual for each in both)
-        return is_usual, self.num_sequences, draws[0] == draws[1], sum(k for _, k in draws)
+        return (
+            *(is_usual, self.a["update"], self.b["update"]),
+            *(self.num_sequences, draws[0] == draws[1], sum(k for _, k in draws)),
+        )
 
     @property
     def likelihoods(self) -> list[Difference]:
@@ -107,7 +113,7 @@ def compare(a: str, b: str) -> Comparison:
     """
     its, others = (_evaluations(Path(expand_home(path))) for path in (a, b))
     found = matching(its, others) or [compared(its[0], others[0])]  # which says what differs
-    return max(found, key=lambda one: (one.a["update"], one.b["update"], *one.rank))
+    return max(found, key=lambda one: one.rank)
 
 
 def matching(its: Iterable[Evaluated], others: Iterable[Evaluated]) -> list[Comparison]:

@@ -97,7 +97,7 @@ def test_what_is_scored_otherwise_has_a_row_of_its_own(tmp_path):
             {"trained_with": {"posterior_scale": "std"}, "posterior_scale": "variance"},
             *("+3.00", "scored", "scored with posterior_scale variance, trained with std"),
         ),
-        ({"checkpoint": "latest"}, "+4.00", "scored", "checkpoint latest"),
+        ({"checkpoint": "latest", "update": 900}, "+4.00", "scored", "checkpoint latest"),
     )
     for sign, name in enumerate("ab"):
         run = make_run(tmp_path / name, card_of(), "vrnn")
@@ -105,7 +105,7 @@ def test_what_is_scored_otherwise_has_a_row_of_its_own(tmp_path):
             evaluate(run, VALUES + sign * number, kl=KL, file=f"way{number}", **about)
     found = [(row[5], *row[10:]) for row in rows(tmp_path)]
     assert set(found) >= {way[1:] for way in ways}
-    # With nothing said the usual one is compared, however many draws others have.
+    # With nothing said the usual one is compared, however many draws or updates others have.
     usual = compare(str(tmp_path / "b"), str(tmp_path / "a"))
     assert usual.differences[0].per_sequence == 1
 
